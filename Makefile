@@ -1,0 +1,30 @@
+# Every target sets itself up: .venv holds the versions of constraints.txt.
+PYTHON ?= python3
+VENV = .venv
+RUN = $(VENV)/bin/python -m
+STAMP = $(VENV)/.installed
+ARGS = --dataset digits --fusions deq,deq_paper,concat,weighted_sum --runs 5 --output results/digits
+
+.PHONY: help compare test lint
+
+help:  ## list the targets (the default)
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+
+compare: $(STAMP)  ## train and compare fusions; other options: make compare ARGS="--dataset brca ..."
+	$(RUN) examples.compare_fusions $(ARGS)
+
+test: $(STAMP)  ## run the unit tests
+	$(RUN) pytest
+
+lint: $(STAMP)  ## check style and format with ruff
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+
+# A finished environment is updated; without its stamp, what an interrupted run left is replaced.
+$(STAMP): setup.py constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 10) and sys.exit("Python >= 3.10 is needed, $(PYTHON) is %d.%d; name another one: make PYTHON=python3.11 $(MAKECMDGOALS)" % sys.version_info[:2])'
+	test -e $@ || $(PYTHON) -m venv --clear $(VENV)
+	rm -f $@
+	$(RUN) pip install --quiet --constraint constraints.txt setuptools
+	$(RUN) pip install --quiet --constraint constraints.txt --no-build-isolation --editable ".[dev]"
+	touch $@

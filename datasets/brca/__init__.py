@@ -1,0 +1,1 @@
+"""BRCA, and ROSMAP in the same file layout: patients described by several omics."""

@@ -1,0 +1,247 @@
+"""BRCA: breast cancer subtypes (PAM50) from mRNA, DNA methylation and miRNA.
+
+Reads MOGONET's file layout (Wang et al., 2021), and so ROSMAP too; `prepare.py` beside this file
+downloads both. A folder holds, comma-separated and without a header, a row a patient:
+
+- `1_tr.csv`, `1_te.csv`, `2_tr.csv`, ...: the views' train and test patients,
+- `labels_tr.csv`, `labels_te.csv`: one class a line, 0, 1, ... (also written 0.0 or 0.000e+00).
+
+There may be any number of views and of classes. No validation part is given: one is cut from
+train. The README beside this file says more of the data.
+"""
+
+from collections.abc import Sequence
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from ..loaders import Part, make_loaders, stratified_split
+
+
+class Patients(NamedTuple):
+    """All patients of a folder: first its train rows, then its test rows.
+
+    Attributes:
+        views: one (patients, features_m) float32 array a modality, as read.
+        labels: (patients,) int64.
+        train_count: how many of the rows belong to the official train part.
+    """
+
+    views: list[np.ndarray]
+    labels: np.ndarray
+    train_count: int
+
+
+def read_table(path: Path) -> np.ndarray:
+    """Reads comma-separated numbers, (rows, columns) float32; empty lines are skipped.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: names the file and the line that is not as wide as those before it, or holds
+            something other than finite numbers; or says that the file is empty.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file {path}; get it with: python -m datasets.brca.prepare --data-dir {path.parent}"
+        )
+    rows: list[np.ndarray] = []
+    # What is not text becomes a cell that is not a number, and is reported as such.
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                width = len(rows[0]) if rows else None
+                rows.append(_parse_row(line, width, f"{path}, line {number}"))
+    if not rows:
+        raise ValueError(f"{path} must hold a row a patient, but it is empty; get it again")
+    return np.stack(rows)
+
+
+def read_patients(data_dir: str | Path, *, modalities: Sequence[int] | None = None) -> Patients:
+    """Reads the chosen views and the labels of all patients of a folder.
+
+    Args:
+        data_dir: folder in MOGONET's layout.
+        modalities: numbers of the views, as in the file names, in the order wanted; None takes
+            all, in ascending order.
+
+    Raises:
+        FileNotFoundError: if the folder or one of its files is missing.
+        ValueError: if a file is damaged (see `read_table`), or files or arguments do not fit.
+    """
+    folder = Path(data_dir)
+    modalities = _choose_modalities(folder, modalities)
+    labels = {part: _read_labels(folder / f"labels_{part}.csv") for part in ("tr", "te")}
+    views = []
+    for modality in modalities:
+        tables = []
+        for part, classes in labels.items():
+            path = folder / f"{modality}_{part}.csv"
+            tables.append(read_table(path))
+            if len(tables[-1]) != len(classes):
+                raise ValueError(
+                    f"{path} must have a row for each of the {len(classes)} lines of "
+                    f"labels_{part}.csv, got {len(tables[-1])}; get both again"
+                )
+        train, test = tables
+        if train.shape[1] != test.shape[1]:
+            raise ValueError(
+                f"train and test of modality {modality} in {folder} must have the same features, "
+                f"got {train.shape[1]} and {test.shape[1]} columns; get both again"
+            )
+        views.append(np.concatenate(tables))
+    return Patients(views, np.concatenate(list(labels.values())), len(labels["tr"]))
+
+
+def split_rows(
+    labels: np.ndarray,
+    train_count: int,
+    *,
+    valid_share: float = 0.2,
+    split_seed: int = 0,
+    resplit: bool = False,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the row numbers of (train, valid, test), each sorted; arguments: `split_arrays`.
+
+    Raises:
+        ValueError: if `valid_share` is not in (0, 1) or leaves fewer patients than classes, or
+            a class is missing from train.
+    """
+    if not 0 < valid_share < 1:
+        raise ValueError(f"valid_share must lie between 0 and 1, got {valid_share}; try 0.2")
+    if resplit:
+        rest, test = stratified_split(labels, held_out=len(labels) - train_count, seed=split_seed)
+    else:
+        rest, test = np.split(np.arange(len(labels)), [train_count])
+    kept, held = stratified_split(
+        labels[rest], held_out=round(valid_share * train_count), seed=split_seed
+    )
+    train = rest[kept]
+    present = set(labels[train].tolist())
+    if len(present) <= labels.max():
+        missing = next(label for label in count() if label not in present)
+        raise ValueError(
+            f"every class from 0 to {labels.max()} must have a patient in train, class {missing} "
+            "has none; number the classes without gaps, or split otherwise"
+        )
+    return train, rest[held], test
+
+
+def split_arrays(
+    data_dir: str | Path,
+    *,
+    modalities: Sequence[int] | None = None,
+    valid_share: float = 0.2,
+    split_seed: int = 0,
+    resplit: bool = False,
+    scale: bool = True,
+) -> tuple[Part, Part, Part]:
+    """Returns (train, valid, test) as numpy arrays, each (views, labels).
+
+    A part's views are (patients, features_m) float32, its labels (patients,) int64. Splits are
+    stratified, but a class can be too small for its share: a single patient stays in train, and
+    validation or test may then lack the class. That is right for them, since a model can still
+    be measured on the others; a class that train lacks cannot be learnt and is an error.
+
+    Args:
+        data_dir: folder in MOGONET's layout.
+        modalities: numbers of the views, in the order wanted; None takes all.
+        valid_share: validation's share of the patients that do not belong to test, in (0, 1).
+        split_seed: chooses the split; the same seed gives the same split.
+        resplit: False keeps the files' test patients and cuts validation from their train
+            patients. True pools all patients and splits them afresh, into parts as large as
+            those of the official split.
+        scale: whether features are shifted and stretched so that train spans [0, 1]. The other
+            parts follow train's scale and may leave [0, 1]. What is constant in train becomes 0.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_patients` and `split_rows`.
+    """
+    views, labels, train_count = read_patients(data_dir, modalities=modalities)
+    parts = split_rows(
+        labels, train_count, valid_share=valid_share, split_seed=split_seed, resplit=resplit
+    )
+    if scale:
+        views = [_min_max(view, parts[0]) for view in views]
+    train, valid, test = (([view[rows] for view in views], labels[rows]) for rows in parts)
+    return train, valid, test
+
+
+def get_dataloader(
+    data_dir: str | Path,
+    *,
+    modalities: Sequence[int] | None = None,
+    batch_size: int | None = None,
+    valid_share: float = 0.2,
+    split_seed: int = 0,
+    resplit: bool = False,
+    scale: bool = True,
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Returns the loaders of (train, valid, test); a batch is the views and then the labels.
+
+    Args:
+        batch_size: patients a batch; None puts a whole part into one, as MM-Dynamics trains.
+        data_dir, modalities, valid_share, split_seed, resplit, scale: see `split_arrays`.
+    """
+    parts = split_arrays(
+        data_dir,
+        modalities=modalities,
+        valid_share=valid_share,
+        split_seed=split_seed,
+        resplit=resplit,
+        scale=scale,
+    )
+    return make_loaders(parts, batch_size=batch_size)
+
+
+def _parse_row(line: str, width: int | None, where: str) -> np.ndarray:
+    try:
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, see below
+            row = np.array(line.strip().split(","), dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: every cell must be a number, but {error}; get the file again"
+        ) from error
+    if not np.isfinite(row).all():
+        raise ValueError(
+            f"{where}: every cell must be finite, got {row[~np.isfinite(row)][0]}; fill in or "
+            "leave out what is missing first"
+        )
+    if width not in (None, len(row)):
+        raise ValueError(
+            f"{where}: every line must have {width} cells, as those before it, got {len(row)}; "
+            "the file is damaged, get it again"
+        )
+    return row
+
+
+def _choose_modalities(folder: Path, wanted: Sequence[int] | None) -> list[int]:
+    names = (path.name.removesuffix("_tr.csv") for path in folder.glob("*_tr.csv"))
+    there = sorted(int(name) for name in names if name.isdecimal())
+    if not there:
+        raise FileNotFoundError(
+            f"no file 1_tr.csv in the folder {folder}; get the data with: "
+            f"python -m datasets.brca.prepare --data-dir {folder}"
+        )
+    chosen = there if wanted is None else list(wanted)
+    if not chosen or set(chosen) - set(there) or len(set(chosen)) < len(chosen):
+        raise ValueError(
+            f"modalities must be different numbers out of {there}, the views in {folder}, "
+            f"got {chosen}; or leave it out to take all"
+        )
+    return chosen
+
+
+def _read_labels(path: Path) -> np.ndarray:
+    table = read_table(path)
+    labels = table[:, 0].astype(np.int64)
+    if table.shape[1] > 1 or (labels != table[:, 0]).any() or (labels < 0).any():
+        raise ValueError(f"{path} must hold one integer >= 0 a line, as 3 or 3.0; get it again")
+    return labels
+
+
+def _min_max(view: np.ndarray, train: np.ndarray) -> np.ndarray:
+    low, high = view[train].min(axis=0), view[train].max(axis=0)
+    return (view - low) / np.where(high > low, high - low, np.float32(np.inf))

@@ -1,0 +1,1 @@
+"""Handwritten digits in four quadrants: the embedded default, no download."""

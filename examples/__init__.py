@@ -1,0 +1,1 @@
+"""Benchmarks: a recipe and short scripts for each, and the comparison of all fusions."""

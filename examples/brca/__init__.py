@@ -1,0 +1,1 @@
+"""Multi-omics classification: BRCA, ROSMAP, and other sets in their layout."""

@@ -1,0 +1,84 @@
+"""Multi-omics classification with MM-Dynamics as the host (Ni et al., 2023, Table 1)."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datasets.brca.get_data import get_dataloader
+from objective_functions.mm_dynamics import mm_dynamics_loss
+from training_structures.comparison import Fusion, Loaders, Recipe
+from training_structures.metrics import classification
+from unimodals.mm_dynamics import MMDynamics
+
+HIDDEN = 300
+
+
+def recipe(args: Namespace) -> Recipe:
+    """Returns the recipe for the set in `args.data_dir`.
+
+    A run is a seed and a fresh stratified split of all patients, or with `args.official` a seed
+    on the files' own split. Batches are the full training part, as published.
+    """
+    if args.data_dir is None:
+        raise SystemExit("--data-dir must name the folder of the csv files; see datasets/brca")
+    split = "official split" if args.official else "fresh splits"
+    return Recipe(
+        name=f"{args.data_dir.name}, MM-Dynamics, {split}",
+        load=partial(load, args.data_dir, args.official, getattr(args, "modalities", None)),
+        build=build,
+        objective=mm_dynamics_loss,
+        metrics=scores,
+        epochs=args.epochs or 500,
+        optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-4),
+        resplit=not args.official,
+        floors={"linear": linear_floor},
+    )
+
+
+def load(data_dir: Path, official: bool, modalities: Sequence[int] | None, run: int) -> Loaders:
+    """Returns the loaders of a run; the validation part is cut by the run's number."""
+    return get_dataloader(data_dir, modalities=modalities, split_seed=run, resplit=not official)
+
+
+def build(fusion: Fusion, train: DataLoader) -> nn.Module:
+    """Returns MM-Dynamics around the fusion."""
+    *views, labels = train.dataset.tensors
+    module, width = fusion([HIDDEN] * len(views), HIDDEN)
+    classes = int(labels.max()) + 1
+    return MMDynamics([view.shape[1] for view in views], HIDDEN, classes, module, width)
+
+
+def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+    """Returns accuracy, F1 scores and, for two classes, AUC.
+
+    With five classes, PAM50's, also those over the patients of the four classes other than
+    class 0 (Normal-like), of which there may be a handful.
+    """
+    result = classification(prediction, truth)
+    if prediction.shape[1] == 5:
+        kept = truth != 0
+        guess, truth = prediction[kept].argmax(1), truth[kept]
+        result["accuracy_4"] = float((guess == truth).double().mean())
+        for average in ("weighted", "macro"):
+            result[f"f1_{average}_4"] = float(
+                f1_score(truth, guess, labels=[1, 2, 3, 4], average=average, zero_division=0)
+            )
+    return result
+
+
+def linear_floor(loaders: Loaders) -> Tensor:
+    """Logistic regression (C=0.1) on the concatenated features of train and validation part."""
+    train, valid, test = (
+        [torch.cat(column) for column in zip(*loader, strict=True)] for loader in loaders
+    )
+    views = [torch.cat(parts) for parts in zip(train, valid, strict=True)]
+    model = LogisticRegression(C=0.1, max_iter=2000)
+    model.fit(torch.cat(views[:-1], 1).numpy(), views[-1].numpy())
+    return torch.from_numpy(model.predict_log_proba(torch.cat(test[:-1], 1).numpy()))

@@ -1,0 +1,1 @@
+"""The embedded default: handwritten digits, a modality for each quadrant of the image."""

@@ -1,0 +1,67 @@
+"""What the short example scripts share: train one fusion by a recipe, and print how it did."""
+
+import argparse
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fusions.equilibrium import ConvergenceWarning
+from fusions.registry import FUSIONS
+from training_structures.comparison import Recipe
+from training_structures.comparison_run import run_fusion
+
+
+def run_one(
+    make_recipe: Callable[[argparse.Namespace], Recipe],
+    *,
+    description: str,
+    argv: Sequence[str] | None = None,
+    needs_data: bool = False,
+) -> dict[str, Any]:
+    """Trains the fusion that the arguments ask for (default: deq) and prints its test scores.
+
+    Returns:
+        The result, as `run_fusion` describes it.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    if needs_data:
+        add("--data-dir", type=Path, required=True, help="folder of the data")
+        add("--official", action="store_true", help="keep the official split, not a fresh one")
+        add("--modalities", type=int, nargs="+", help="views to use, such as 1 3; default: all")
+    add("--fusion", choices=FUSIONS, default="deq", help="fusion to train")
+    add("--seed", type=int, default=0, help="seed of weights, batches and split")
+    add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
+    add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
+    add("--device", default="cpu", help="where to train, such as cpu or cuda")
+    add("--threads", type=int, default=1, help="threads of torch on a CPU")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(args.threads)
+    recipe = make_recipe(args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("once", ConvergenceWarning)
+        result = run_fusion(
+            recipe,
+            FUSIONS[args.fusion],
+            args.fusion,
+            args.seed,
+            device=args.device,
+            checkpoint=args.checkpoint,
+            progress=True,
+        )
+    print(f"{recipe.name}: {args.fusion}, seed {args.seed}")
+    scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in result["test"].items())
+    print(f"test: {scores}")
+    best, epochs = result["best_epoch"], result["epochs"]
+    print(f"epoch {best} of {epochs}, selected on validation; {result['seconds']:.1f} s")
+    if "solver_steps" in result:
+        print(
+            f"solver: {result['solver_steps']:.1f} steps, "
+            f"{result['solver_converged']:.2%} of the samples converged"
+        )
+    return result

@@ -1,0 +1,449 @@
+"""Deep equilibrium fusion of modalities (Ni et al., 2023, arXiv:2306.16645).
+
+The features x_i of N modalities and the fused feature are driven to a joint equilibrium
+
+    z_i = f_i(z_i; x_i)                          equations (7) and (8)
+    z   = f_fuse(z; z_1, ..., z_N, x_fuse)       equations (9) to (13)
+
+by a fixed-point solver, and differentiated implicitly. The system is block-triangular: no
+f_i sees z or another modality. So all z_i are solved first, as one batched problem, then z.
+
+Axis letters: N modalities, B samples, d = dim.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .equilibrium import (
+    Equilibrium,
+    GatedCell,
+    ResidualCells,
+    SolveRecord,
+    checks,
+    jacobian_penalty,
+)
+
+CHOICES: Mapping[str, Collection[str]] = {
+    "injection": ("scale_free", "raw"),
+    "cell": ResidualCells.KINDS,
+    "norm_order": GatedCell.NORM_ORDERS,
+    "unroll_injection": ("features", "states"),
+    "jacobian_blocks": ("diagonal", "joint"),
+}
+_RELEASED = {"injection": "raw", "residual": True, "jacobian_blocks": "joint", "jacobian_probes": 2}
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    # the equations as the paper writes them
+    "paper": {"injection": "raw"},
+    # the variants of the authors' release, whose equations differ from the paper's
+    "released": _RELEASED | {"fuse_bias": True},
+    "released_brca": _RELEASED | {"fuse_weights": False, "jacobian_weight": 20.0},
+    "released_imdb": _RELEASED
+    | {"fuse_bias": True, "norm_order": "norm_relu", "jacobian_weight": 0.1},
+    # with GroupNorm for the release's BatchNorm, which couples the samples of a batch and
+    # makes another map in evaluation
+    "released_mosi": _RELEASED
+    | {"residual": False, "cell": "one_layer", "fuse_bias": True, "fuse_groups": 1}
+    | {"jacobian_weight": 0.01},
+}
+
+
+@dataclass(frozen=True)
+class FusionStep:
+    """What `observe` sees at every evaluation of a forward solve.
+
+    Attributes:
+        block: "unimodal", "fuse" or "joint".
+        step: evaluations so far, from 1.
+        state: the iterate; (N, B, d), (B, d) or (B, N + 1, d) with the fused state last.
+        residual: its relative residual; (N, B), (B,) or (B,).
+        gates: alpha_i of (9) at the iterate, (B, N, d); None where no gate takes part.
+    """
+
+    block: str
+    step: int
+    state: Tensor
+    residual: Tensor
+    gates: Tensor | None
+
+
+class _Problem(NamedTuple):
+    """What is constant during the solves of one forward."""
+
+    x: Tensor  # (N, B, d) injected into the f_i
+    mask: Tensor | None  # (N, B, 1) of 0 and 1: modality present
+    x_fuse: Tensor  # (B, d) injected into f_fuse
+    gate_masks: Tensor | None  # (N, B, d) dropout on the gates
+    m: Tensor  # (B or 1, d or 1) sum of the factors with which modalities enter the gate
+    dropped: Tensor | None  # (B, d) dropout on the fused update
+
+
+class DEQFusion(nn.Module):
+    """Fuses modality features into the equilibrium of a learnt fusion process.
+
+        z_i = f_i(z_i; x_i),    z = f_fuse(z; z_1, ..., z_N, x_fuse),    x_fuse = sum_i w_i x_i
+
+    (Ni et al., 2023, equations 7 to 17). The result is z. Its gradient is that of the fixed
+    point, through the z_i and through x_fuse (equation 18 leaves the second path out), at the
+    memory of one evaluation, whatever the number of steps. Every sample is solved on its own:
+    its result depends neither on its batch-mates nor on an earlier forward.
+
+    With the scale-free injection every modality is projected, y_i = P_i x_i, with P_i
+    orthogonal at the start; f_i sees y_i / rms(y_i), f_fuse sees x_fuse / rms(x_fuse) with
+    x_fuse = sum_i w_i y_i. Convergence then does not depend on the scale of the features,
+    while their relative magnitudes still weigh in x_fuse.
+
+    Args:
+        input_dims: width of each modality's features, in order.
+        dim: width d of the states and of the fused feature.
+        injection: "scale_free", or "raw": x_i as it is, projected where its width is not d.
+        cell: f_i as "two_layer" (equation 8) or "one_layer" (the release's for CMU-MOSI).
+        residual: f_i adds its state before its last ReLU, as the release does.
+        norm_order: f_fuse ends in GroupNorm(ReLU()) ("relu_norm", equation 11) or in
+            ReLU(GroupNorm()) ("norm_relu", the release's for MM-IMDB).
+        groups, fuse_groups: groups of the GroupNorms of f_i and (None: as many) of f_fuse.
+        fuse_weights, fuse_bias: whether x_fuse has learnt scalars w_i, and a learnt scalar.
+        dropout: probability of dropout, in training, on the gates and on the fused update;
+            one mask for a whole solve, so that there is a fixed point.
+        recurrent_scale: the recurrent terms as a fraction of the injected, at the start.
+        f_theta, f_fuse, gate: False leaves the part out: z_i = x_i; z = sum_i z_i; z_i in
+            place of the gated z in (10).
+        unroll: in place of the equilibrium this many steps from zero, backpropagated.
+        unroll_injection: what the unrolled f_fuse is injected: "features" (x_fuse; with one
+            step no gradient reaches f_i, since the gate multiplies zero) or "states"
+            (sum_i w_i z_i, as the paper describes its row without equilibrium).
+        joint: solve all states together, as (17) is written, and not block by block.
+        solver: key of `equilibrium.SOLVERS`, or a callable that returns a rule.
+        tol, max_steps: bounds of the forward solve: relative residual of every sample, and
+            evaluations.
+        backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
+        jacobian_weight: weight of the Jacobian penalty in `auxiliary_loss`.
+        jacobian_blocks: "diagonal" (df_i/dz_i and df_fuse/dz, whose spectra make up that of
+            the whole) or "joint" (the whole Jacobian, as the release has it).
+        jacobian_probes: random vectors of Hutchinson's estimator.
+        jacobian_every: take the penalty at every k-th training forward.
+        on_failure: "warn" of, "raise" for or "ignore" samples that do not converge.
+
+    Attributes:
+        info: `SolveRecord` of the last forward and, once it has run, its backward: steps,
+            residual and converged of every sample; None where nothing was solved.
+        auxiliary_loss: weighted Jacobian penalty of the last forward, to be added to the
+            loss; zero where none was taken, as in evaluation.
+    """
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        dim: int,
+        *,
+        injection: str = "scale_free",
+        cell: str = "two_layer",
+        residual: bool = False,
+        norm_order: str = "relu_norm",
+        groups: int = 4,
+        fuse_groups: int | None = None,
+        fuse_weights: bool = True,
+        fuse_bias: bool = False,
+        dropout: float = 0.0,
+        recurrent_scale: float = 0.1,
+        f_theta: bool = True,
+        f_fuse: bool = True,
+        gate: bool = True,
+        unroll: int | None = None,
+        unroll_injection: str = "features",
+        joint: bool = False,
+        solver: str | Callable = "anderson",
+        tol: float = 1e-3,
+        max_steps: int = 40,
+        backward_tol: float | None = None,
+        backward_max_steps: int | None = None,
+        jacobian_weight: float = 0.0,
+        jacobian_blocks: str = "diagonal",
+        jacobian_probes: int = 1,
+        jacobian_every: int = 1,
+        on_failure: str = "warn",
+    ) -> None:
+        super().__init__()
+        _check_options(locals())
+        n = len(input_dims)
+        self.input_dims, self.dim, self.injection = tuple(input_dims), dim, injection
+        self.dropout, self.unroll, self.unroll_injection = dropout, unroll, unroll_injection
+        self.joint = joint and f_theta and f_fuse
+        self.jacobian_weight, self.jacobian_blocks = jacobian_weight, jacobian_blocks
+        self.jacobian_probes, self.jacobian_every = jacobian_probes, jacobian_every
+        self.equilibrium = Equilibrium(
+            solver, tol, max_steps, backward_tol, backward_max_steps, on_failure
+        )
+        self.projections = nn.ModuleList(
+            nn.Identity() if injection == "raw" and width == dim else _orthogonal(width, dim)
+            for width in input_dims
+        )
+        shared = {"groups": groups, "recurrent_scale": recurrent_scale}
+        self.unimodal = self.fuse = None
+        if f_theta:
+            self.unimodal = ResidualCells(n, dim, kind=cell, residual=residual, **shared)
+        if f_fuse:
+            shared["groups"] = groups if fuse_groups is None else fuse_groups
+            self.fuse = GatedCell(n, dim, norm_order=norm_order, gate=gate, **shared)
+        self.weights = nn.Parameter(torch.ones(n)) if f_fuse and fuse_weights else None
+        self.bias = nn.Parameter(torch.zeros(())) if f_fuse and fuse_bias else None
+        if jacobian_every > 1:  # part of the state, so that a resumed training keeps in step
+            self.register_buffer("training_forwards", torch.zeros((), dtype=torch.long))
+        self.info: SolveRecord | None = None
+        self._penalty: Tensor | None = None
+
+    @classmethod
+    def from_preset(
+        cls, preset: str, input_dims: Sequence[int], dim: int, **options: Any
+    ) -> "DEQFusion":
+        """Builds the equations of a preset; `options` are the constructor's, and come first.
+
+        "paper" follows the paper; "released", "released_brca", "released_imdb" and
+        "released_mosi" the variants of the authors' release (the last with GroupNorm for the
+        BatchNorm inside its map). A preset chooses the equations and the Jacobian penalty,
+        never the initialisation.
+        """
+        checks.check_choice("preset", preset, PRESETS)
+        return cls(input_dims, dim, **{**PRESETS[preset], **options})
+
+    def forward(
+        self,
+        features: Sequence[Tensor],
+        *,
+        present: Tensor | None = None,
+        observe: Callable[[FusionStep], None] | None = None,
+    ) -> Tensor:
+        """Maps features, a (..., d_i) tensor for each modality, to the fused one, (..., dim).
+
+        Args:
+            features: floating-point tensors in the order of `input_dims`, with the same
+                leading dimensions; every position of these is a sample of its own.
+            present: (..., N) bool, the modalities that a sample has. The others take no part
+                and receive no gradient; what their features hold does not matter.
+            observe: called at every evaluation of the forward solves.
+
+        Raises:
+            ValueError, TypeError: for inputs that do not fit.
+            FloatingPointError: if an iterate is not finite.
+        """
+        dtype = next(self.parameters()).dtype
+        checks.check_features(features, self.input_dims, dtype)
+        leading = features[0].shape[:-1]
+        if present is not None:
+            checks.check_present(present, leading, len(features))
+            present = present.reshape(-1, len(features)).T.unsqueeze(2)  # (N, B, 1)
+        features = [x.reshape(-1, x.shape[-1]) for x in features]
+        if present is not None:
+            features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
+        checks.check_finite(features)
+        problem = self._pose(features, None if present is None else present.to(dtype))
+        self.info, self._penalty = None, None
+        if self.unroll is not None:
+            return self._unrolled(problem).view(*leading, self.dim)
+        self.info = SolveRecord(leading)
+        solve = self._solve_joint if self.joint else self._solve_blocks
+        return solve(problem, observe).view(*leading, self.dim)
+
+    @property
+    def auxiliary_loss(self) -> Tensor:
+        """Weighted Jacobian penalty of the last forward, a scalar; zero where none was taken."""
+        if self._penalty is not None:
+            return self._penalty
+        return next(self.parameters()).new_zeros(())
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the graph of the last forward can be neither copied nor pickled
+        return {**self.__dict__, "info": None, "_penalty": None}
+
+    def _pose(self, features: Sequence[Tensor], mask: Tensor | None) -> _Problem:
+        """Projects and normalises the features, (B, d_i) each, and draws the dropout masks."""
+        dtype = next(self.parameters()).dtype  # the states keep it, under autocast too
+        y = torch.stack([p(x).to(dtype) for p, x in zip(self.projections, features, strict=True)])
+        gate_masks = dropped = None
+        if self.training and self.dropout and self.fuse is not None:
+            if self.fuse.gate:
+                gate_masks = F.dropout(torch.ones_like(y), self.dropout)
+            dropped = F.dropout(torch.ones_like(y[0]), self.dropout)
+        factors = [factor for factor in (mask, gate_masks) if factor is not None]
+        m = math.prod(factors).sum(0) if factors else y.new_full((1, 1), len(y))
+        x = _rms_normalised(y) if self.injection == "scale_free" else y
+        return _Problem(x, mask, self._combined(y), gate_masks, m, dropped)
+
+    def _combined(self, y: Tensor) -> Tensor:
+        """Returns x_fuse of (12), (B, d), of y (N, B, d)."""
+        x = y.sum(0) if self.weights is None else torch.tensordot(self.weights, y, 1)
+        x = x if self.bias is None else x + self.bias
+        return _rms_normalised(x) if self.injection == "scale_free" else x
+
+    def _solve_blocks(self, problem: _Problem, observe: Callable | None) -> Tensor:
+        """Solves all z_i as one batch of N * B samples, then z with the z_i given."""
+        x, mask, x_fuse, gate_masks, m, dropped = problem
+        maps = []  # (map, state, inputs) of what was solved
+        states = x if mask is None else x * mask
+        if self.unimodal is not None:
+            inputs = (x, mask, *self.unimodal.tensors())
+            flat = self.equilibrium.solve(
+                self._unimodal_map,
+                torch.zeros_like(x).flatten(0, 1),
+                inputs,
+                record=self.info,
+                names=[f"z_{i + 1}" for i in range(len(x))],
+                ignored=None if mask is None else mask.flatten() == 0,
+                observe=_observer(observe, "unimodal", x.shape),
+            )
+            states = flat.view_as(x)
+            maps.append((self._unimodal_map, flat, inputs))
+        if self.fuse is None:
+            fused = states.sum(0)
+        else:
+            tensors = self.fuse.tensors()
+            context = self.fuse.context(states, gate_masks, tensors[0])
+            inputs = (context, m, dropped, x_fuse, *tensors)
+            fused = self.equilibrium.solve(
+                self.fuse.step,
+                torch.zeros_like(x_fuse),
+                inputs,
+                record=self.info,
+                names=["z_fuse"],
+                observe=_observer(observe, "fuse", x_fuse.shape, self.fuse, states),
+            )
+            maps.append((self.fuse.step, fused, inputs))
+        if self.jacobian_blocks == "joint" and len(maps) == 2:
+            state = torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
+            maps = [(self._joint_map, state, self._joint_inputs(problem))]
+        self._penalise(maps)
+        return fused
+
+    def _solve_joint(self, problem: _Problem, observe: Callable | None) -> Tensor:
+        """Solves all states together, as (17) is written."""
+        n, batch, dim = problem.x.shape
+        start = problem.x.new_zeros(batch, n + 1, dim)
+        inputs = self._joint_inputs(problem)
+        state = self.equilibrium.solve(
+            self._joint_map,
+            start,
+            inputs,
+            record=self.info,
+            names=["joint"],
+            observe=_observer(observe, "joint", start.shape, self.fuse),
+        )
+        self._penalise([(self._joint_map, state, inputs)])
+        return state[:, -1]
+
+    def _unrolled(self, problem: _Problem) -> Tensor:
+        """Takes `unroll` steps from zero, recorded for backpropagation."""
+        x, mask, x_fuse, gate_masks, m, dropped = problem
+        states, z = torch.zeros_like(x), torch.zeros_like(x_fuse)
+        if self.unimodal is None:
+            states = x if mask is None else x * mask
+        tensors = () if self.fuse is None else self.fuse.tensors()
+        for _ in range(self.unroll):
+            if self.unimodal is not None:
+                states = self.unimodal.step(states, x, mask, *self.unimodal.tensors())
+            if self.fuse is None:
+                z = states.sum(0)
+                continue
+            injected = x_fuse if self.unroll_injection == "features" else self._combined(states)
+            context = self.fuse.context(states, gate_masks, tensors[0])
+            z = self.fuse.step(z, context, m, dropped, injected, *tensors)
+        return z
+
+    def _unimodal_map(self, z: Tensor, x: Tensor, mask: Tensor | None, *tensors) -> Tensor:
+        """All f_i as a map of (N * B, d)."""
+        return self.unimodal.step(z.view_as(x), x, mask, *tensors).view_as(z)
+
+    def _joint_map(self, z: Tensor, *inputs: Tensor | None) -> Tensor:
+        """All f_i and, with their results, f_fuse, as a map of (B, N + 1, d)."""
+        x, mask, x_fuse, gate_masks, m, dropped = inputs[: len(_Problem._fields)]
+        tensors = inputs[len(_Problem._fields) :]
+        split = len(self.unimodal.tensors())
+        states = z[:, :-1].transpose(0, 1)
+        states = self.unimodal.step(states, x, mask, *tensors[:split])
+        context = self.fuse.context(states, gate_masks, tensors[split])
+        fused = self.fuse.step(z[:, -1], context, m, dropped, x_fuse, *tensors[split:])
+        return torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
+
+    def _joint_inputs(self, problem: _Problem) -> tuple[Tensor | None, ...]:
+        return (*problem, *self.unimodal.tensors(), *self.fuse.tensors())
+
+    def _penalise(self, maps: Sequence[tuple[Callable, Tensor, tuple]]) -> None:
+        """Keeps the weighted mean square of the maps' Jacobian entries (per entry of state)."""
+        if not (self.training and torch.is_grad_enabled() and self.jacobian_weight):
+            return
+        if self.jacobian_every > 1:
+            self.training_forwards += 1
+            if self.training_forwards.item() % self.jacobian_every:
+                return
+        entries = sum(state.numel() for _, state, _ in maps)
+        penalties = [
+            jacobian_penalty(f, state, inputs, probes=self.jacobian_probes) * state.numel()
+            for f, state, inputs in maps
+        ]
+        self._penalty = self.jacobian_weight * sum(penalties) / entries
+
+
+def _rms_normalised(x: Tensor) -> Tensor:
+    """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero."""
+    # Divided by its largest entry first, so that no square leaves the range of the dtype. The
+    # result does not depend on that divisor, so neither does its gradient.
+    x = x / x.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    # now at least 1 / d, but for x = 0
+    return x * x.square().mean(-1, keepdim=True).clamp_min(0.5 / x.shape[-1]).rsqrt()
+
+
+def _orthogonal(width: int, dim: int) -> nn.Linear:
+    linear = nn.Linear(width, dim, bias=False)
+    nn.init.orthogonal_(linear.weight)
+    return linear
+
+
+def _observer(
+    observe: Callable[[FusionStep], None] | None,
+    block: str,
+    shape: torch.Size,
+    cell: GatedCell | None = None,
+    states: Tensor | None = None,
+) -> Callable[[int, Tensor, Tensor], None] | None:
+    """Wraps the user's callback for the solve of one block whose state has `shape`."""
+    if observe is None:
+        return None
+
+    def call(step: int, state: Tensor, residual: Tensor) -> None:
+        state, gates = state.view(shape), None
+        if cell is not None and cell.gate:
+            joint = state.transpose(0, 1) if block == "joint" else None
+            z, others = (state, states) if joint is None else (joint[-1], joint[:-1])
+            gates = cell.gates(z, others.detach())
+        if block == "unimodal":
+            residual = residual.view(shape[:-1])
+        observe(FusionStep(block, step, state, residual, gates))
+
+    return call
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    """Raises ValueError for the first option of the constructor that does not fit."""
+    widths = options["input_dims"]
+    if not widths:
+        raise ValueError("input_dims must name the width of at least one modality, got none")
+    for i, width in enumerate(widths):
+        checks.check_count(f"input_dims[{i}]", width)
+    for name in ("dim", "jacobian_probes", "jacobian_every"):
+        checks.check_count(name, options[name])
+    if options["unroll"] is not None:
+        checks.check_count("unroll", options["unroll"])
+    for name, choices in CHOICES.items():
+        checks.check_choice(name, options[name], choices)
+    checks.check_groups("groups", options["groups"], options["dim"])
+    if options["fuse_groups"] is not None:
+        checks.check_groups("fuse_groups", options["fuse_groups"], options["dim"])
+    checks.check_range("dropout", options["dropout"], 0, 1)
+    checks.check_range("recurrent_scale", options["recurrent_scale"], 0, math.inf)
+    checks.check_range("jacobian_weight", options["jacobian_weight"], 0, math.inf)
+    if not (options["f_theta"] or options["f_fuse"]):
+        raise ValueError("f_theta and f_fuse must not both be False: nothing would be fused")

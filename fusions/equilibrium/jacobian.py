@@ -1,0 +1,61 @@
+"""The Jacobian of a map at its fixed point: a penalty on its size, and a diagnosis."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from .solvers import Map
+
+
+def jacobian_penalty(
+    f: Callable[..., Tensor],
+    z: Tensor,  # shape: (batch, ...)
+    inputs: Sequence[Tensor | None] = (),
+    *,
+    probes: int = 1,
+) -> Tensor:
+    """Estimates |J|_F^2 / (entries of z), J = df/dz at z, differentiable by `inputs`.
+
+    Hutchinson's estimator: the mean of |v^T J|^2 over `probes` standard normal v (Bai et
+    al., 2021, eq. 6). z is taken as a constant. Costs one evaluation of f and one
+    vector-Jacobian product a probe, all recorded for a second derivative.
+    """
+    z = z.detach().requires_grad_()
+    image = f(z, *inputs)
+    squares = [
+        torch.autograd.grad(
+            image, z, torch.randn_like(image), create_graph=True, materialize_grads=True
+        )[0]
+        .square()
+        .mean()
+        for _ in range(probes)
+    ]
+    return torch.stack(squares).mean()
+
+
+def spectral_radius(
+    f: Map,
+    z: Tensor,  # shape: (batch, ...)
+    *,
+    steps: int = 100,
+) -> Tensor:
+    """Estimates the spectral radius of J = df/dz at z, for every sample: (batch,).
+
+    Power iteration with J^T from a random start: the geometric mean of the growth over the
+    second half of the steps, which settles for complex pairs too. Plain iteration of f
+    converges locally where the radius is below 1; solvers with memory need less.
+    """
+    if steps < 2:
+        raise ValueError(f"steps must be at least 2, got {steps}")
+    z = z.detach().requires_grad_()
+    with torch.enable_grad():
+        image = f(z)
+    v = torch.randn_like(z)
+    logs = []
+    for _ in range(steps):
+        v = torch.autograd.grad(image, z, v, retain_graph=True, materialize_grads=True)[0]
+        growth = v.flatten(1).norm(dim=1)
+        logs.append(growth.log())
+        v = v / growth.clamp_min(torch.finfo(v.dtype).tiny).view(-1, *[1] * (v.ndim - 1))
+    return torch.stack(logs[steps // 2 :]).mean(0).exp()

@@ -1,0 +1,29 @@
+"""The loss of MM-Dynamics (Han et al., 2022, section 3.3)."""
+
+from collections.abc import Mapping, Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def mm_dynamics_loss(
+    prediction: Tensor, truth: Tensor, extras: Mapping[str, Sequence[Tensor]]
+) -> Tensor:
+    """Cross-entropy of the fused logits, and for every view three terms of weight 1.
+
+    These are the mean of its feature gates (sparsity), the cross-entropy of its own logits,
+    and the squared error of its confidence against the probability that these give to the
+    true class. That probability is not detached, as in the published code.
+
+    Args:
+        prediction: (batch, classes) fused logits.
+        truth: (batch,) class indices.
+        extras: `gates`, `view_logits` and `confidences` of `MMDynamics.forward`.
+    """
+    loss = F.cross_entropy(prediction, truth)
+    views = zip(extras["gates"], extras["view_logits"], extras["confidences"], strict=True)
+    for gates, logits, confidence in views:
+        true_class = logits.softmax(1).gather(1, truth.unsqueeze(1)).squeeze(1)
+        loss = loss + gates.mean() + F.mse_loss(confidence, true_class)
+        loss = loss + F.cross_entropy(logits, truth)
+    return loss

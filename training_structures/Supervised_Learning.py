@@ -1,0 +1,237 @@
+"""MultiBench's supervised training: its names, arguments, printed lines and files, over `fit`."""
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from .fit import History, evaluate, fit
+from .multibench import Trained, print_complexity, ready, report_epoch, robustness, task_metrics
+
+CROSS_ENTROPY = nn.CrossEntropyLoss()
+
+
+class MMDL(nn.Module):
+    """Encoders, a fusion and a head as one model.
+
+    Attributes:
+        reps: the encoders' outputs of the last forward.
+        fuseout: what the fusion returned then.
+    """
+
+    def __init__(
+        self,
+        encoders: Iterable[nn.Module],
+        fusion: nn.Module,
+        head: nn.Module,
+        has_padding: bool = False,
+    ) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+        self.fuse = fusion
+        self.head = head
+        self.has_padding = has_padding
+        self.fuseout = None
+        self.reps = []
+
+    def forward(self, inputs: list) -> Tensor:
+        """Maps [x_1, ..., x_M], or with padding [[x_1, ...], [lengths_1, ...]], to a prediction.
+
+        The head gets the fused feature; of an exact tuple, its first item. With padding, encoders
+        that return [output, ...] have the head called with [fused, lengths_1].
+        """
+        if self.has_padding:
+            # packing a sequence takes its lengths on the CPU
+            lengths = [n.cpu() if isinstance(n, Tensor) else n for n in inputs[1]]
+            inputs = [list(pair) for pair in zip(inputs[0], lengths, strict=False)]
+        self.reps = [self.encoders[i](x) for i, x in enumerate(inputs)]
+        nested = self.has_padding and not isinstance(self.reps[0], Tensor)
+        self.fuseout = self.fuse([rep[0] for rep in self.reps] if nested else self.reps)
+        fused = self.fuseout[0] if type(self.fuseout) is tuple else self.fuseout
+        return self.head([fused, lengths[0]] if nested else fused)
+
+
+def deal_with_objective(
+    objective: Callable[..., Tensor], pred: Tensor, truth: Tensor, args: dict | None
+) -> Tensor:
+    """Returns the objective; any but four of torch's own losses gets all three arguments."""
+    kind = type(objective)  # not isinstance: a subclass may take three
+    if kind is nn.CrossEntropyLoss:
+        labels = truth.squeeze(-1) if truth.dim() == pred.dim() else truth
+        return objective(pred, labels.long().to(pred.device))
+    if kind in (nn.MSELoss, nn.BCEWithLogitsLoss, nn.L1Loss):
+        return objective(pred, truth.float().to(pred.device))
+    return objective(pred, truth, args)
+
+
+def train(
+    encoders: Iterable[nn.Module],
+    fusion: nn.Module,
+    head: nn.Module,
+    train_dataloader: Iterable,
+    valid_dataloader: Iterable,
+    total_epochs: int,
+    additional_optimizing_modules: Iterable[nn.Module] = (),
+    is_packed: bool = False,
+    early_stop: bool = False,
+    task: str = "classification",
+    optimtype: Callable[..., Optimizer] = torch.optim.RMSprop,
+    lr: float = 0.001,
+    weight_decay: float = 0.0,
+    objective: Callable[..., Tensor] = CROSS_ENTROPY,
+    auprc: bool = False,
+    save: str | Path = "best.pt",
+    validtime: bool = False,
+    objective_args_dict: dict | None = None,
+    input_to_float: bool = True,
+    clip_val: float | None = 8,
+    track_complexity: bool = True,
+    *,
+    device: torch.device | str | None = None,
+    seed: int | None = None,
+    fusion_lr: float | None = None,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    accumulation: int = 1,
+    selection: str | None = None,
+    patience: int | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> History:
+    """Trains the modules in place, prints what MultiBench prints, and saves the best epoch.
+
+    The whole model is pickled at `save`; `<save>.ckpt` beside it is the checkpoint of `fit`, from
+    which `resume` goes on and `load_best` restores. The modules keep the last epoch's weights.
+
+    Batches are [x_1, ..., x_M, y], or if `is_packed` ([x_m], [lengths_m], ..., y). Selection is on
+    accuracy, macro F1 or the loss, by `task`; `early_stop` is a patience of 8 epochs. The modules
+    in `additional_optimizing_modules` are trained too, but neither clipped nor pickled. A dict
+    given as `objective_args_dict` holds `reps`, `fused`, `inputs`, `training` and `model` of the
+    batch whenever the objective is called with it.
+
+    Args:
+        device: by default a GPU, if there is one.
+        seed: as in `fit`, like `scheduler`, `patience` and `progress`.
+        fusion_lr: a learning rate for the fusion's parameters alone.
+        accumulation: batches a step.
+        selection: another validation metric to select on.
+        resume: goes on from `<save>.ckpt` if it exists.
+    """
+    model = MMDL(encoders, fusion, head, is_packed)
+    trained = Trained(model, additional_optimizing_modules, objective_args_dict, input_to_float)
+    measure, selected = task_metrics(task, auprc)
+    loss = partial(deal_with_objective, objective)
+    loss.adds_auxiliary_loss = getattr(objective, "adds_auxiliary_loss", False)
+    started = time.time()
+    history = fit(
+        trained,
+        train_dataloader,
+        valid_dataloader,
+        loss,
+        epochs=total_epochs,
+        optimizer=partial(optimtype, lr=lr, weight_decay=weight_decay),
+        parameters=trained.groups(fusion_lr),
+        scheduler=scheduler,
+        accumulate=accumulation,
+        clip_norm=clip_val,
+        clipped=model.parameters(),
+        metrics=measure,
+        select=selection or selected,
+        patience=8 if early_stop and patience is None else patience,
+        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        seed=seed,
+        checkpoint=f"{save}.ckpt",
+        resume=resume,
+        on_epoch=partial(report_epoch, trained, task, save, validtime),
+        progress=progress,
+    )
+    if track_complexity:
+        print_complexity("Training", started, trained)
+    return history
+
+
+def single_test(
+    model: nn.Module,
+    test_dataloader: Iterable,
+    is_packed: bool = False,
+    criterion: Callable[..., Tensor] = CROSS_ENTROPY,
+    task: str = "classification",
+    auprc: bool = False,
+    input_to_float: bool = True,
+) -> dict[str, float]:
+    """Prints and returns accuracy, F1 scores, or for regression the mean criterion."""
+    measure, _ = task_metrics(task, auprc)
+    if type(criterion) in (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss):
+        criterion = partial(deal_with_objective, criterion, args=None)
+    scores = evaluate(
+        model,
+        test_dataloader,
+        objective=criterion if task == "regression" else None,
+        metrics=measure,
+        split_batch=lambda batch: (ready(batch[:-1], is_packed, input_to_float), batch[-1]),
+    )
+    if auprc:
+        print(f"AUPRC: {scores['auprc']}")
+    if task == "multilabel":
+        print(f" f1_micro: {scores['f1_micro']} f1_macro: {scores['f1_macro']}")
+        return {"micro": scores["f1_micro"], "macro": scores["f1_macro"]}
+    if task == "regression":
+        print(f"mse: {scores['loss']}")
+        return {"MSE": scores["loss"]}
+    if task == "posneg-classification":
+        print(f"acc: {scores['accuracy_nonzero']}, {scores['accuracy']}")
+        return {"Accuracy": scores["accuracy_nonzero"]}
+    print(f"acc: {scores['accuracy']}")
+    return {"Accuracy": scores["accuracy"]}
+
+
+def test(
+    model: nn.Module,
+    test_dataloaders_all: Iterable | dict[str, list],
+    dataset: str = "default",
+    method_name: str = "My method",
+    is_packed: bool = False,
+    criterion: Callable[..., Tensor] = CROSS_ENTROPY,
+    task: str = "classification",
+    auprc: bool = False,
+    input_to_float: bool = True,
+    no_robust: bool = False,
+) -> dict:
+    """Runs `single_test` on one loader (`no_robust`), or on {modality: [loader a noise level]}.
+
+    Returns:
+        The metrics; or, for every modality and metric, `levels`, its values at noise 0.0, 0.1, ...,
+        and `area`, that under them. MultiBench's relative and effective robustness need its
+        published tables of other methods, and are not computed; `dataset` and `method_name`, the
+        keys to those tables and the names of its plots, are accepted and not used.
+    """
+    measure = partial(
+        single_test,
+        model,
+        is_packed=is_packed,
+        criterion=criterion,
+        task=task,
+        auprc=auprc,
+        input_to_float=input_to_float,
+    )
+    noisy = isinstance(test_dataloaders_all, dict)
+    if noisy == no_robust or (noisy and not all(test_dataloaders_all.values())):
+        raise TypeError(
+            "test_dataloaders_all must be one loader with no_robust=True, a dict of modality to a "
+            "list of loaders (one a noise level) without it, "
+            f"got {type(test_dataloaders_all).__name__} with {no_robust=}"
+        )
+    started = time.time()
+    first = next(iter(test_dataloaders_all.values()))[0] if noisy else test_dataloaders_all
+    scores = measure(first)
+    print_complexity("Inference", started, model)
+    if not noisy:
+        return scores
+    return {
+        name: robustness([measure(loader) for loader in loaders])
+        for name, loaders in test_dataloaders_all.items()
+    }

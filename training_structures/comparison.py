@@ -1,0 +1,185 @@
+"""Fusions head to head: the same data, model, loop, budget and selection for each of them.
+
+A `Recipe` says what a benchmark is. A run trains one fusion with one seed, selects the epoch
+on validation data, and reads the test part once. Every finished run is a file, so that an
+interrupted comparison goes on where it stopped.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import joblib
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from . import report
+from .comparison_run import Fusion, run_and_store, stored
+
+Loaders = tuple[DataLoader, DataLoader, DataLoader]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a benchmark fixes, and that all fusions share.
+
+    Attributes:
+        name: names the benchmark in tables.
+        load: run number -> (train, valid, test) loaders.
+        build: (fusion, train loader) -> model; `fusion(input_dims, dim)` returns the fusion and
+            its width.
+        objective: the loss, as `fit` calls it.
+        metrics: (prediction, truth) of a whole part -> named scores, more is better; the first
+            is the one that pictures show.
+        epochs: the most epochs a run may take.
+        select, patience: the validation score that chooses the epoch and stops (see `fit`).
+        optimizer: builds the optimiser from parameter groups.
+        resplit: whether every run is a fresh split of one set (see `compare_paired`).
+        fusion_options: fusion -> options of its constructor.
+        fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
+        floors: name -> function of the loaders that returns a prediction for the test part: what
+            a fusion must beat to have learnt anything.
+    """
+
+    name: str
+    load: Callable[[int], Loaders]
+    build: Callable[[Fusion, DataLoader], nn.Module]
+    objective: Callable[..., Tensor]
+    metrics: Callable[[Tensor, Tensor], dict[str, float]]
+    epochs: int
+    select: str = "loss"
+    patience: int | None = None
+    optimizer: Callable[[list], torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-3)
+    resplit: bool = False
+    fusion_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    fusion_lr: Mapping[str, float] = field(default_factory=dict)
+    floors: Mapping[str, Callable[[Loaders], Tensor]] = field(default_factory=dict)
+
+    def settings(self, method: str) -> dict[str, str]:
+        """What decides a run of `method` besides its number, as text."""
+        shared = {
+            name: repr(getattr(self, name))
+            for name in ("name", "load", "epochs", "select", "patience", "optimizer", "resplit")
+        }
+        own = {"options": repr(dict(self.fusion_options.get(method, {})))}
+        return shared | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
+
+
+def compare(
+    recipe: Recipe,
+    fusions: Mapping[str, Fusion],
+    *,
+    runs: Sequence[int],
+    output: str | Path,
+    jobs: int = 1,
+    threads: int = 1,
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Returns the result of every method (recipe's floors, then fusions) in every run.
+
+    Each result is written to `output`/runs as soon as it is there, and read from there if it is
+    there already. Its keys are listed at `comparison_run.run_fusion`.
+
+    Args:
+        runs: run numbers; the seed and, if the recipe resplits, the split of each.
+        jobs: processes to run in parallel.
+        threads: threads of each process.
+
+    Raises:
+        ValueError: if `output` holds a run with other settings.
+    """
+    folder = Path(output) / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    methods = [*recipe.floors, *fusions]
+    done = {(m, run): stored(recipe, folder, m, run) for run in runs for m in methods}
+    todo = [key for key, result in done.items() if result is None]
+    work = (
+        joblib.delayed(run_and_store)(
+            recipe, fusions.get(method), method, run, folder, threads=threads, device=device
+        )
+        for method, run in todo
+    )
+    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+    finished = parallel(work)
+    hidden = None if progress else True
+    for result in tqdm(finished, total=len(todo), desc=recipe.name, unit="run", disable=hidden):
+        done[result["method"], result["run"]] = result
+    return [done[method, run] for method in methods for run in runs]
+
+
+def command_line(
+    recipes: Mapping[str, Callable[..., Recipe]],
+    fusions: Mapping[str, Fusion],
+    argv: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:
+    """Runs the comparison that the arguments ask for, and prints and writes its results.
+
+    Args:
+        recipes: dataset -> function of the parsed arguments that returns its recipe.
+        fusions: name -> fusion, those that can be asked for.
+        argv: the arguments; by default the process's.
+    """
+    args = _arguments(recipes, fusions, argv)
+    recipe = recipes[args.dataset](args)
+    chosen = {name: fusions[name] for name in args.fusions}
+    results = compare(
+        recipe,
+        chosen,
+        runs=range(args.first_run, args.first_run + args.runs),
+        output=args.output,
+        jobs=args.jobs,
+        threads=args.threads,
+        device=args.device,
+    )
+    table = report.table(results, test_share=_test_share(recipe, args.first_run))
+    print(report.write(table, results, args.output, title=recipe.name))
+    return results
+
+
+def _test_share(recipe: Recipe, run: int) -> float | None:
+    """Returns test samples per training sample where runs are fresh splits of one set."""
+    if not recipe.resplit:
+        return None
+    train, _, test = recipe.load(run)
+    return len(test.dataset) / len(train.dataset)
+
+
+def _arguments(
+    recipes: Mapping[str, Any], fusions: Mapping[str, Any], argv: Sequence[str] | None
+) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description="Trains fusions under one protocol and compares them: a table on the terminal, "
+        "results.md, results.csv and results.png in the output folder. An interrupted comparison "
+        "goes on where it stopped when the same command is given again.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+    def names(text: str) -> list[str]:
+        chosen = text.split(",")
+        unknown = [name for name in chosen if name not in fusions]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {list(fusions)}")
+        return chosen
+
+    add = parser.add_argument
+    add("--dataset", choices=recipes, default=next(iter(recipes)), help="benchmark")
+    add("--data-dir", type=Path, help="folder of the data, for benchmarks that read one")
+    add("--fusions", type=names, default=list(fusions), help="names, separated by commas")
+    add("--runs", type=int, default=5, help="runs of each fusion; a run is a seed")
+    add("--first-run", type=int, default=0, help="seed of the first run; the others follow")
+    add("--official", action="store_true", help="keep the official split instead of fresh ones")
+    add("--epochs", type=int, help="bound on the epochs of a run, instead of the recipe's")
+    add("--output", type=Path, default=Path("results"), help="folder for results")
+    add("--jobs", type=int, default=1, help="processes to run in parallel")
+    add("--threads", type=int, default=1, help="threads of each process")
+    add("--device", default="cpu", help="where to train, such as cpu or cuda")
+    args = parser.parse_args(argv)
+    if args.runs < 1:
+        parser.error(f"--runs must be at least 1, got {args.runs}")
+    return args

@@ -1,0 +1,153 @@
+"""One run of a comparison: train a fusion or fit a floor, read the test part once, store it."""
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from .checkpoint import save_atomically, seeded
+from .evaluation import evaluate
+from .fit import fit
+from .run import History, load_best
+
+if TYPE_CHECKING:
+    from .comparison import Recipe
+
+Fusion = Callable[..., tuple[nn.Module, int]]  # (input_dims, dim, **options) -> (fusion, width)
+
+
+def run_fusion(
+    recipe: "Recipe",
+    fusion: Fusion,
+    method: str,
+    run: int,
+    *,
+    device: str = "cpu",
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Trains one fusion once, and reads the test part once.
+
+    With a `checkpoint`, an interrupted run resumes from it.
+
+    Returns:
+        `test` and `valid` (the metrics at the selected epoch), `parameters` (of the model) and
+        `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (training), and for fusions that
+        solve an equilibrium `solver_<name>`: means over all training batches of all epochs.
+    """
+    with seeded(run):
+        train, valid, test = recipe.load(run)
+        made: list[nn.Module] = []
+
+        def make(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
+            module, width = fusion(input_dims, dim, **recipe.fusion_options.get(method, {}))
+            made.append(module)
+            return module, width
+
+        model = recipe.build(make, train)
+        own = {id(p): p for module in made for p in module.parameters()}
+        groups = [{"params": [p for p in model.parameters() if id(p) not in own]}]
+        if own:
+            rate = recipe.fusion_lr.get(method)
+            groups.append({"params": list(own.values())} | ({"lr": rate} if rate else {}))
+        started = time.perf_counter()
+        history = fit(
+            model,
+            train,
+            valid,
+            recipe.objective,
+            epochs=recipe.epochs,
+            optimizer=recipe.optimizer,
+            parameters=groups,
+            metrics=recipe.metrics,
+            select=recipe.select,
+            patience=recipe.patience,
+            device=device,
+            checkpoint=checkpoint,
+            resume=checkpoint is not None,
+            progress=progress,
+        )
+        seconds = time.perf_counter() - started
+    load_best(model, history)
+    best = history.epochs[history.best_epoch - 1]
+    return {
+        "test": evaluate(model, test, metrics=recipe.metrics),
+        "valid": {k[len("valid_") :]: v for k, v in best.items() if k.startswith("valid_")},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "fusion_parameters": sum(p.numel() for p in own.values()),
+        "epochs": len(history.epochs),
+        "best_epoch": history.best_epoch,
+        "seconds": seconds,
+        **_solver_means(history),
+    }
+
+
+def _solver_means(history: History) -> dict[str, float]:
+    names = [name for name in history.epochs[-1] if name.startswith("solver_")]
+    means = {
+        name: sum(epoch[name] for epoch in history.epochs) / len(history.epochs) for name in names
+    }
+    lowest = {
+        f"{name}_lowest": min(epoch[name] for epoch in history.epochs)
+        for name in names
+        if name.endswith("converged")
+    }
+    return means | lowest
+
+
+def _run_floor(recipe: "Recipe", method: str, run: int) -> dict[str, Any]:
+    loaders = recipe.load(run)
+    started = time.perf_counter()
+    prediction = recipe.floors[method](loaders)
+    seconds = time.perf_counter() - started
+    truth = torch.cat([batch[-1] for batch in loaders[2]])
+    return {"test": recipe.metrics(prediction, truth), "seconds": seconds}
+
+
+def run_and_store(
+    recipe: "Recipe",
+    fusion: Fusion | None,
+    method: str,
+    run: int,
+    folder: Path,
+    *,
+    threads: int,
+    device: str,
+) -> dict[str, Any]:
+    """Carries out one run of one method, and writes its result to a file of its own."""
+    torch.set_num_threads(threads)
+    if method in recipe.floors:
+        result = _run_floor(recipe, method, run)
+    else:
+        result = run_fusion(recipe, fusion, method, run, device=device)
+    result |= {"method": method, "run": run, "settings": recipe.settings(method)}
+    result |= {"versions": {"python": platform.python_version(), "torch": torch.__version__}}
+    text = json.dumps(result, indent=1)
+    save_atomically(_path(folder, method, run), lambda file: file.write(text.encode()))
+    return result
+
+
+def stored(recipe: "Recipe", folder: Path, method: str, run: int) -> dict[str, Any] | None:
+    """Returns the stored result of a run, or None; ValueError if its settings were others."""
+    path = _path(folder, method, run)
+    if not path.exists():
+        return None
+    result = json.loads(path.read_text(encoding="utf-8"))
+    settings = recipe.settings(method)
+    changed = [k for k in settings if result["settings"].get(k) != settings[k]]
+    if changed:
+        raise ValueError(
+            f"{path} must come from the same settings, but {changed[0]} was "
+            f"{result['settings'].get(changed[0])} and is {settings[changed[0]]}; choose another "
+            "output folder, or delete this one"
+        )
+    return result
+
+
+def _path(folder: Path, method: str, run: int) -> Path:
+    return folder / f"{method}-{run}.json"

@@ -1,0 +1,103 @@
+"""Evaluation: means over samples, and metrics over a whole set."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .batches import Split, join, move, split_all, split_last
+
+Objective = Callable[..., Tensor]
+Metrics = Callable[[Any, Any], dict[str, float]]
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Iterable,
+    *,
+    objective: Objective | None = None,
+    metrics: Metrics | None = None,
+    device: torch.device | str | None = None,
+    split_batch: Split = split_last,
+) -> dict[str, float]:
+    """Returns the mean `loss` over all samples, if there is an objective, and the metrics.
+
+    Runs in evaluation mode without gradients; every module's mode is restored. The arguments
+    are those of `fit`.
+    """
+    means, kept = Means(), []
+    device = place(model, device)
+    with _evaluating(model):
+        for inputs, truth, size in split_all(loader, split_batch):
+            prediction, *extras = call(model, move(inputs, device))
+            if objective is not None:
+                loss = objective(prediction, move(truth, device), *extras)
+                means.add({"loss": loss.item()}, size)
+            if metrics is not None:
+                kept.append((move(prediction, "cpu"), move(truth, "cpu")))
+    scores = metrics(*join(kept)) if metrics is not None else {}
+    return means.values() | {name: float(value) for name, value in scores.items()}
+
+
+def predict(
+    model: nn.Module,
+    loader: Iterable,
+    *,
+    device: torch.device | str | None = None,
+    split_batch: Split = split_last,
+) -> tuple[Any, Any]:
+    """Returns (prediction, truth) of all samples, in the loader's order, on the CPU."""
+    kept = []
+
+    def keep(prediction: Any, truth: Any) -> dict[str, float]:
+        kept.extend((prediction, truth))
+        return {}
+
+    evaluate(model, loader, metrics=keep, device=device, split_batch=split_batch)
+    return kept[0], kept[1]
+
+
+class Means:
+    """Weighted means of named numbers, each over the times it was given."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, tuple[float, int]] = {}
+
+    def add(self, numbers: dict[str, float], weight: int) -> None:
+        for name, number in numbers.items():
+            total, weights = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + weight * float(number), weights + weight
+
+    def values(self) -> dict[str, float]:
+        return {name: total / weights for name, (total, weights) in self.sums.items()}
+
+
+def call(model: nn.Module, inputs: Any) -> tuple:
+    """Returns (prediction,) or, of a model that returns an exact tuple, (prediction, extras)."""
+    output = model(inputs)
+    return output if type(output) is tuple else (output,)
+
+
+def place(model: nn.Module, device: torch.device | str | None) -> torch.device:
+    """Moves the model if a device is given; returns where it is."""
+    if device is not None:
+        model.to(device)
+        return torch.device(device)
+    tensors = chain(model.parameters(), model.buffers())
+    return next((tensor.device for tensor in tensors), torch.device("cpu"))
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; every module's own mode is put back."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,194 @@
+"""One training loop for any module, with selection on validation data and resumable runs."""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from .batches import Split, move, split_all, split_last
+from .checkpoint import seeded
+from .evaluation import Means, Metrics, Objective, call, evaluate, place
+from .evaluation import predict as predict
+from .run import History, Run, loader_generators
+from .run import load_best as load_best
+
+ADAMW = partial(torch.optim.AdamW, lr=1e-3)
+
+
+def fit(
+    model: nn.Module,
+    train: Iterable,
+    valid: Iterable | None,
+    objective: Objective,
+    *,
+    epochs: int,
+    optimizer: Callable[[list], Optimizer] = ADAMW,
+    parameters: Iterable | None = None,
+    scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    accumulate: int = 1,
+    clip_norm: float | None = None,
+    clipped: Iterable[nn.Parameter] | None = None,
+    metrics: Metrics | None = None,
+    select: str = "loss",
+    maximise: bool | None = None,
+    patience: int | None = None,
+    device: torch.device | str | None = None,
+    seed: int | None = None,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    split_batch: Split = split_last,
+    on_epoch: Callable[[dict[str, float], bool], None] | None = None,
+    progress: bool = True,
+) -> History:
+    """Trains `model` in place, and leaves it in evaluation mode with its last epoch's weights.
+
+    The model is called with a batch's inputs and returns a prediction, or an exact tuple
+    (prediction, extras). The objective is called with prediction and truth, and extras if there
+    are any, and returns their mean loss. In training every submodule's `auxiliary_loss` (a
+    weighted scalar) is added to it, unless the objective has a true `adds_auxiliary_loss`; and
+    what submodules report as `info.summary()` is averaged into the epoch's record.
+
+    Args:
+        model: any module.
+        train: batches to train on.
+        valid: batches to select on; None selects the last epoch.
+        objective: the loss.
+        epochs: their number, those of a resumed run included.
+        optimizer: builds the optimiser from the list of `parameters`.
+        parameters: parameters or parameter groups; by default all that require a gradient.
+        scheduler: builds the scheduler from the optimiser. It steps once an epoch;
+            ReduceLROnPlateau is given the selection metric.
+        accumulate: batches a step; their gradient is that of one joined batch.
+        clip_norm: bound on the norm of the gradient of `clipped`.
+        clipped: by default all parameters of the model.
+        metrics: (prediction, truth) of the whole validation set, on the CPU, to named numbers.
+        select: the metric (or "loss") that chooses the best epoch.
+        maximise: whether more of it is better; by default unless its name ends in loss, mse, mae.
+        patience: stops after so many epochs in a row without improvement.
+        device: where to train; by default where the model is.
+        seed: seeds the global random generators for this run; afterwards they are as before.
+        checkpoint: file for everything needed to go on, written after every epoch.
+        resume: goes on after the last epoch in `checkpoint` if that file exists, as if the run
+            had never been interrupted.
+        split_batch: batch to (inputs, truth); tensors in lists, tuples and dicts are moved.
+        on_epoch: called with the epoch's record and whether it is the best so far.
+        progress: shows a bar, on a terminal.
+
+    Raises:
+        FloatingPointError: if the training loss is not finite.
+        RuntimeError: if the norm of the gradient is not finite (with `clip_norm`).
+        ValueError: for options or batches that make no sense, or a checkpoint of another run.
+    """
+    device = place(model, device)
+    if parameters is None:
+        parameters = (p for p in model.parameters() if p.requires_grad)
+    optim = optimizer(list(parameters))
+    plan = scheduler(optim) if scheduler else None
+    clipped = list(model.parameters() if clipped is None else clipped)
+    training = _Training(model, objective, optim, accumulate, clip_norm, clipped, split_batch)
+    validate = partial(
+        evaluate, objective=objective, metrics=metrics, device=device, split_batch=split_batch
+    )
+    key = None if valid is None else f"valid_{select}"
+    settings = {"seed": seed, "accumulate": accumulate, "clip_norm": clip_norm}
+    run = Run(model, optim, plan, key, maximise, loader_generators(train, valid), settings)
+    with seeded(seed):
+        if resume:
+            run.resume(checkpoint)
+        for epoch in _epochs_left(run, epochs, patience, progress):
+            started = time.perf_counter()
+            record = {"epoch": epoch, **training.epoch(train, epoch, device)}
+            scores = {} if valid is None else validate(model, valid)
+            record |= {f"valid_{name}": value for name, value in scores.items()}
+            improved = run.finish_epoch(record | {"seconds": time.perf_counter() - started})
+            if on_epoch:
+                on_epoch(run.history.epochs[-1], improved)
+            if checkpoint:
+                run.save(checkpoint)
+    model.eval()
+    return run.history
+
+
+@dataclass
+class _Training:
+    """What an epoch of training needs; see `fit`."""
+
+    model: nn.Module
+    objective: Objective
+    optimizer: Optimizer
+    accumulate: int
+    clip_norm: float | None
+    clipped: list[nn.Parameter]
+    split_batch: Split
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+
+    def epoch(self, loader: Iterable, epoch: int, device: torch.device) -> dict[str, float]:
+        """Takes a step for every `accumulate` batches; returns the means over all samples."""
+        self.model.train()
+        means = Means()
+        batches = enumerate(split_all(loader, self.split_batch), start=1)
+        while group := list(islice(batches, self.accumulate)):
+            self.model.zero_grad()  # the model's parameters and
+            self.optimizer.zero_grad()  # the optimiser's may differ
+            total = sum(size for _, (_, _, size) in group)
+            for index, (inputs, truth, size) in group:
+                loss = self.backward(move(inputs, device), move(truth, device), size / total)
+                if not math.isfinite(loss):
+                    raise FloatingPointError(
+                        f"the training loss is {loss} in epoch {epoch}, batch {index}; look for "
+                        "non-finite inputs, or try a smaller learning rate or clip_norm"
+                    )
+                means.add({"train_loss": loss}, size)
+                for info in _attributes(self.model, "info"):
+                    if hasattr(info, "summary"):
+                        means.add({f"solver_{k}": v for k, v in info.summary().items()}, size)
+            if self.clip_norm is not None:
+                nn.utils.clip_grad_norm_(self.clipped, self.clip_norm, error_if_nonfinite=True)
+            self.optimizer.step()
+        return means.values()
+
+    def backward(self, inputs: Any, truth: Any, share: float) -> float:
+        """Adds a batch's share to the gradient; returns its loss, keeping nothing of the graph."""
+        prediction, *extras = call(self.model, inputs)
+        loss = self.objective(prediction, truth, *extras)
+        if not getattr(self.objective, "adds_auxiliary_loss", False):
+            loss = loss + sum(_attributes(self.model, "auxiliary_loss"))
+        value = loss.item()
+        if math.isfinite(value):
+            (loss * share).backward()
+        return value
+
+
+def _attributes(model: nn.Module, name: str) -> Iterable[Any]:
+    """Returns the submodules' attributes of that name, once each: hosts may pass them on."""
+    values = (getattr(module, name, None) for module in model.modules())
+    return {id(value): value for value in values if value is not None}.values()
+
+
+def _epochs_left(run: Run, epochs: int, patience: int | None, progress: bool) -> Iterator[int]:
+    """Yields the numbers of the epochs to do, until patience runs out, and draws the bar."""
+    if patience is not None and patience < 1:
+        raise ValueError(f"patience must be at least 1 epoch, got {patience}")
+    done = len(run.history.epochs)
+    hidden = None if progress else True  # None: hidden unless on a terminal
+    with tqdm(total=epochs, initial=done, unit="epoch", leave=False, disable=hidden) as bar:
+        for epoch in range(done + 1, epochs + 1):
+            if patience is not None and run.history.stale >= patience:
+                return
+            yield epoch
+            last = run.history.epochs[-1]
+            bar.set_postfix({name: last[name] for name in ("train_loss", run.key) if name})
+            bar.update()

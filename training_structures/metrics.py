@@ -1,0 +1,89 @@
+"""Metrics of a whole set: (prediction, truth) on the CPU to named numbers, undefined ones NaN."""
+
+import numpy as np
+import torch
+from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
+from torch import Tensor
+
+
+def classification(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+    """Returns accuracy and F1 of logits (n, classes) against labels (n,) or (n, 1).
+
+    With two classes there is also `auc`, the area under the ROC curve of class 1.
+    """
+    labels = _labels(prediction, truth)
+    guess = _finite(prediction).argmax(dim=1).numpy()
+    scores = {
+        "accuracy": float(accuracy_score(labels, guess)),
+        "f1_weighted": float(f1_score(labels, guess, average="weighted", zero_division=0)),
+        "f1_macro": float(f1_score(labels, guess, average="macro", zero_division=0)),
+    }
+    if prediction.shape[1] == 2:
+        both = len(np.unique(labels)) == 2
+        scores["auc"] = float(roc_auc_score(labels, _second(prediction))) if both else float("nan")
+    return scores
+
+
+def average_precision(prediction: Tensor, truth: Tensor) -> float:
+    """Returns the area under the precision-recall curve of class 1, from logits (n, 2)."""
+    labels = _labels(prediction, truth)
+    if not labels.any():
+        return float("nan")
+    return float(average_precision_score(labels, _second(_finite(prediction))))
+
+
+def multilabel(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+    """Returns F1 of logits (n, labels) against 0 or 1; a positive logit is a probability > 1/2."""
+    guess, labels = (_finite(prediction) > 0).numpy(), truth.numpy() > 0
+    return {
+        f"f1_{average}": float(f1_score(labels, guess, average=average, zero_division=0))
+        for average in ("micro", "macro")
+    }
+
+
+def regression(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+    """Returns the errors and Pearson's correlation, over all entries."""
+    if prediction.numel() != truth.numel():
+        raise ValueError(
+            "prediction and truth must have equally many entries, "
+            f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
+        )
+    guess, labels = _finite(prediction).double().flatten(), truth.double().flatten()
+    error = guess - labels
+    centred = torch.stack([guess - guess.mean(), labels - labels.mean()])
+    spread = centred.norm(dim=1).prod()
+    return {
+        "mse": float(error.square().mean()),
+        "mae": float(error.abs().mean()),
+        "corr": float(centred.prod(dim=0).sum() / spread) if spread > 0 else float("nan"),
+    }
+
+
+def posneg(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+    """Returns how often the first column is positive where the truth is, without and with zeros."""
+    guess, labels = _finite(prediction).reshape(len(truth), -1)[:, 0], truth.reshape(len(truth))
+    right = ((guess > 0) == (labels > 0)).double()
+    return {"accuracy_nonzero": float(right[labels != 0].mean()), "accuracy": float(right.mean())}
+
+
+def _finite(prediction: Tensor) -> Tensor:
+    bad = int((~torch.isfinite(prediction)).sum())
+    if bad:
+        raise FloatingPointError(
+            f"predictions must be finite, but {bad} of {prediction.numel()} are not; "
+            "did training diverge?"
+        )
+    return prediction
+
+
+def _labels(prediction: Tensor, truth: Tensor) -> np.ndarray:
+    if prediction.dim() != 2 or truth.numel() != len(prediction):
+        raise ValueError(
+            "logits must have shape (n, classes) and labels (n,) or (n, 1), "
+            f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
+        )
+    return truth.reshape(-1).long().numpy()
+
+
+def _second(logits: Tensor) -> np.ndarray:
+    return logits.double().softmax(dim=1)[:, 1].numpy()

@@ -1,0 +1,143 @@
+"""What MultiBench's `train` and `test` do around a loop: its inputs, printed lines and files."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from . import metrics
+from .checkpoint import save_atomically
+
+TASKS = {  # metrics, and which of them (or the loss) selects
+    "classification": (metrics.classification, "accuracy"),
+    "multilabel": (metrics.multilabel, "f1_macro"),
+    "regression": (metrics.regression, "loss"),
+    "posneg-classification": (metrics.posneg, "loss"),
+}
+
+
+class Trained(nn.Module):
+    """An MMDL and what is trained beside it, telling the objective what MultiBench tells it.
+
+    Its parameters have the names they have in the MMDL, so that checkpoints fit either. It
+    returns (prediction, args).
+    """
+
+    def __init__(
+        self, model: nn.Module, additional: Iterable[nn.Module], args: dict | None, to_float: bool
+    ) -> None:
+        super().__init__()
+        self.encoders, self.fuse, self.head = model.encoders, model.fuse, model.head
+        self.additional = nn.ModuleList(additional)
+        self.__dict__["model"] = model  # not registered: its parts are
+        self.args, self.to_float = args, to_float
+        self.train()
+
+    def train(self, mode: bool = True) -> "Trained":
+        """Sets the mode, and counts from here the time, and if training the samples."""
+        self.model.training = mode
+        self.since = time.time()
+        if mode:
+            self.samples = {"train": 0, "valid": 0}
+        return super().train(mode)
+
+    def forward(self, inputs: list) -> tuple[Tensor, dict | None]:
+        packed = self.model.has_padding
+        plain = torch.backends.cudnn.flags(enabled=False) if packed and self.training else None
+        with plain or nullcontext():
+            prediction = self.model(ready(inputs, packed, self.to_float))
+        self.samples["train" if self.training else "valid"] += len(prediction)
+        if self.args is not None:
+            self.args.update(reps=self.model.reps, fused=self.model.fuseout, inputs=inputs)
+            self.args.update(training=self.training, model=self.model)
+        return prediction, self.args
+
+    def groups(self, fusion_lr: float | None) -> list:
+        """Returns the trainable parameters, the fusion's apart if they have their own rate."""
+        trainable = [p for p in self.parameters() if p.requires_grad]
+        if fusion_lr is None:
+            return trainable
+        fusion = {id(p) for p in self.fuse.parameters()}
+        own = [p for p in trainable if id(p) in fusion]
+        rest = [p for p in trainable if id(p) not in fusion]
+        return [{"params": rest}, {"params": own, "lr": fusion_lr}]
+
+
+def ready(inputs: list, is_packed: bool, to_float: bool) -> list:
+    """Returns what an MMDL is called with."""
+    features = [x.float() if to_float else x for x in (inputs[0] if is_packed else inputs)]
+    return [features, inputs[1]] if is_packed else features
+
+
+def task_metrics(task: str, auprc: bool) -> tuple[Callable[[Tensor, Tensor], dict], str]:
+    """Returns a task's metrics, and the name of the one that selects."""
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; choose from {sorted(TASKS)}")
+    measure, selected = TASKS[task]
+
+    def with_auprc(prediction: Tensor, truth: Tensor) -> dict[str, float]:
+        area = metrics.average_precision(prediction, truth)
+        return measure(prediction, truth) | {"auprc": area}
+
+    return (with_auprc if auprc else measure), selected
+
+
+def report_epoch(
+    trained: Trained, task: str, save: str | Path, validtime: bool, record: dict, improved: bool
+) -> None:
+    """Prints an epoch's lines, and saves the whole MMDL if it is the best one so far."""
+    say = tqdm.write  # print, but beside a progress bar
+    epoch = f"Epoch {record['epoch'] - 1}"
+    say(f"{epoch} train loss: {torch.tensor(record['train_loss'])!s}")
+    if validtime:
+        say(f"train total: {trained.samples['train']}")
+    loss = torch.tensor(record["valid_loss"])
+    if task == "classification":
+        say(f"{epoch} valid loss: {loss!s} acc: {record['valid_accuracy']}")
+    elif task == "multilabel":
+        scores = f"f1_micro: {record['valid_f1_micro']} f1_macro: {record['valid_f1_macro']}"
+        say(f"{epoch} valid loss: {loss!s} {scores}")
+    elif task == "regression":
+        say(f"{epoch} valid loss: {record['valid_loss']}")
+    if improved:
+        say("Saving Best")
+        model = trained.model.eval()  # as MultiBench leaves it in the file
+        model.reps, model.fuseout = [], None  # a batch's activations are no part of a model
+        save_atomically(save, partial(torch.save, model))
+    if "valid_auprc" in record:
+        say(f"AUPRC: {record['valid_auprc']}")
+    if validtime:
+        say(f"valid time:  {time.time() - trained.since}")
+        say(f"Valid total: {trained.samples['valid']}")
+
+
+def print_complexity(what: str, started: float, model: nn.Module) -> None:
+    """Prints seconds since `started`, in training the peak memory in MiB, and parameters."""
+    print(f"{what} Time: {time.time() - started}")
+    if what == "Training":
+        try:
+            import resource  # not on every system
+        except ImportError:
+            pass
+        else:
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            print(f"Training Peak Mem: {peak / (2**20 if sys.platform == 'darwin' else 2**10)}")
+    print(f"{what} Params: {sum(p.numel() for p in model.parameters())}")
+
+
+def robustness(scores: list[dict[str, float]], step: float = 0.1) -> dict[str, dict]:
+    """Returns every metric's values over noise levels and the area under them (trapezoids)."""
+    curves = {name: [level[name] for level in scores] for name in scores[0]}
+    return {
+        name: {
+            "levels": curve,
+            "area": step * sum((a + b) / 2 for a, b in zip(curve, curve[1:], strict=False)),
+        }
+        for name, curve in curves.items()
+    }

@@ -1,0 +1,194 @@
+"""A run's state: what it has measured, and everything it needs to go on after an interruption."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from .checkpoint import LEFT_ALONE, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+
+
+@dataclass
+class History:
+    """What a run measured, and its best weights.
+
+    Attributes:
+        epochs: one record an epoch: `epoch` (from 1), `train_loss`, `valid_loss`, one
+            `valid_<metric>` a metric, `learning_rate` (numbered if there are several parameter
+            groups), `seconds`, and `solver_<name>` for what equilibrium solves report.
+        best_epoch: the epoch selected on validation data; None before there is one.
+        best_state: the model's state_dict after that epoch, on the CPU.
+    """
+
+    epochs: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int | None = None
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def stale(self) -> int:
+        """The number of epochs since the best one."""
+        return len(self.epochs) - (self.best_epoch or 0)
+
+
+@dataclass
+class Run:
+    """Everything a run needs to go on from where it is, besides its data.
+
+    Attributes:
+        key: the record's entry that selects the best epoch; None selects the latest.
+        maximise: whether more of it is better; None goes by its name.
+        generators: the loaders' own random generators.
+        settings: numbers and strings that a resumed run must share.
+    """
+
+    model: nn.Module
+    optimizer: Optimizer
+    scheduler: LRScheduler | None
+    key: str | None
+    maximise: bool | None
+    generators: list[torch.Generator]
+    settings: dict[str, Any]
+    history: History = field(default_factory=History)
+
+    def __post_init__(self) -> None:
+        if self.key is None and isinstance(self.scheduler, ReduceLROnPlateau):
+            raise ValueError(
+                "ReduceLROnPlateau follows a validation metric, so it needs valid data"
+            )
+        if self.maximise is None:
+            self.maximise = not str(self.key).endswith(("loss", "mse", "mae"))
+        groups = [(len(g["params"]), float(g["lr"])) for g in self.optimizer.param_groups]
+        self.settings |= {
+            "optimizer": type(self.optimizer).__name__,
+            "groups": groups,
+            "scheduler": type(self.scheduler).__name__,
+            "selection": (self.key, self.maximise),
+            "generators": len(self.generators),
+        }
+
+    def finish_epoch(self, record: dict[str, float]) -> bool:
+        """Keeps an epoch's record, and its weights if it is the best; steps the scheduler."""
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        many = len(rates) > 1
+        record |= {
+            f"learning_rate_{i}" if many else "learning_rate": r for i, r in enumerate(rates)
+        }
+        improved = self._improves(record)
+        self.history.epochs.append(record)
+        if improved:
+            self.history.best_epoch = len(self.history.epochs)
+            self.history.best_state = {
+                name: value.detach().to("cpu", copy=True)
+                for name, value in self.model.state_dict().items()
+            }
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(record[self.key])
+        elif self.scheduler is not None:
+            self.scheduler.step()
+        return improved
+
+    def _improves(self, record: dict[str, float]) -> bool:
+        if self.key is None:
+            return True
+        if self.key not in record:
+            names = [name[len("valid_") :] for name in record if name.startswith("valid_")]
+            raise ValueError(f"select must be one of {names}, got {self.key[len('valid_') :]!r}")
+        new = record[self.key]
+        if self.history.best_epoch is None:
+            return new == new  # not a NaN
+        best = self.history.epochs[self.history.best_epoch - 1][self.key]
+        return new > best if self.maximise else new < best
+
+    def save(self, path: str | Path) -> None:
+        """Writes a checkpoint; if that fails, what was at `path` stays."""
+        contents = {
+            "settings": self.settings,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict() if self.scheduler else None,
+            "history": vars(self.history),
+            "rng": rng_state(),
+            "generators": [generator.get_state() for generator in self.generators],
+        }
+        save_checkpoint(path, contents)
+
+    def resume(self, path: str | Path | None) -> None:
+        """Goes back to where `save` wrote `path`; starts afresh if there is no such file.
+
+        Raises:
+            ValueError: for a file that is no checkpoint, or that of another model or run; then
+                nothing is changed.
+        """
+        if path is None:
+            raise ValueError("resume=True needs the path of a checkpoint")
+        if not Path(path).exists():
+            return
+        saved = load_checkpoint(path)
+        check_weights(saved["model"], self.model, str(path))
+        check_settings(saved["settings"], self.settings, str(path))
+        self.model.load_state_dict(saved["model"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scheduler is not None:
+            self.scheduler.load_state_dict(saved["scheduler"])
+        self.history = History(**saved["history"])
+        set_rng_state(saved["rng"])
+        for generator, state in zip(self.generators, saved["generators"], strict=True):
+            generator.set_state(state)
+
+
+def load_best(model: nn.Module, source: History | str | Path) -> None:
+    """Gives `model` the weights of the best epoch, from a history or a checkpoint's path.
+
+    Raises:
+        ValueError: if there are none, or another model's; `model` is left as it was.
+    """
+    if isinstance(source, History):
+        history, name = source, "the history"
+    else:
+        history, name = History(**load_checkpoint(source)["history"]), str(source)
+    if history.best_epoch is None:
+        raise ValueError(f"{name} has no best epoch yet, so there are no weights to restore")
+    check_weights(history.best_state, model, name)
+    model.load_state_dict(history.best_state)
+
+
+def check_weights(state: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
+    """Raises ValueError unless `state` has the names and shapes of the model's own state."""
+    expected = {
+        name: None if nn.parameter.is_lazy(value) else value.shape
+        for name, value in model.state_dict(keep_vars=True).items()
+    }
+    wrong = [f"{name} on one side only" for name in sorted(expected.keys() ^ state.keys())]
+    wrong += [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
+        for name, shape in expected.items()
+        if shape is not None and name in state and state[name].shape != shape
+    ]
+    if wrong:
+        raise ValueError(
+            f"{source} must hold the weights of this very model, but differs in {len(wrong)} of "
+            f"them ({', '.join(wrong[:3])}); build the model as it was when they were saved"
+        )
+
+
+def check_settings(saved: Mapping[str, Any], expected: Mapping[str, Any], source: str) -> None:
+    """Raises ValueError unless a run's settings are those it is resumed with."""
+    wrong = [k for k, value in expected.items() if saved.get(k) != value]
+    if wrong:
+        raise ValueError(
+            f"{source} must come from a run with the same settings, but has "
+            + "; ".join(f"{k} {saved.get(k)} instead of {expected[k]}" for k in wrong)
+            + f"; {LEFT_ALONE}"
+        )
+
+
+def loader_generators(*loaders: Iterable[Any]) -> list[torch.Generator]:
+    """Returns the loaders' own generators: they shuffle, so they belong to a run's state."""
+    owners = [owner for loader in loaders for owner in (loader, getattr(loader, "sampler", None))]
+    found = [getattr(owner, "generator", None) for owner in owners]
+    return [generator for generator in found if generator is not None]

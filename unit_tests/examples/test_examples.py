@@ -1,0 +1,58 @@
+"""The examples run, on embedded data and on small files of the real layout."""
+
+import numpy as np
+import pytest
+
+from examples.brca import brca_deq
+from examples.compare_fusions import RECIPES
+from examples.digits import digits_deq
+from fusions.registry import FUSIONS
+from training_structures.comparison import command_line
+
+
+@pytest.fixture
+def omics(tmp_path):
+    """Two views of 40 patients, of which the first tells the class."""
+    rng = np.random.default_rng(0)
+    for part, count in (("tr", 30), ("te", 10)):
+        labels = np.arange(count) % 2
+        np.savetxt(tmp_path / f"labels_{part}.csv", labels, fmt="%d")
+        for view, width in ((1, 6), (2, 5)):
+            x = rng.random((count, width)) + (2 * labels[:, None] if view == 1 else 0)
+            np.savetxt(tmp_path / f"{view}_{part}.csv", x, delimiter=",")
+    return tmp_path
+
+
+def test_digits_deq_learns(capsys):
+    result = digits_deq.main(["--epochs", "6"])
+    assert result["test"]["accuracy"] > 0.85  # chance is 0.1
+    assert result["solver_converged"] > 0.99
+    assert "converged" in capsys.readouterr().out
+
+
+def test_brca_deq_runs_and_resumes(omics, tmp_path):
+    path = tmp_path / "run.ckpt"
+    arguments = ["--data-dir", str(omics), "--official", "--checkpoint", str(path)]
+    brca_deq.main([*arguments, "--epochs", "2"])
+    resumed = brca_deq.main([*arguments, "--epochs", "4"])
+    whole = brca_deq.main([*arguments[:3], "--epochs", "4"])
+    assert resumed["test"] == whole["test"]
+    assert resumed["valid"] == whole["valid"]
+
+
+def test_brca_deq_takes_a_choice_of_views(omics):
+    one = brca_deq.main(["--data-dir", str(omics), "--epochs", "1", "--modalities", "2"])
+    two = brca_deq.main(["--data-dir", str(omics), "--epochs", "1"])
+    assert one["parameters"] < two["parameters"]
+
+
+def test_every_fusion_and_the_floor_are_compared(omics, tmp_path):
+    arguments = ["--dataset", "brca", "--data-dir", str(omics), "--runs", "1", "--epochs", "2"]
+    results = command_line(RECIPES, FUSIONS, [*arguments, "--output", str(tmp_path / "out")])
+    assert [r["method"] for r in results] == ["linear", *FUSIONS]
+    assert results[0]["test"]["accuracy"] == 1.0  # the first view tells the class
+
+
+def test_missing_data_is_explained():
+    with pytest.raises(SystemExit, match="--data-dir must name the folder"):
+        command_line(RECIPES, FUSIONS, ["--dataset", "brca"])

@@ -1,0 +1,86 @@
+"""Equilibrium and SolveRecord: settings are used, failures are reported, records are true."""
+
+import pytest
+import torch
+
+from fusions.equilibrium import ConvergenceWarning, Equilibrium, Solution, SolveRecord
+
+
+def solve(equilibrium, slopes, **options):
+    """Solves z = a z + 1 for a slope a for each sample, and returns z and the record."""
+    record = SolveRecord([len(slopes)])
+    a = torch.tensor(slopes).view(-1, 1).requires_grad_()
+    z = equilibrium.solve(
+        lambda z, a: a * z + 1,
+        torch.zeros(len(slopes), 1),
+        (a,),
+        record=record,
+        names=["z"],
+        **options,
+    )
+    return z, a, record
+
+
+def test_forward_and_backward_follow_their_own_limits(double):
+    settings = Equilibrium("picard", tol=1e-9, max_steps=99, backward_tol=1e-2)
+    z, a, record = solve(settings, [0.5])
+    z.backward(torch.ones_like(z))
+    # |z_k - z| halves each step, from the start: 2^-k <= tol
+    assert record.forward["z"].steps.item() == pytest.approx(31, abs=1)
+    assert record.backward["z"].steps.item() == pytest.approx(7, abs=1)
+    torch.testing.assert_close(z.detach(), torch.tensor([[2.0]]), rtol=1e-8, atol=0)
+    torch.testing.assert_close(a.grad, torch.tensor([[4.0]]), rtol=1e-1, atol=0)
+
+
+def test_failures_are_warned_of_raised_or_ignored(double):
+    options = {"solver": "picard", "max_steps": 5}
+    with pytest.warns(ConvergenceWarning, match="forward solve of z .5 steps.*tol=0.001"):
+        solve(Equilibrium(**options), [0.0, 0.9])
+    with pytest.raises(RuntimeError, match=r"every sample must reach tol=0.001, but 1 of 2"):
+        solve(Equilibrium(**options, on_failure="raise"), [0.0, 0.9])
+    _, _, record = solve(Equilibrium(**options, on_failure="ignore"), [0.0, 0.9])
+    assert record.converged.flatten().tolist() == [True, False]
+
+
+def test_a_failed_adjoint_solve_is_reported_too(double):
+    settings = Equilibrium("picard", max_steps=200, backward_max_steps=3)
+    z, _, record = solve(settings, [0.9])
+    with pytest.warns(ConvergenceWarning, match="backward solve of z"):
+        z.backward(torch.ones_like(z))
+    assert not record.backward["z"].converged.any()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "newton"}, "unknown solver 'newton'"),
+        ({"on_failure": "panic"}, r"unknown on_failure 'panic'; choose from \['ignore'"),
+        ({"max_steps": 0}, "max_steps must be an integer of at least 1"),
+        ({"backward_tol": -1.0}, "tol must be at least 0"),
+        ({"backward_max_steps": 0}, "max_steps must be an integer of at least 1"),
+    ],
+)
+def test_bad_settings_are_refused_at_construction(options, message):
+    with pytest.raises(ValueError, match=message):
+        Equilibrium(**options)
+
+
+def solution(steps, residual):
+    residual = torch.tensor(residual)
+    return Solution(torch.zeros(len(steps), 1), residual, residual <= 0.1, torch.tensor(steps))
+
+
+def test_a_record_splits_batched_solves_by_name_and_sums_them_up():
+    record = SolveRecord([2])
+    ignored = torch.tensor([False, False, False, True])
+    record.add("forward", ["a", "b"], solution([3, 4, 5, 1], [0.1, 0.2, 0.0, 0.0]), ignored)
+    record.add("forward", ["c"], solution([2, 2], [0.05, 0.05]))
+    assert record.steps.tolist() == [[3, 5, 2], [4, 0, 2]]
+    assert record.converged.tolist() == [[True, True, True], [False, True, True]]
+    summary = record.summary()
+    assert summary["steps"] == pytest.approx((3 + 4 + 5 + 2 + 2) / 5)  # the ignored does not count
+    assert summary["converged"] == pytest.approx(4 / 5)
+    assert summary["residual"] == pytest.approx(0.2)
+    assert "backward_steps" not in summary
+    record.add("backward", ["c"], solution([7, 9], [0.0, 0.0]))
+    assert record.summary()["backward_steps"] == pytest.approx(8)

@@ -1,0 +1,213 @@
+"""find_fixed_point: it finds known fixed points, sample by sample, and reports honestly."""
+
+import math
+
+import pytest
+import torch
+
+from fusions.equilibrium import SOLVERS, Anderson, Broyden, find_fixed_point
+
+solver = pytest.mark.parametrize("solver", sorted(SOLVERS))
+
+
+def affine(batch=4, size=8, radius=0.8):
+    """z -> A z + b with |A| = radius for each sample, and its fixed point (I - A)^-1 b."""
+    a = torch.randn(batch, size, size)
+    a = radius * a / torch.linalg.matrix_norm(a, 2).view(-1, 1, 1)
+    b = torch.randn(batch, size)
+    expected = torch.linalg.solve(torch.eye(size) - a, b)
+    return lambda z: (a @ z.unsqueeze(2)).squeeze(2) + b, torch.zeros(batch, size), expected
+
+
+def cosine():
+    """z -> cos z, whose only fixed point is the Dottie number, here by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if math.cos(middle) > middle else (low, middle)
+    return torch.cos, torch.rand(3, 2), torch.full((3, 2), low)
+
+
+@solver
+@pytest.mark.parametrize("problem", [affine, cosine])
+def test_reaches_the_known_fixed_point(double, solver, problem):
+    f, start, expected = problem()
+    found = find_fixed_point(f, start, solver=solver, tol=1e-12, max_steps=300)
+    assert found.converged.all()
+    assert found.residual.max() <= 1e-12
+    torch.testing.assert_close(found.value, expected, rtol=0, atol=1e-10)
+
+
+@solver
+def test_states_may_have_any_shape(double, solver):
+    f, start, expected = affine(size=24)
+    found = find_fixed_point(
+        lambda z: f(z.flatten(1)).view_as(z), start.view(4, 2, 3, 4), solver=solver, tol=1e-10
+    )
+    torch.testing.assert_close(found.value, expected.view(4, 2, 3, 4), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("solver", ["anderson", "broyden"])
+def test_methods_with_memory_solve_a_rotation_on_which_picard_fails(double, solver):
+    rotation = torch.tensor([[0.0, -2.0], [2.0, 0.0]])
+    b = torch.tensor([[1.0, 2.0]])
+    found = find_fixed_point(lambda z: z @ rotation.T + b, torch.zeros(1, 2), solver=solver)
+    expected = torch.linalg.solve(torch.eye(2) - rotation, b.T).T
+    torch.testing.assert_close(found.value, expected, rtol=0, atol=1e-6)
+    picard = find_fixed_point(lambda z: z @ rotation.T + b, torch.zeros(1, 2), solver="picard")
+    assert not picard.converged.any()
+
+
+@pytest.mark.parametrize("rule", [Anderson, Broyden])
+def test_linear_problems_end_after_about_as_many_steps_as_dimensions(double, rule):
+    f, start, _ = affine(size=5, radius=0.99)
+    found = find_fixed_point(f, start, solver=lambda: rule(memory=12), tol=1e-9, max_steps=60)
+    # GMRES needs 5 products, Broyden's method 2 * 5 (Gay, 1979, theorem 2.2); plus the ends
+    assert found.steps.max() <= (7 if rule is Anderson else 12)
+
+
+@solver
+def test_a_sample_does_not_depend_on_its_batch_mates(double, solver):
+    f, start, _ = affine(batch=5)
+    together = find_fixed_point(f, start, solver=solver, tol=1e-6)
+    hard = torch.tensor([1.0, 1e6, 1.0, 1.0, 1e-6]).view(-1, 1)
+    scaled = find_fixed_point(lambda z: hard * f(z / hard), start, solver=solver, tol=1e-6)
+    torch.testing.assert_close(scaled.value, together.value * hard, rtol=1e-9, atol=0)
+    assert scaled.steps.tolist() == together.steps.tolist()
+    for i in range(5):
+        one = find_fixed_point(
+            lambda z, i=i: f(z.expand(5, -1))[i : i + 1], start[:1], solver=solver, tol=1e-6
+        )
+        torch.testing.assert_close(one.value[0], together.value[i], rtol=1e-9, atol=1e-12)
+        assert one.steps[0] == together.steps[i]
+
+
+@solver
+def test_statistics_are_those_of_the_value(double, solver):
+    f, start, _ = affine()
+    for max_steps in (1, 2, 5):
+        found = find_fixed_point(f, start, solver=solver, tol=1e-3, max_steps=max_steps)
+        image = f(found.value)
+        residual = (image - found.value).norm(dim=1) / image.norm(dim=1)
+        torch.testing.assert_close(found.residual, residual)
+        assert found.converged.tolist() == (residual <= 1e-3).tolist()
+        assert (found.steps <= max_steps).all()
+        assert (found.steps[~found.converged] == max_steps).all()
+
+
+def test_the_best_iterate_is_returned_when_the_iteration_runs_away(double):
+    found = find_fixed_point(lambda z: 2 * z - 1, torch.tensor([[1.01]]), solver="picard")
+    assert found.value.item() == pytest.approx(1.01)
+    assert not found.converged.any()
+
+
+def test_a_converged_sample_is_left_alone(double):
+    # z = 0 is an unstable fixed point of the first sample: rounding must not drive it away
+    seen = []
+    slope = torch.tensor([[5.0], [0.9]])
+    b = torch.tensor([[0.0], [1.0]])
+    find_fixed_point(
+        lambda z: slope * z + b,
+        torch.zeros(2, 1),
+        solver="picard",
+        max_steps=30,
+        observe=lambda step, z, residual: seen.append(z[0].item()),
+    )
+    assert len(seen) == 30
+    assert set(seen) == {0.0}
+
+
+@solver
+def test_observe_sees_every_step_and_no_more(double, solver):
+    f, start, _ = affine()
+    trace = []
+    found = find_fixed_point(
+        f, start, solver=solver, observe=lambda *seen: trace.append(seen), tol=1e-5
+    )
+    assert [step for step, _, _ in trace] == list(range(1, int(found.steps.max()) + 1))
+    for _, z, residual in trace:
+        torch.testing.assert_close(residual, (f(z) - z).norm(dim=1) / f(z).norm(dim=1))
+
+
+@solver
+def test_stops_at_the_first_value_that_is_not_finite(solver):
+    def f(z):
+        f.calls += 1
+        return torch.where(torch.tensor([[False], [f.calls == 3]]), torch.nan, z / 2 + 1)
+
+    f.calls = 0
+    with pytest.raises(FloatingPointError, match=r"at step 3 of 40 for 1 of 2 samples.*\[1\]"):
+        find_fixed_point(f, torch.zeros(2, 1), solver=solver, tol=0)
+
+
+@solver
+def test_a_map_to_zero_is_solved(solver):
+    found = find_fixed_point(torch.zeros_like, torch.ones(2, 3), solver=solver)
+    assert found.converged.all()
+    assert (found.value == 0).all()
+
+
+@solver
+def test_gradients_are_not_recorded(solver):
+    weight = torch.full((3,), 0.5, requires_grad=True)
+    found = find_fixed_point(lambda z: weight * z + 1, torch.zeros(2, 3), solver=solver)
+    assert not found.value.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"solver": "newton"}, r"unknown solver 'newton'; choose from \['anderson', 'broyden'"),
+        ({"tol": -1.0}, "tol must be at least 0, got -1"),
+        ({"tol": math.nan}, "tol must be at least 0, got nan"),
+        ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
+        ({"max_steps": 2.5}, "max_steps must be an integer of at least 1, got 2.5"),
+        ({"solver": lambda: Anderson(memory=0)}, "memory must be at least 1, got 0"),
+        ({"solver": lambda: Broyden(memory=0)}, "memory must be at least 1, got 0"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        find_fixed_point(torch.cos, torch.zeros(1, 1), **options)
+
+
+@pytest.mark.parametrize("memory", [1, 2, 5])
+def test_anderson_is_the_affine_combination_of_smallest_residual(double, memory):
+    """Against the definition of Walker and Ni (2011): min |sum a_i r_i| with sum a_i = 1."""
+    f, z, _ = affine(batch=2, size=10)
+    rule, points, images = Anderson(memory=memory, ridge=0.0), [], []
+    for _ in range(7):
+        fz = f(z)
+        points, images = [*points, z][-memory - 1 :], [*images, fz][-memory - 1 :]
+        residuals = torch.stack(images, 1) - torch.stack(points, 1)  # (batch, m, size)
+        gram = residuals @ residuals.mT
+        ones = torch.ones(2, len(points), 1)
+        weights = torch.linalg.solve(gram, ones)
+        weights = weights / weights.sum(1, keepdim=True)
+        expected = (weights * torch.stack(images, 1)).sum(1)
+        z = rule(z, fz)
+        torch.testing.assert_close(z, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_broyden_satisfies_the_secant_equation_and_changes_nothing_else(double):
+    """H dg = dz, and H x is unchanged for x with dz^T H x = 0 (Broyden, 1965, method 1)."""
+    f, z, _ = affine(batch=1, size=6)
+    rule = Broyden()
+
+    def matrix():
+        columns = torch.eye(6)
+        return torch.stack([rule._apply(c[None], rule._left, rule._right)[0] for c in columns], 1)
+
+    before, previous = -torch.eye(6), None
+    for _ in range(4):
+        g = f(z) - z
+        step = rule(z, f(z))
+        if previous is not None:
+            dz, dg = (z - previous[0])[0], (g - previous[1])[0]
+            torch.testing.assert_close(matrix() @ dg, dz)
+            row = dz @ before
+            x = torch.randn(6)
+            x = x - row * (row @ x) / (row @ row)
+            torch.testing.assert_close(matrix() @ x, before @ x)
+            before = matrix()
+        previous, z = (z, g), step

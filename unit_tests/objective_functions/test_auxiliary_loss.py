@@ -1,0 +1,66 @@
+"""The wrapper adds what modules keep, in training only, and casts the truth as MultiBench does."""
+
+import pytest
+import torch
+from torch import nn
+
+from objective_functions.auxiliary_loss import WithAuxiliaryLoss
+
+
+class Host(nn.Module):
+    """Two modules with a loss, and a third that passes on that of the first."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.silent = nn.Identity(), nn.Identity(), nn.Identity()
+        self.first.auxiliary_loss = torch.tensor(0.25, requires_grad=True)
+        self.second.auxiliary_loss = torch.tensor(1.0)
+        self.silent.auxiliary_loss = None
+
+    @property
+    def auxiliary_loss(self):
+        return self.first.auxiliary_loss
+
+
+@pytest.mark.parametrize(
+    "objective, truth, cast",
+    [
+        (nn.CrossEntropyLoss(), torch.tensor([[1.0], [0.0]]), lambda t: t[:, 0].long()),
+        (nn.CrossEntropyLoss(), torch.tensor([1, 0], dtype=torch.int32), lambda t: t.long()),
+        (nn.MSELoss(), torch.ones(2, 3, dtype=torch.long), lambda t: t.float()),
+        (nn.L1Loss(), torch.ones(2, 3, dtype=torch.long), lambda t: t.float()),
+        (nn.BCEWithLogitsLoss(), torch.ones(2, 3, dtype=torch.int32), lambda t: t.float()),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_adds_every_loss_once_and_only_in_training(objective, truth, cast, training):
+    prediction = torch.randn(2, 3, requires_grad=True)
+    args = {"training": training, "model": Host()}
+    total = WithAuxiliaryLoss(objective)(prediction, truth, args)
+    expected = objective(prediction, cast(truth)) + (1.25 if training else 0.0)
+    torch.testing.assert_close(total, expected)
+
+
+def test_the_added_loss_is_differentiated():
+    host = Host()
+    args = {"training": True, "model": host}
+    WithAuxiliaryLoss(nn.MSELoss())(torch.zeros(2, 1), torch.zeros(2, 1), args).backward()
+    assert host.first.auxiliary_loss.grad == 1
+
+
+def test_another_objective_gets_all_three_arguments():
+    args = {"training": False}
+    seen = []
+    loss = WithAuxiliaryLoss(lambda *given: seen.append(given) or torch.tensor(2.0))
+    assert loss("prediction", "truth", args) == 2
+    assert seen == [("prediction", "truth", args)]
+
+
+@pytest.mark.parametrize("args", [None, {"reps": []}])
+def test_says_what_to_pass(args):
+    with pytest.raises(ValueError, match=r"pass objective_args_dict=\{\}"):
+        WithAuxiliaryLoss(nn.MSELoss())(torch.zeros(1), torch.zeros(1), args)
+
+
+def test_tells_our_loop_that_it_adds_them():
+    assert WithAuxiliaryLoss(nn.MSELoss()).adds_auxiliary_loss is True

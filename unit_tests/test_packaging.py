@@ -1,0 +1,192 @@
+"""The five folders work in a checkout, as the wheel `deq_fusion`, and inside MultiBench.
+
+So they import themselves relatively, each other never, and nothing heavy; and no library module
+prints, picks a device or imports the examples.
+"""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+from email.parser import Parser
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LIBRARY = ("fusions", "unimodals", "objective_functions", "training_structures", "datasets")
+MODULES = [path for folder in LIBRARY for path in sorted((ROOT / folder).rglob("*.py"))]
+FOLDERS = {path.parent for path in MODULES}
+LIGHT = {"torch", "numpy", "h5py", "tqdm", "sklearn", "scipy", "joblib"}  # what an installation brings
+PRINTING = {"Supervised_Learning.py", "multibench.py", "comparison.py"}  # as MultiBench; the table
+PICKING = {"Supervised_Learning.py"}  # without a device, the one MultiBench would take
+
+library = pytest.mark.parametrize(
+    "path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in MODULES]
+)
+
+
+def imports(nodes):
+    """(line, level, module) of every import among the nodes."""
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, 0, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.level, node.module or ""
+
+
+def at_import_time(node):
+    """The nodes that run when the module is imported: all but the bodies of functions."""
+    yield node
+    if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+        for child in ast.iter_child_nodes(node):
+            yield from at_import_time(child)
+
+
+def run_python(code, *, path, cwd):
+    """Runs code in a fresh interpreter that sees `path` before what is installed."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def dotted(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+
+
+@library
+def test_library_folders_import_themselves_relatively_and_each_other_never(path):
+    depth = len(path.relative_to(ROOT).parts) - 1  # folders above the file, its top folder included
+    for line, level, module in imports(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+        assert level <= depth, f"line {line} leaves its top folder"
+        if level == 0:
+            top = module.split(".")[0]
+            assert top not in (*LIBRARY, "deq_fusion", "examples"), f"line {line} imports {module}"
+
+
+@library
+def test_importing_a_library_module_needs_nothing_but_an_installation(path):
+    inside = path.relative_to(ROOT).as_posix()
+    plugin = inside == "fusions/deq.py" or inside.startswith("fusions/equilibrium/")
+    allowed = sys.stdlib_module_names | ({"torch"} if plugin else LIGHT)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for line, level, module in imports(ast.walk(tree) if plugin else at_import_time(tree)):
+        assert level or module.split(".")[0] in allowed, f"line {line} imports {module}"
+
+
+@library
+def test_library_modules_print_nothing(path):
+    allowed = path.parent.name == "training_structures" and path.name in PRINTING
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert allowed or node.func.id != "print", f"line {node.lineno} prints"
+
+
+@library
+def test_library_modules_pick_no_device(path):
+    allowed = path.parent.name == "training_structures" and path.name in PICKING
+    keys = set()  # a name that is compared or looked up picks nothing
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # outer nodes come first
+        if isinstance(node, ast.Dict):
+            keys.update(node.keys)
+        elif isinstance(node, ast.Compare):
+            keys.update((node.left, *node.comparators))
+        elif isinstance(node, ast.Subscript):
+            keys.add(node.slice)
+        elif isinstance(node, ast.Call):
+            assert getattr(node.func, "attr", "") != "cuda", f"line {node.lineno} calls .cuda()"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in keys:
+            device = re.fullmatch(r"(cuda|mps|xpu)(:\d+)?", node.value)
+            assert allowed or not device, f"line {node.lineno} names the device {node.value!r}"
+
+
+def test_every_folder_is_a_package():
+    folders = FOLDERS | {path.parent for path in (ROOT / "examples").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_setup_lists_every_package_folder():
+    tree = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
+    values = {ast.unparse(n.targets[0]): n.value for n in tree.body if isinstance(n, ast.Assign)}
+    assert sorted(ast.literal_eval(values["PACKAGES"])) == sorted(map(dotted, FOLDERS))
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The unpacked wheel, built from a copy so that the checkout stays clean."""
+    try:
+        version = metadata.version("setuptools")
+    except metadata.PackageNotFoundError:
+        version = "0.0"  # none
+    if tuple(map(int, version.split(".")[:2])) < (70, 1):
+        pytest.skip(f"building a wheel offline needs setuptools >= 70.1, got {version}")
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for folder in LIBRARY:
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index"]
+    done = subprocess.run([*pip, "--wheel-dir", built, source], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (archive,) = built.glob("*.whl")
+    shutil.unpack_archive(archive, built / "unpacked", format="zip")
+    return built / "unpacked"
+
+
+def test_the_wheel_owns_one_top_level_name(wheel):
+    (info,) = wheel.glob("*.dist-info")
+    assert (info / "top_level.txt").read_text().split() == ["deq_fusion"]
+    assert {path.name for path in wheel.iterdir()} == {"deq_fusion", info.name}
+
+
+def test_the_wheel_holds_every_module_and_they_import(wheel, tmp_path):
+    shipped = {path.relative_to(wheel / "deq_fusion") for path in wheel.rglob("deq_fusion/**/*.py")}
+    assert shipped == {path.relative_to(ROOT) for path in MODULES}
+    names = [f"deq_fusion.{dotted(ROOT / path).removesuffix('.__init__')}" for path in shipped]
+    code = f"""
+import importlib, sys
+sys.modules.update(dict.fromkeys(["matplotlib", "pandas", "pytest", "torchvision"]))  # not there
+for name in {sorted(names)}:
+    importlib.import_module(name)
+print(sys.modules["deq_fusion.fusions.deq"].DEQFusion.__module__)
+print(sys.modules["deq_fusion.fusions.deq"].__file__)
+"""
+    module, file = run_python(code, path=[wheel], cwd=tmp_path).splitlines()
+    assert module == "deq_fusion.fusions.deq"
+    assert Path(file) == wheel / "deq_fusion" / "fusions" / "deq.py"
+
+
+def test_every_requirement_is_pinned(wheel):
+    (path,) = wheel.glob("*.dist-info/METADATA")
+    lines = Parser().parsestr(path.read_text(encoding="utf-8")).get_all("Requires-Dist")
+    required = {re.match(r"[\w-]+", line)[0] for line in lines}
+    pins = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert required <= set(re.findall(r"^([\w-]+)==", pins, flags=re.MULTILINE))
+
+
+def test_a_copy_of_the_plugin_works_inside_multibench(tmp_path):
+    target = tmp_path / "fusions"
+    shutil.copytree(ROOT / "fusions" / "equilibrium", target / "equilibrium")
+    shutil.copy(ROOT / "fusions" / "deq.py", target)
+    (target / "__init__.py").touch()  # MultiBench's are empty
+    code = "from fusions.deq import DEQFusion; print(DEQFusion(input_dims=[4, 6], dim=8))"
+    assert run_python(code, path=[tmp_path], cwd=tmp_path).startswith("DEQFusion")
+
+
+def test_a_checkout_ahead_of_multibench_hides_none_of_its_modules(tmp_path):
+    for folder in LIBRARY:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").touch()
+        (tmp_path / folder / "of_multibench.py").touch()
+    names = ", ".join(f"{folder}.of_multibench" for folder in LIBRARY)
+    run_python(f"import {names}", path=[ROOT, tmp_path], cwd=ROOT)

@@ -1,0 +1,196 @@
+"""The comparison: one protocol for all, every run stored once, nothing lost, honest tables."""
+
+import csv
+import json
+import re
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from training_structures import report
+from training_structures.comparison import Recipe, command_line, compare
+from training_structures.metrics import classification
+
+CALLS = []
+
+
+class Sum(nn.Module):
+    def __init__(self, fail=False):
+        super().__init__()
+        self.scale, self.fail = nn.Parameter(torch.ones(())), fail
+
+    def forward(self, features):
+        if self.fail:
+            raise RuntimeError("this fusion fails")
+        return self.scale * sum(features)
+
+
+def make_sum(input_dims, dim, **options):
+    CALLS.append(options)
+    return Sum(**options), dim
+
+
+def make_concat(input_dims, dim):
+    return Concat(), sum(input_dims)
+
+
+class Concat(nn.Module):
+    def forward(self, features):
+        return torch.cat(features, 1)
+
+
+class Host(nn.Module):
+    def __init__(self, fusion, width):
+        super().__init__()
+        self.fusion, self.head = fusion, nn.Linear(width, 2)
+
+    def forward(self, views):
+        return self.head(self.fusion(views))
+
+
+def load(run):
+    generator = torch.Generator().manual_seed(run)
+    x, y = torch.randn(90, 2, 3, generator=generator), torch.arange(90) % 2
+    x[:, 0] += y.unsqueeze(1)
+    data = TensorDataset(x[:, 0], x[:, 1], y)
+    parts = torch.utils.data.random_split(data, [50, 20, 20], generator=generator)
+    return tuple(DataLoader(part, batch_size=25) for part in parts)
+
+
+def build(fusion, train):
+    return Host(*fusion([3, 3], 3))
+
+
+def majority(loaders):
+    return torch.tensor([[1.0, 0.0]]).expand(len(loaders[2].dataset), 2)
+
+
+def recipe(**changes):
+    settings = {
+        "name": "toy",
+        "load": load,
+        "build": build,
+        "objective": nn.functional.cross_entropy,
+        "metrics": classification,
+        "epochs": 3,
+        "optimizer": partial(torch.optim.Adam, lr=1e-2),
+        "floors": {"majority": majority},
+    }
+    return Recipe(**settings | changes)
+
+
+FUSIONS = {"sum": make_sum, "concat": make_concat}
+
+
+def run(folder, runs=range(2), **changes):
+    return compare(recipe(**changes), FUSIONS, runs=runs, output=folder, progress=False)
+
+
+def test_every_method_gets_every_run_in_order(tmp_path):
+    results = run(tmp_path)
+    keys = [(r["method"], r["run"]) for r in results]
+    assert keys == [(m, i) for m in ("majority", "sum", "concat") for i in range(2)]
+    for result in results[2:]:
+        assert set(result["test"]) == set(result["valid"]) - {"loss"}
+        assert 1 <= result["best_epoch"] <= result["epochs"] == 3
+    assert [r["fusion_parameters"] for r in results[2:]] == [1, 1, 0, 0]
+
+
+def test_a_floor_is_scored_on_the_test_part(tmp_path):
+    _, _, test = load(1)
+    truth = torch.cat([batch[-1] for batch in test])
+    assert run(tmp_path)[1]["test"]["accuracy"] == pytest.approx(
+        float((truth == 0).double().mean())
+    )
+
+
+def test_a_run_depends_on_its_number_alone(tmp_path):
+    together = run(tmp_path / "a", runs=range(3))
+    alone = run(tmp_path / "b", runs=[2])
+    for method in range(3):
+        assert together[3 * method + 2]["test"] == alone[method]["test"]
+    assert torch.initial_seed() == 0  # the caller's generator, as the test's fixture left it
+
+
+def test_finished_runs_are_read_and_not_repeated(tmp_path):
+    first = run(tmp_path)
+    (tmp_path / "runs" / "sum-1.json").unlink()  # as if it had been interrupted there
+    CALLS.clear()
+    again = run(tmp_path)
+    assert len(CALLS) == 1
+    assert [r["test"] for r in again] == [r["test"] for r in first]
+
+
+def test_a_failure_keeps_the_runs_that_had_finished(tmp_path):
+    with pytest.raises(RuntimeError, match="this fusion fails"):
+        run(tmp_path, fusion_options={"sum": {"fail": True}})
+    assert (tmp_path / "runs" / "majority-0.json").exists()
+
+
+def test_runs_of_other_settings_are_not_mixed(tmp_path):
+    run(tmp_path)
+    with pytest.raises(ValueError, match="epochs was 3 and is 4; choose another output folder"):
+        run(tmp_path, epochs=4)
+
+
+def test_processes_give_the_results_of_one(tmp_path):
+    serial = run(tmp_path / "a")
+    parallel = compare(
+        recipe(), FUSIONS, runs=range(2), output=tmp_path / "b", jobs=2, progress=False
+    )
+    assert [r["test"] for r in serial] == [r["test"] for r in parallel]
+
+
+def test_the_fusion_has_its_own_learning_rate(tmp_path):
+    frozen = run(tmp_path, fusion_lr={"sum": 1e-30}, runs=[0])[1]
+    moved = run(tmp_path / "b", runs=[0])[1]
+    assert frozen["valid"]["loss"] != moved["valid"]["loss"]
+
+
+def test_the_table_states_means_deviations_and_corrected_tests(tmp_path):
+    results = run(tmp_path, runs=range(6))
+    rows = report.table(results, test_share=0.4)
+    values = torch.tensor([r["test"]["accuracy"] for r in results[6:12]], dtype=torch.float64)
+    assert rows[1]["accuracy"] == pytest.approx((values.mean().item(), values.std().item()))
+    assert rows[2]["test"] is None  # the baseline is not compared with itself
+    text = report.markdown(rows)
+    assert f"{100 * values.mean():.1f} ± {100 * values.std():.1f}" in text
+    assert report.markdown(report.table(results[:1])).count("\n") == 2
+
+
+def test_the_files_hold_every_run(tmp_path):
+    results = run(tmp_path)
+    report.write(report.table(results), results, tmp_path, title="toy")
+    with open(tmp_path / "results.csv", newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [(line["method"], int(line["run"])) for line in lines] == [
+        (r["method"], r["run"]) for r in results
+    ]
+    assert float(lines[3]["test_accuracy"]) == results[3]["test"]["accuracy"]
+    assert (tmp_path / "results.md").read_text(encoding="utf-8").startswith("# toy")
+    if (tmp_path / "results.png").exists():  # matplotlib is optional
+        assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_line_runs_prints_and_writes(tmp_path, capsys):
+    arguments = ["--fusions", "sum,concat", "--runs", "1", "--output", str(tmp_path)]
+    command_line({"toy": lambda args: recipe()}, FUSIONS, arguments)
+    assert "| sum " in capsys.readouterr().out
+    assert json.loads((tmp_path / "runs" / "sum-0.json").read_text(encoding="utf-8"))["run"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--fusions", "sum,sums"], r"unknown \['sums'\]; choose from \['sum', 'concat'\]"),
+        (["--runs", "0"], "--runs must be at least 1, got 0"),
+        (["--dataset", "none"], "invalid choice: 'none'"),
+    ],
+)
+def test_bad_arguments_are_explained(arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        command_line({"toy": lambda args: recipe()}, FUSIONS, arguments)
+    assert re.search(message, capsys.readouterr().err)

@@ -1,0 +1,108 @@
+"""Metrics agree with counting by hand, and stay quiet where they are undefined."""
+
+import math
+
+import pytest
+import torch
+
+from training_structures.metrics import (
+    average_precision,
+    classification,
+    multilabel,
+    posneg,
+    regression,
+)
+
+
+def f1_by_counting(guess, truth):
+    hits = int((guess & truth).sum())
+    return 2 * hits / max(1, int(guess.sum() + truth.sum()))
+
+
+@pytest.mark.parametrize("shape", [(60,), (60, 1)])
+@pytest.mark.parametrize("dtype", [torch.long, torch.float])
+def test_classification(shape, dtype):
+    logits, truth = torch.randn(60, 3), torch.randint(3, (60,))
+    scores = classification(logits, truth.reshape(shape).to(dtype))
+    guess = logits.argmax(1)
+    each = [f1_by_counting(guess == c, truth == c) for c in range(3)]
+    shares = [(truth == c).float().mean().item() for c in range(3)]
+    assert scores == pytest.approx(
+        {
+            "accuracy": (guess == truth).float().mean().item(),
+            "f1_macro": sum(each) / 3,
+            "f1_weighted": sum(f * s for f, s in zip(each, shares, strict=True)),
+        }
+    )
+
+
+def test_auc_is_the_share_of_pairs_in_order():
+    logits, truth = torch.randn(40, 2), torch.randint(2, (40,))
+    margin = logits[:, 1] - logits[:, 0]
+    pairs = margin[truth == 1][:, None] > margin[truth == 0]
+    assert classification(logits, truth)["auc"] == pytest.approx(pairs.float().mean().item())
+
+
+def test_average_precision_is_the_mean_precision_at_the_positives():
+    logits, truth = torch.randn(40, 2), torch.randint(2, (40,))
+    order = (logits[:, 1] - logits[:, 0]).argsort(descending=True)
+    hits = truth[order].cumsum(0) / torch.arange(1, 41)
+    expected = hits[truth[order] == 1].mean().item()
+    assert average_precision(logits, truth) == pytest.approx(expected)
+
+
+def test_one_class_alone_has_no_auc_and_no_warning():
+    logits, truth = torch.randn(5, 2), torch.zeros(5)
+    assert math.isnan(classification(logits, truth)["auc"])
+    assert math.isnan(average_precision(logits, truth))
+
+
+def test_multilabel_counts_probabilities_above_a_half():
+    logits, truth = torch.randn(50, 4), torch.randint(2, (50, 4))
+    logits[0] = 0.0  # exactly a half: no label
+    guess = logits.double().sigmoid().round() == 1
+    each = [f1_by_counting(guess[:, c], truth[:, c] == 1) for c in range(4)]
+    expected = {"f1_micro": f1_by_counting(guess, truth == 1), "f1_macro": sum(each) / 4}
+    assert multilabel(logits, truth) == pytest.approx(expected)
+
+
+def test_a_label_that_never_occurs_counts_as_zero_without_a_warning():
+    logits = torch.tensor([[1.0, -1.0], [1.0, -1.0]])
+    assert multilabel(logits, torch.tensor([[1, 0], [1, 0]]))["f1_macro"] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("shape", [(30,), (30, 1)])
+def test_regression(shape):
+    guess, truth = torch.randn(30, 1), torch.randn(30)
+    expected = {
+        "mse": (guess[:, 0] - truth).square().mean().item(),
+        "mae": (guess[:, 0] - truth).abs().mean().item(),
+        "corr": torch.corrcoef(torch.stack([guess[:, 0], truth]))[0, 1].item(),
+    }
+    assert regression(guess, truth.reshape(shape)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_constant_has_no_correlation():
+    assert math.isnan(regression(torch.ones(4, 1), torch.randn(4, 1))["corr"])
+
+
+def test_posneg_without_and_with_zeros():
+    prediction = torch.tensor([[2.0], [-1.0], [0.5], [-3.0], [1.0]])  # two of three, one of two
+    truth = torch.tensor([[1.0], [0.0], [0.0], [1.0], [2.0]])
+    expected = {"accuracy_nonzero": 2 / 3, "accuracy": 3 / 5}
+    assert posneg(prediction, truth) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", [classification, multilabel, regression, posneg])
+def test_predictions_must_be_finite(metric):
+    prediction = torch.tensor([[0.0, math.nan], [0.0, 1.0]])
+    with pytest.raises(FloatingPointError, match="1 of 4 are not"):
+        metric(
+            prediction, torch.zeros(2, 2) if metric in (multilabel, regression) else torch.ones(2)
+        )
+
+
+@pytest.mark.parametrize("metric", [classification, regression])
+def test_shapes_must_agree(metric):
+    with pytest.raises(ValueError, match=r"got \(4, 2\) and \(3,\)"):
+        metric(torch.zeros(4, 2), torch.zeros(3))
