@@ -55,7 +55,7 @@ def run_one(
             progress=True,
         )
     print(f"{recipe.name}: {args.fusion}, seed {args.seed}")
-    scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in result["test"].items())
+    scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in result["scores"].items())
     print(f"test: {scores}")
     best, epochs = result["best_epoch"], result["epochs"]
     print(f"epoch {best} of {epochs}, selected on validation; {result['seconds']:.1f} s")

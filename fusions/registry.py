@@ -14,14 +14,16 @@ Build = Callable[..., tuple[nn.Module, int]]
 _QUIET = {"on_failure": "ignore"}  # a comparison's table has the share that converged
 
 
-def _deq(input_dims: Sequence[int], dim: int, **options) -> tuple[nn.Module, int]:
+def _deq(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
     """DEQ fusion with the scale-free injection (the default)."""
-    return DEQFusion(input_dims, dim, **_QUIET | options), dim
+    fusion = DEQFusion(input_dims, **{"dim": width} | _QUIET | options)
+    return fusion, fusion.dim
 
 
-def _deq_paper(input_dims: Sequence[int], dim: int, **options) -> tuple[nn.Module, int]:
+def _deq_paper(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
     """DEQ fusion with the paper's equations, injected as they are written."""
-    return DEQFusion.from_preset("paper", input_dims, dim, **_QUIET | options), dim
+    fusion = DEQFusion.from_preset("paper", input_dims, **{"dim": width} | _QUIET | options)
+    return fusion, fusion.dim
 
 
 def _concat(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:

@@ -1,13 +1,15 @@
 """Fusions head to head: the same data, model, loop, budget and selection for each of them.
 
 A `Recipe` says what a benchmark is. A run trains one fusion with one seed, selects the epoch
-on validation data, and reads the test part once. Every finished run is a file, so that an
+on validation data, and scores the test part once. Every finished run is a file, so that an
 interrupted comparison goes on where it stopped.
 """
 
 import argparse
+import ast
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,8 +44,10 @@ class Recipe:
         resplit: whether every run is a fresh split of one set (see `compare_paired`).
         fusion_options: fusion -> options of its constructor.
         fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
-        floors: name -> function of the loaders that returns a prediction for the test part: what
-            a fusion must beat to have learnt anything.
+        floors: name -> function of the loaders to learn from and the loader to predict that
+            returns the prediction: what a fusion must beat to have learnt anything.
+        part: what is scored: "test", or "valid" to choose hyperparameters by, when the test part
+            is not read.
     """
 
     name: str
@@ -58,16 +62,23 @@ class Recipe:
     resplit: bool = False
     fusion_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fusion_lr: Mapping[str, float] = field(default_factory=dict)
-    floors: Mapping[str, Callable[[Loaders], Tensor]] = field(default_factory=dict)
+    floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+    part: str = "test"
 
     def settings(self, method: str) -> dict[str, str]:
         """What decides a run of `method` besides its number, as text."""
-        shared = {
-            name: repr(getattr(self, name))
-            for name in ("name", "load", "epochs", "select", "patience", "optimizer", "resplit")
-        }
+        names = "name load epochs select patience optimizer resplit part".split()
+        shared = {name: _described(getattr(self, name)) for name in names}
         own = {"options": repr(dict(self.fusion_options.get(method, {})))}
         return shared | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
+
+
+def _described(value: Any) -> str:
+    """Returns a text that is the same in every process, which repr of a function is not."""
+    if isinstance(value, partial):
+        given = [repr(x) for x in value.args] + [f"{k}={v!r}" for k, v in value.keywords.items()]
+        return f"{_described(value.func)}({', '.join(given)})"
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)
 
 
 def compare(
@@ -127,6 +138,10 @@ def command_line(
     """
     args = _arguments(recipes, fusions, argv)
     recipe = recipes[args.dataset](args)
+    options = {**recipe.fusion_options}
+    for method, name, value in args.option:
+        options[method] = {**options.get(method, {}), name: value}
+    recipe = replace(recipe, fusion_options=options, part=args.part)
     chosen = {name: fusions[name] for name in args.fusions}
     results = compare(
         recipe,
@@ -138,7 +153,8 @@ def command_line(
         device=args.device,
     )
     table = report.table(results, test_share=_test_share(recipe, args.first_run))
-    print(report.write(table, results, args.output, title=recipe.name))
+    title = recipe.name if recipe.part == "test" else f"{recipe.name}, validation part"
+    print(report.write(table, results, args.output, title=title))
     return results
 
 
@@ -167,10 +183,23 @@ def _arguments(
             raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {list(fusions)}")
         return chosen
 
+    def option(text: str) -> tuple[str, str, Any]:
+        match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
+        if not match or match[1] not in fusions:
+            raise argparse.ArgumentTypeError(
+                f"must be FUSION.NAME=VALUE with a fusion of {list(fusions)}, got {text!r}"
+            )
+        try:
+            return match[1], match[2], ast.literal_eval(match[3])
+        except (ValueError, SyntaxError):
+            return match[1], match[2], match[3]  # a word, such as raw
+
     add = parser.add_argument
     add("--dataset", choices=recipes, default=next(iter(recipes)), help="benchmark")
     add("--data-dir", type=Path, help="folder of the data, for benchmarks that read one")
     add("--fusions", type=names, default=list(fusions), help="names, separated by commas")
+    add("--option", type=option, action="append", default=[], metavar="FUSION.NAME=VALUE")
+    add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--runs", type=int, default=5, help="runs of each fusion; a run is a seed")
     add("--first-run", type=int, default=0, help="seed of the first run; the others follow")
     add("--official", action="store_true", help="keep the official split instead of fresh ones")

@@ -1,4 +1,4 @@
-"""One run of a comparison: train a fusion or fit a floor, read the test part once, store it."""
+"""One run of a comparison: train a fusion or fit a floor, score it once, store the result."""
 
 import json
 import platform
@@ -31,12 +31,12 @@ def run_fusion(
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Trains one fusion once, and reads the test part once.
+    """Trains one fusion once, and scores the selected epoch on the recipe's part once.
 
     With a `checkpoint`, an interrupted run resumes from it.
 
     Returns:
-        `test` and `valid` (the metrics at the selected epoch), `parameters` (of the model) and
+        `scores` (the recipe's metrics on its part), `valid` (those that selected), `parameters` (of the model) and
         `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (training), and for fusions that
         solve an equilibrium `solver_<name>`: means over all training batches of all epochs.
     """
@@ -76,7 +76,7 @@ def run_fusion(
     load_best(model, history)
     best = history.epochs[history.best_epoch - 1]
     return {
-        "test": evaluate(model, test, metrics=recipe.metrics),
+        "scores": evaluate(model, test if recipe.part == "test" else valid, metrics=recipe.metrics),
         "valid": {k[len("valid_") :]: v for k, v in best.items() if k.startswith("valid_")},
         "parameters": sum(p.numel() for p in model.parameters()),
         "fusion_parameters": sum(p.numel() for p in own.values()),
@@ -101,12 +101,14 @@ def _solver_means(history: History) -> dict[str, float]:
 
 
 def _run_floor(recipe: "Recipe", method: str, run: int) -> dict[str, Any]:
-    loaders = recipe.load(run)
+    train, valid, test = recipe.load(run)
+    # nothing is selected, so validation data may be learnt from, unless it is scored
+    known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
     started = time.perf_counter()
-    prediction = recipe.floors[method](loaders)
+    prediction = recipe.floors[method](known, scored)
     seconds = time.perf_counter() - started
-    truth = torch.cat([batch[-1] for batch in loaders[2]])
-    return {"test": recipe.metrics(prediction, truth), "seconds": seconds}
+    truth = torch.cat([batch[-1] for batch in scored])
+    return {"scores": recipe.metrics(prediction, truth), "seconds": seconds}
 
 
 def run_and_store(

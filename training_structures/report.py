@@ -25,7 +25,7 @@ def table(
 ) -> list[dict[str, Any]]:
     """Returns a row for each method, in order: scores, costs, and the test against `baseline`.
 
-    Scores are (mean, sd over runs) of the test part; costs are means over runs. `test` is the
+    Scores are (mean, sd over runs); costs are means over runs. `test` is the
     paired comparison of the first score with the baseline's (by default "concat", if there), its
     `p` corrected for the number of methods that are compared (Holm).
 
@@ -37,14 +37,15 @@ def table(
     methods: dict[str, list[Result]] = {}
     for result in results:
         methods.setdefault(result["method"], []).append(result)
-    scores = list(results[0]["test"])
+    scores = list(results[0]["scores"])
     if baseline is None and "concat" in methods:
         baseline = "concat"
     rows = [_row(method, group, scores) for method, group in methods.items()]
     others = [row for row in rows if baseline is not None and row["method"] != baseline]
     for row in others:
         first, second = (
-            [run["test"][scores[0]] for run in methods[name]] for name in (row["method"], baseline)
+            [run["scores"][scores[0]] for run in methods[name]]
+            for name in (row["method"], baseline)
         )
         row["test"] = compare_paired(first, second, test_share=test_share)
     for row, p in zip(others, holm([row["test"].p for row in others]), strict=True):
@@ -55,7 +56,7 @@ def table(
 def _row(method: str, group: Sequence[Result], scores: Sequence[str]) -> dict[str, Any]:
     row: dict[str, Any] = {"method": method, "runs": len(group), "test": None}
     for score in scores:
-        values = [run["test"][score] for run in group]
+        values = [run["scores"][score] for run in group]
         row[score] = numbers.fmean(values), numbers.stdev(values) if len(values) > 1 else 0.0
     for heading, (key, _) in COLUMNS.items():
         row[heading] = numbers.fmean(run[key] for run in group) if key in group[0] else None
@@ -99,14 +100,14 @@ def _percent(values: Sequence[float]) -> list[float]:
 
 def as_csv(results: Sequence[Result]) -> str:
     """Returns every run as a line of CSV: method, run, scores, costs."""
-    scores = list(results[0]["test"])
+    scores = list(results[0]["scores"])
     keys = [k for k in dict.fromkeys(k for r in results for k in r) if _is_number(results, k)]
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["method", *keys, *(f"test_{score}" for score in scores)])
+    writer.writerow(["method", *keys, *scores])
     for result in results:
         numbers_ = [result.get(key, "") for key in keys]
-        writer.writerow([result["method"], *numbers_, *(result["test"][s] for s in scores)])
+        writer.writerow([result["method"], *numbers_, *(result["scores"][s] for s in scores)])
     return stream.getvalue()
 
 
@@ -125,7 +126,7 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], *, title:
     left, right = figure.subplots(1, 2)
     for i, row in enumerate(rows):
         runs = [r for r in results if r["method"] == row["method"]]
-        values = [100 * r["test"][score] for r in runs]
+        values = [100 * r["scores"][score] for r in runs]
         mean, sd = _percent(row[score])
         left.plot(values, [i] * len(values), "o", color=f"C{i}", alpha=0.35, markersize=5)
         left.errorbar(mean, i, xerr=sd, fmt="D", color=f"C{i}", capsize=4, markersize=7)
@@ -135,11 +136,11 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], *, title:
         )
     left.set_yticks(range(len(rows)), [row["method"] for row in rows])
     left.set_ylim(len(rows) - 0.5, -0.5)
-    left.set_xlabel(f"test {score} (%): runs, mean and sd")
+    left.set_xlabel(f"{score} (%): runs, mean and sd")
     right.set_xscale("log")
     right.margins(x=0.35)
     right.set_xlabel("seconds a run")
-    right.set_ylabel(f"test {score} (%)")
+    right.set_ylabel(f"{score} (%)")
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.suptitle(title)

@@ -20,7 +20,15 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = ("fusions", "unimodals", "objective_functions", "training_structures", "datasets")
 MODULES = [path for folder in LIBRARY for path in sorted((ROOT / folder).rglob("*.py"))]
 FOLDERS = {path.parent for path in MODULES}
-LIGHT = {"torch", "numpy", "h5py", "tqdm", "sklearn", "scipy", "joblib"}  # what an installation brings
+LIGHT = {
+    "torch",
+    "numpy",
+    "h5py",
+    "tqdm",
+    "sklearn",
+    "scipy",
+    "joblib",
+}  # what an installation brings
 PRINTING = {"Supervised_Learning.py", "multibench.py", "comparison.py"}  # as MultiBench; the table
 PICKING = {"Supervised_Learning.py"}  # without a device, the one MultiBench would take
 

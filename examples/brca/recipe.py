@@ -73,12 +73,12 @@ def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     return result
 
 
-def linear_floor(loaders: Loaders) -> Tensor:
-    """Logistic regression (C=0.1) on the concatenated features of train and validation part."""
-    train, valid, test = (
-        [torch.cat(column) for column in zip(*loader, strict=True)] for loader in loaders
-    )
-    views = [torch.cat(parts) for parts in zip(train, valid, strict=True)]
+def linear_floor(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
+    """Logistic regression (C=0.1) on the concatenated features, as log-probabilities."""
+    views = [
+        torch.cat(parts) for parts in zip(*(b for loader in known for b in loader), strict=True)
+    ]
     model = LogisticRegression(C=0.1, max_iter=2000)
     model.fit(torch.cat(views[:-1], 1).numpy(), views[-1].numpy())
-    return torch.from_numpy(model.predict_log_proba(torch.cat(test[:-1], 1).numpy()))
+    features = torch.cat([torch.cat(batch[:-1], 1) for batch in scored])
+    return torch.from_numpy(model.predict_log_proba(features.numpy()))

@@ -25,7 +25,7 @@ def omics(tmp_path):
 
 def test_digits_deq_learns(capsys):
     result = digits_deq.main(["--epochs", "6"])
-    assert result["test"]["accuracy"] > 0.85  # chance is 0.1
+    assert result["scores"]["accuracy"] > 0.85  # chance is 0.1
     assert result["solver_converged"] > 0.99
     assert "converged" in capsys.readouterr().out
 
@@ -36,7 +36,7 @@ def test_brca_deq_runs_and_resumes(omics, tmp_path):
     brca_deq.main([*arguments, "--epochs", "2"])
     resumed = brca_deq.main([*arguments, "--epochs", "4"])
     whole = brca_deq.main([*arguments[:3], "--epochs", "4"])
-    assert resumed["test"] == whole["test"]
+    assert resumed["scores"] == whole["scores"]
     assert resumed["valid"] == whole["valid"]
 
 
@@ -50,7 +50,7 @@ def test_every_fusion_and_the_floor_are_compared(omics, tmp_path):
     arguments = ["--dataset", "brca", "--data-dir", str(omics), "--runs", "1", "--epochs", "2"]
     results = command_line(RECIPES, FUSIONS, [*arguments, "--output", str(tmp_path / "out")])
     assert [r["method"] for r in results] == ["linear", *FUSIONS]
-    assert results[0]["test"]["accuracy"] == 1.0  # the first view tells the class
+    assert results[0]["scores"]["accuracy"] == 1.0  # the first view tells the class
 
 
 def test_missing_data_is_explained():

@@ -14,7 +14,7 @@ from training_structures import report
 from training_structures.comparison import Recipe, command_line, compare
 from training_structures.metrics import classification
 
-CALLS = []
+CALLS, LEARNT_FROM = [], []
 
 
 class Sum(nn.Module):
@@ -64,8 +64,9 @@ def build(fusion, train):
     return Host(*fusion([3, 3], 3))
 
 
-def majority(loaders):
-    return torch.tensor([[1.0, 0.0]]).expand(len(loaders[2].dataset), 2)
+def majority(known, scored):
+    LEARNT_FROM.append(sum(len(loader.dataset) for loader in known))
+    return torch.tensor([[1.0, 0.0]]).expand(len(scored.dataset), 2)
 
 
 def recipe(**changes):
@@ -94,7 +95,7 @@ def test_every_method_gets_every_run_in_order(tmp_path):
     keys = [(r["method"], r["run"]) for r in results]
     assert keys == [(m, i) for m in ("majority", "sum", "concat") for i in range(2)]
     for result in results[2:]:
-        assert set(result["test"]) == set(result["valid"]) - {"loss"}
+        assert set(result["scores"]) == set(result["valid"]) - {"loss"}
         assert 1 <= result["best_epoch"] <= result["epochs"] == 3
     assert [r["fusion_parameters"] for r in results[2:]] == [1, 1, 0, 0]
 
@@ -102,16 +103,27 @@ def test_every_method_gets_every_run_in_order(tmp_path):
 def test_a_floor_is_scored_on_the_test_part(tmp_path):
     _, _, test = load(1)
     truth = torch.cat([batch[-1] for batch in test])
-    assert run(tmp_path)[1]["test"]["accuracy"] == pytest.approx(
+    assert run(tmp_path)[1]["scores"]["accuracy"] == pytest.approx(
         float((truth == 0).double().mean())
     )
+
+
+def test_the_test_part_is_not_read_when_hyperparameters_are_chosen(tmp_path):
+    def without_test(run):
+        return *load(run)[:2], None
+
+    LEARNT_FROM.clear()
+    results = run(tmp_path, runs=[0], part="valid", load=without_test)
+    assert LEARNT_FROM == [50]  # nor does a floor learn from what is scored
+    for result in results[1:]:
+        assert result["scores"]["accuracy"] == result["valid"]["accuracy"]
 
 
 def test_a_run_depends_on_its_number_alone(tmp_path):
     together = run(tmp_path / "a", runs=range(3))
     alone = run(tmp_path / "b", runs=[2])
     for method in range(3):
-        assert together[3 * method + 2]["test"] == alone[method]["test"]
+        assert together[3 * method + 2]["scores"] == alone[method]["scores"]
     assert torch.initial_seed() == 0  # the caller's generator, as the test's fixture left it
 
 
@@ -121,7 +133,7 @@ def test_finished_runs_are_read_and_not_repeated(tmp_path):
     CALLS.clear()
     again = run(tmp_path)
     assert len(CALLS) == 1
-    assert [r["test"] for r in again] == [r["test"] for r in first]
+    assert [r["scores"] for r in again] == [r["scores"] for r in first]
 
 
 def test_a_failure_keeps_the_runs_that_had_finished(tmp_path):
@@ -136,12 +148,18 @@ def test_runs_of_other_settings_are_not_mixed(tmp_path):
         run(tmp_path, epochs=4)
 
 
+def test_settings_read_the_same_in_every_process():
+    settings = recipe(load=partial(load, 3)).settings("sum")
+    assert settings["load"].endswith("test_comparison.load(3)")
+    assert settings["optimizer"] == "torch.optim.adam.Adam(lr=0.01)"
+
+
 def test_processes_give_the_results_of_one(tmp_path):
     serial = run(tmp_path / "a")
     parallel = compare(
         recipe(), FUSIONS, runs=range(2), output=tmp_path / "b", jobs=2, progress=False
     )
-    assert [r["test"] for r in serial] == [r["test"] for r in parallel]
+    assert [r["scores"] for r in serial] == [r["scores"] for r in parallel]
 
 
 def test_the_fusion_has_its_own_learning_rate(tmp_path):
@@ -153,7 +171,7 @@ def test_the_fusion_has_its_own_learning_rate(tmp_path):
 def test_the_table_states_means_deviations_and_corrected_tests(tmp_path):
     results = run(tmp_path, runs=range(6))
     rows = report.table(results, test_share=0.4)
-    values = torch.tensor([r["test"]["accuracy"] for r in results[6:12]], dtype=torch.float64)
+    values = torch.tensor([r["scores"]["accuracy"] for r in results[6:12]], dtype=torch.float64)
     assert rows[1]["accuracy"] == pytest.approx((values.mean().item(), values.std().item()))
     assert rows[2]["test"] is None  # the baseline is not compared with itself
     text = report.markdown(rows)
@@ -169,7 +187,7 @@ def test_the_files_hold_every_run(tmp_path):
     assert [(line["method"], int(line["run"])) for line in lines] == [
         (r["method"], r["run"]) for r in results
     ]
-    assert float(lines[3]["test_accuracy"]) == results[3]["test"]["accuracy"]
+    assert float(lines[3]["accuracy"]) == results[3]["scores"]["accuracy"]
     assert (tmp_path / "results.md").read_text(encoding="utf-8").startswith("# toy")
     if (tmp_path / "results.png").exists():  # matplotlib is optional
         assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
@@ -182,10 +200,20 @@ def test_the_command_line_runs_prints_and_writes(tmp_path, capsys):
     assert json.loads((tmp_path / "runs" / "sum-0.json").read_text(encoding="utf-8"))["run"] == 0
 
 
+def test_options_reach_the_fusion_they_name(tmp_path):
+    arguments = ["--fusions", "sum,concat", "--runs", "1", "--output", str(tmp_path)]
+    CALLS.clear()
+    command_line(
+        {"toy": lambda args: recipe()}, FUSIONS, [*arguments, "--option", "sum.fail=False"]
+    )
+    assert CALLS == [{"fail": False}]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--fusions", "sum,sums"], r"unknown \['sums'\]; choose from \['sum', 'concat'\]"),
+        (["--option", "sum=3"], "must be FUSION.NAME=VALUE with a fusion of .*got 'sum=3'"),
         (["--runs", "0"], "--runs must be at least 1, got 0"),
         (["--dataset", "none"], "invalid choice: 'none'"),
     ],

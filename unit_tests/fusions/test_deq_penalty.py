@@ -1,0 +1,126 @@
+"""The auxiliary loss is the weighted mean square of the Jacobian's entries, in training."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor
+
+from fusions.deq import DEQFusion
+from unit_tests.fusions.deq_reference import DIM, EXACT, GROUPS, WIDTHS, make, make_features
+
+PROBES = 400
+
+
+def diagonal(jacobian: Tensor, n: int) -> Tensor:
+    """Keeps of (B, n + 1, d, B, n + 1, d) what each state does to itself."""
+    same = torch.eye(n + 1, dtype=jacobian.dtype).view(1, n + 1, 1, 1, n + 1, 1)
+    return jacobian * same
+
+
+@pytest.mark.parametrize("variant", ["default", "released", "released_mosi"])
+@pytest.mark.parametrize("blocks", ["diagonal", "joint"])
+@pytest.mark.parametrize("joint", [False, True])
+def test_the_penalty_estimates_the_mean_square_of_the_dense_jacobian(variant, blocks, joint):
+    options = {"jacobian_blocks": blocks, "jacobian_probes": PROBES, "jacobian_weight": 3.0}
+    fusion, reference = make(
+        variant, WIDTHS[:2], joint=joint, recurrent_scale=0.3, **options, **EXACT
+    )
+    features = make_features(fusion.input_dims, batch=3)
+    state = reference.fixed_point(features)
+    jacobian = reference.jacobian(state, features).view(*state.shape, *state.shape)
+    wanted = diagonal(jacobian, 2) if blocks == "diagonal" else jacobian
+    expected = 3.0 * wanted.square().sum() / state.numel()
+    fusion(features)
+    torch.testing.assert_close(fusion.auxiliary_loss, expected, rtol=0.1, atol=0)
+    whole, part = jacobian.square().sum(), diagonal(jacobian, 2).square().sum()
+    assert whole > 1.3 * part  # so that the two readings differ by more than the estimate
+
+
+def test_its_gradient_is_that_of_the_dense_mean_square_at_a_constant_state():
+    options = {"jacobian_blocks": "joint", "jacobian_probes": PROBES, "jacobian_weight": 3.0}
+    fusion, reference = make("default", WIDTHS[:2], recurrent_scale=0.3, **options, **EXACT)
+    features = make_features(fusion.input_dims, batch=3)
+    state = reference.fixed_point(features)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda s: reference.step(s, features), state, create_graph=True
+    )
+    names, parameters = zip(*fusion.named_parameters(), strict=True)
+    settings = {"allow_unused": True, "materialize_grads": True}
+    square = 3.0 * jacobian.square().sum() / state.numel()
+    expected = torch.autograd.grad(square, parameters, **settings)
+    fusion(features)
+    got = torch.autograd.grad(fusion.auxiliary_loss, parameters, **settings)
+    for name, g, want in zip(names, got, expected, strict=True):
+        if name.endswith("weight"):
+            assert want.norm() > 1e-4, name
+            assert (g - want).norm() < 0.2 * want.norm(), name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"joint": True}, {"gate": False}, {"f_theta": False}, {"f_fuse": False}],
+    ids=str,
+)
+def test_it_trains_the_parameters_of_the_map(options):
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=1.0, **options)
+    fusion(make_features(fusion.input_dims, dtype=torch.float32))
+    assert fusion.auxiliary_loss.ndim == 0 and fusion.auxiliary_loss > 0
+    fusion.auxiliary_loss.backward()
+    cell = fusion.fuse if fusion.unimodal is None else fusion.unimodal
+    assert all(p.grad.isfinite().all() for p in fusion.parameters() if p.grad is not None)
+    assert cell.weight1.grad.any() if cell is fusion.unimodal else cell.weight.grad.any()
+
+
+def test_its_weight_scales_it():
+    losses = []
+    for weight in (1.0, 2.5):
+        torch.manual_seed(0)
+        fusion = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=weight)
+        fusion(make_features(fusion.input_dims, dtype=torch.float32))
+        losses.append(fusion.auxiliary_loss)
+    torch.testing.assert_close(losses[1], 2.5 * losses[0])
+
+
+def test_it_is_zero_where_none_is_taken():
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=1.0)
+    features = make_features(fusion.input_dims, dtype=torch.float32)
+    assert fusion.auxiliary_loss == 0
+    fusion(features)
+    assert fusion.auxiliary_loss > 0
+    with torch.no_grad():
+        fusion(features)
+    assert fusion.auxiliary_loss == 0
+    fusion.eval()(features)
+    assert fusion.auxiliary_loss == 0
+    for options in ({"jacobian_weight": 0.0}, {"unroll": 2}):
+        other = DEQFusion([5, 7], DIM, groups=GROUPS, **{"jacobian_weight": 1.0, **options})
+        other(features)
+        assert other.auxiliary_loss.shape == () and other.auxiliary_loss == 0
+
+
+def test_it_may_be_taken_at_every_kth_training_forward():
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=1.0, jacobian_every=3)
+    features = make_features(fusion.input_dims, dtype=torch.float32)
+
+    def taken(module, times):
+        hits = []
+        for _ in range(times):
+            module(features)
+            hits.append(bool(module.auxiliary_loss > 0))
+            with torch.no_grad():
+                module(features)  # no training forward, and does not count
+        return hits
+
+    assert taken(fusion, 7) == [False, False, True] * 2 + [False]
+    resumed = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=1.0, jacobian_every=3)
+    resumed.load_state_dict(copy.deepcopy(fusion.state_dict()))
+    assert taken(resumed, 3) == taken(fusion, 3) == [False, True, False]
+
+
+def test_the_output_does_not_depend_on_it():
+    fusion, _ = make("default", WIDTHS[:2], jacobian_weight=1.0)
+    other, _ = make("default", WIDTHS[:2])
+    other.load_state_dict(fusion.state_dict())
+    features = make_features(fusion.input_dims)
+    assert fusion(features).equal(other(features))

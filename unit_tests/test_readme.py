@@ -1,0 +1,21 @@
+"""The README's Python example runs as it stands, and the file stays short."""
+
+import re
+from pathlib import Path
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert code.count("\n") <= 17  # 15 lines and the imports' blank ones
+    scope = {}
+    exec(compile(code, README.name, "exec"), scope)
+    assert scope["fused"].shape == (8, 256)
+    assert scope["fusion"].auxiliary_loss > 0
+    assert all(p.grad is not None for p in scope["fusion"].parameters())
+    assert "True" in capsys.readouterr().out
+
+
+def test_it_stays_within_120_lines():
+    assert README.read_text(encoding="utf-8").count("\n") <= 120
