@@ -13,21 +13,14 @@ Axis letters: N modalities, B samples, d = dim.
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .equilibrium import (
-    Equilibrium,
-    GatedCell,
-    ResidualCells,
-    SolveRecord,
-    checks,
-    jacobian_penalty,
-)
+from .equilibrium import Equilibrium, GatedCell, ResidualCells, SolveRecord, checks
+from .equilibrium.system import Constants, SystemStep, TriangularSystem
 
 CHOICES: Mapping[str, Collection[str]] = {
     "injection": ("scale_free", "raw"),
@@ -51,36 +44,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
     | {"residual": False, "cell": "one_layer", "fuse_bias": True, "fuse_groups": 1}
     | {"jacobian_weight": 0.01},
 }
-
-
-@dataclass(frozen=True)
-class FusionStep:
-    """What `observe` sees at every evaluation of a forward solve.
-
-    Attributes:
-        block: "unimodal", "fuse" or "joint".
-        step: evaluations so far, from 1.
-        state: the iterate; (N, B, d), (B, d) or (B, N + 1, d) with the fused state last.
-        residual: its relative residual; (N, B), (B,) or (B,).
-        gates: alpha_i of (9) at the iterate, (B, N, d); None where no gate takes part.
-    """
-
-    block: str
-    step: int
-    state: Tensor
-    residual: Tensor
-    gates: Tensor | None
-
-
-class _Problem(NamedTuple):
-    """What is constant during the solves of one forward."""
-
-    x: Tensor  # (N, B, d) injected into the f_i
-    mask: Tensor | None  # (N, B, 1) of 0 and 1: modality present
-    x_fuse: Tensor  # (B, d) injected into f_fuse
-    gate_masks: Tensor | None  # (N, B, d) dropout on the gates
-    m: Tensor  # (B or 1, d or 1) sum of the factors with which modalities enter the gate
-    dropped: Tensor | None  # (B, d) dropout on the fused update
 
 
 class DEQFusion(nn.Module):
@@ -216,7 +179,7 @@ class DEQFusion(nn.Module):
         features: Sequence[Tensor],
         *,
         present: Tensor | None = None,
-        observe: Callable[[FusionStep], None] | None = None,
+        observe: Callable[[SystemStep], None] | None = None,
     ) -> Tensor:
         """Maps features, a (..., d_i) tensor for each modality, to the fused one, (..., dim).
 
@@ -225,7 +188,7 @@ class DEQFusion(nn.Module):
                 leading dimensions; every position of these is a sample of its own.
             present: (..., N) bool, the modalities that a sample has. The others take no part
                 and receive no gradient; what their features hold does not matter.
-            observe: called at every evaluation of the forward solves.
+            observe: called with a `SystemStep` at every evaluation of the forward solves.
 
         Raises:
             ValueError, TypeError: for inputs that do not fit.
@@ -241,13 +204,18 @@ class DEQFusion(nn.Module):
         if present is not None:
             features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
         checks.check_finite(features)
-        problem = self._pose(features, None if present is None else present.to(dtype))
+        system = self._pose(features, None if present is None else present.to(dtype))
         self.info, self._penalty = None, None
         if self.unroll is not None:
-            return self._unrolled(problem).view(*leading, self.dim)
-        self.info = SolveRecord(leading)
-        solve = self._solve_joint if self.joint else self._solve_blocks
-        return solve(problem, observe).view(*leading, self.dim)
+            from_states = self.unroll_injection == "states"
+            inject = self._combined if from_states else lambda _: system.constants.x_fuse
+            states, fused = system.unroll(self.unroll, inject)
+        else:
+            self.info = SolveRecord(leading)
+            solve = system.solve_joint if self.joint else system.solve_blocks
+            states, fused = solve(self.equilibrium, self.info, observe)
+            self._penalise(system, states, fused)
+        return (states.sum(0) if fused is None else fused).view(*leading, self.dim)
 
     @property
     def auxiliary_loss(self) -> Tensor:
@@ -260,7 +228,7 @@ class DEQFusion(nn.Module):
         # the graph of the last forward can be neither copied nor pickled
         return {**self.__dict__, "info": None, "_penalty": None}
 
-    def _pose(self, features: Sequence[Tensor], mask: Tensor | None) -> _Problem:
+    def _pose(self, features: Sequence[Tensor], mask: Tensor | None) -> TriangularSystem:
         """Projects and normalises the features, (B, d_i) each, and draws the dropout masks."""
         dtype = next(self.parameters()).dtype  # the states keep it, under autocast too
         y = torch.stack([p(x).to(dtype) for p, x in zip(self.projections, features, strict=True)])
@@ -272,7 +240,8 @@ class DEQFusion(nn.Module):
         factors = [factor for factor in (mask, gate_masks) if factor is not None]
         m = math.prod(factors).sum(0) if factors else y.new_full((1, 1), len(y))
         x = _rms_normalised(y) if self.injection == "scale_free" else y
-        return _Problem(x, mask, self._combined(y), gate_masks, m, dropped)
+        constants = Constants(x, mask, self._combined(y), gate_masks, m, dropped)
+        return TriangularSystem(self.unimodal, self.fuse, constants)
 
     def _combined(self, y: Tensor) -> Tensor:
         """Returns x_fuse of (12), (B, d), of y (N, B, d)."""
@@ -280,118 +249,25 @@ class DEQFusion(nn.Module):
         x = x if self.bias is None else x + self.bias
         return _rms_normalised(x) if self.injection == "scale_free" else x
 
-    def _solve_blocks(self, problem: _Problem, observe: Callable | None) -> Tensor:
-        """Solves all z_i as one batch of N * B samples, then z with the z_i given."""
-        x, mask, x_fuse, gate_masks, m, dropped = problem
-        maps = []  # (map, state, inputs) of what was solved
-        states = x if mask is None else x * mask
-        if self.unimodal is not None:
-            inputs = (x, mask, *self.unimodal.tensors())
-            flat = self.equilibrium.solve(
-                self._unimodal_map,
-                torch.zeros_like(x).flatten(0, 1),
-                inputs,
-                record=self.info,
-                names=[f"z_{i + 1}" for i in range(len(x))],
-                ignored=None if mask is None else mask.flatten() == 0,
-                observe=_observer(observe, "unimodal", x.shape),
-            )
-            states = flat.view_as(x)
-            maps.append((self._unimodal_map, flat, inputs))
-        if self.fuse is None:
-            fused = states.sum(0)
-        else:
-            tensors = self.fuse.tensors()
-            context = self.fuse.context(states, gate_masks, tensors[0])
-            inputs = (context, m, dropped, x_fuse, *tensors)
-            fused = self.equilibrium.solve(
-                self.fuse.step,
-                torch.zeros_like(x_fuse),
-                inputs,
-                record=self.info,
-                names=["z_fuse"],
-                observe=_observer(observe, "fuse", x_fuse.shape, self.fuse, states),
-            )
-            maps.append((self.fuse.step, fused, inputs))
-        if self.jacobian_blocks == "joint" and len(maps) == 2:
-            state = torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
-            maps = [(self._joint_map, state, self._joint_inputs(problem))]
-        self._penalise(maps)
-        return fused
-
-    def _solve_joint(self, problem: _Problem, observe: Callable | None) -> Tensor:
-        """Solves all states together, as (17) is written."""
-        n, batch, dim = problem.x.shape
-        start = problem.x.new_zeros(batch, n + 1, dim)
-        inputs = self._joint_inputs(problem)
-        state = self.equilibrium.solve(
-            self._joint_map,
-            start,
-            inputs,
-            record=self.info,
-            names=["joint"],
-            observe=_observer(observe, "joint", start.shape, self.fuse),
-        )
-        self._penalise([(self._joint_map, state, inputs)])
-        return state[:, -1]
-
-    def _unrolled(self, problem: _Problem) -> Tensor:
-        """Takes `unroll` steps from zero, recorded for backpropagation."""
-        x, mask, x_fuse, gate_masks, m, dropped = problem
-        states, z = torch.zeros_like(x), torch.zeros_like(x_fuse)
-        if self.unimodal is None:
-            states = x if mask is None else x * mask
-        tensors = () if self.fuse is None else self.fuse.tensors()
-        for _ in range(self.unroll):
-            if self.unimodal is not None:
-                states = self.unimodal.step(states, x, mask, *self.unimodal.tensors())
-            if self.fuse is None:
-                z = states.sum(0)
-                continue
-            injected = x_fuse if self.unroll_injection == "features" else self._combined(states)
-            context = self.fuse.context(states, gate_masks, tensors[0])
-            z = self.fuse.step(z, context, m, dropped, injected, *tensors)
-        return z
-
-    def _unimodal_map(self, z: Tensor, x: Tensor, mask: Tensor | None, *tensors) -> Tensor:
-        """All f_i as a map of (N * B, d)."""
-        return self.unimodal.step(z.view_as(x), x, mask, *tensors).view_as(z)
-
-    def _joint_map(self, z: Tensor, *inputs: Tensor | None) -> Tensor:
-        """All f_i and, with their results, f_fuse, as a map of (B, N + 1, d)."""
-        x, mask, x_fuse, gate_masks, m, dropped = inputs[: len(_Problem._fields)]
-        tensors = inputs[len(_Problem._fields) :]
-        split = len(self.unimodal.tensors())
-        states = z[:, :-1].transpose(0, 1)
-        states = self.unimodal.step(states, x, mask, *tensors[:split])
-        context = self.fuse.context(states, gate_masks, tensors[split])
-        fused = self.fuse.step(z[:, -1], context, m, dropped, x_fuse, *tensors[split:])
-        return torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
-
-    def _joint_inputs(self, problem: _Problem) -> tuple[Tensor | None, ...]:
-        return (*problem, *self.unimodal.tensors(), *self.fuse.tensors())
-
-    def _penalise(self, maps: Sequence[tuple[Callable, Tensor, tuple]]) -> None:
-        """Keeps the weighted mean square of the maps' Jacobian entries (per entry of state)."""
+    def _penalise(self, system: TriangularSystem, states: Tensor, fused: Tensor | None) -> None:
+        """Keeps the weighted Jacobian penalty for `auxiliary_loss`, if this forward has one."""
         if not (self.training and torch.is_grad_enabled() and self.jacobian_weight):
             return
         if self.jacobian_every > 1:
             self.training_forwards += 1
             if self.training_forwards.item() % self.jacobian_every:
                 return
-        entries = sum(state.numel() for _, state, _ in maps)
-        penalties = [
-            jacobian_penalty(f, state, inputs, probes=self.jacobian_probes) * state.numel()
-            for f, state, inputs in maps
-        ]
-        self._penalty = self.jacobian_weight * sum(penalties) / entries
+        joint = self.jacobian_blocks == "joint"
+        penalty = system.penalty(states, fused, joint=joint, probes=self.jacobian_probes)
+        self._penalty = self.jacobian_weight * penalty
 
 
 def _rms_normalised(x: Tensor) -> Tensor:
     """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero."""
     # Divided by its largest entry first, so that no square leaves the range of the dtype. The
     # result does not depend on that divisor, so neither does its gradient.
-    x = x / x.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    x = x / torch.where(largest > 0, largest, 1)
     # now at least 1 / d, but for x = 0
     return x * x.square().mean(-1, keepdim=True).clamp_min(0.5 / x.shape[-1]).rsqrt()
 
@@ -400,30 +276,6 @@ def _orthogonal(width: int, dim: int) -> nn.Linear:
     linear = nn.Linear(width, dim, bias=False)
     nn.init.orthogonal_(linear.weight)
     return linear
-
-
-def _observer(
-    observe: Callable[[FusionStep], None] | None,
-    block: str,
-    shape: torch.Size,
-    cell: GatedCell | None = None,
-    states: Tensor | None = None,
-) -> Callable[[int, Tensor, Tensor], None] | None:
-    """Wraps the user's callback for the solve of one block whose state has `shape`."""
-    if observe is None:
-        return None
-
-    def call(step: int, state: Tensor, residual: Tensor) -> None:
-        state, gates = state.view(shape), None
-        if cell is not None and cell.gate:
-            joint = state.transpose(0, 1) if block == "joint" else None
-            z, others = (state, states) if joint is None else (joint[-1], joint[:-1])
-            gates = cell.gates(z, others.detach())
-        if block == "unimodal":
-            residual = residual.view(shape[:-1])
-        observe(FusionStep(block, step, state, residual, gates))
-
-    return call
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

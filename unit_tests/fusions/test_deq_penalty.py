@@ -21,25 +21,27 @@ def diagonal(jacobian: Tensor, n: int) -> Tensor:
 @pytest.mark.parametrize("variant", ["default", "released", "released_mosi"])
 @pytest.mark.parametrize("blocks", ["diagonal", "joint"])
 @pytest.mark.parametrize("joint", [False, True])
-def test_the_penalty_estimates_the_mean_square_of_the_dense_jacobian(variant, blocks, joint):
+@pytest.mark.parametrize("gate", [True, False])
+def test_the_penalty_estimates_the_mean_square_of_the_dense_jacobian(variant, blocks, joint, gate):
     options = {"jacobian_blocks": blocks, "jacobian_probes": PROBES, "jacobian_weight": 3.0}
-    fusion, reference = make(
-        variant, WIDTHS[:2], joint=joint, recurrent_scale=0.3, **options, **EXACT
-    )
+    options |= {"joint": joint, "gate": gate, **EXACT}
+    fusion, reference = make(variant, WIDTHS[:2], **options)
+    if not gate:  # what f_fuse makes of the z_i may be as large as one likes
+        with torch.no_grad():
+            fusion.fuse.norm_weight *= 1000
     features = make_features(fusion.input_dims, batch=3)
     state = reference.fixed_point(features)
     jacobian = reference.jacobian(state, features).view(*state.shape, *state.shape)
-    wanted = diagonal(jacobian, 2) if blocks == "diagonal" else jacobian
-    expected = 3.0 * wanted.square().sum() / state.numel()
-    fusion(features)
-    torch.testing.assert_close(fusion.auxiliary_loss, expected, rtol=0.1, atol=0)
     whole, part = jacobian.square().sum(), diagonal(jacobian, 2).square().sum()
-    assert whole > 1.3 * part  # so that the two readings differ by more than the estimate
+    assert gate or whole > 2 * part  # the readings differ by more than the estimate
+    expected = 3.0 * (part if blocks == "diagonal" else whole) / state.numel()
+    fusion(features)
+    torch.testing.assert_close(fusion.auxiliary_loss, expected, rtol=0.15, atol=0)
 
 
 def test_its_gradient_is_that_of_the_dense_mean_square_at_a_constant_state():
     options = {"jacobian_blocks": "joint", "jacobian_probes": PROBES, "jacobian_weight": 3.0}
-    fusion, reference = make("default", WIDTHS[:2], recurrent_scale=0.3, **options, **EXACT)
+    fusion, reference = make("default", WIDTHS[:2], **options, **EXACT)
     features = make_features(fusion.input_dims, batch=3)
     state = reference.fixed_point(features)
     jacobian = torch.autograd.functional.jacobian(

@@ -1,0 +1,215 @@
+"""A block-triangular system of cells: N residual cells, and a gated cell that sees them all.
+
+    z_i = r_i(z_i; x_i),    z = g(z; z_1, ..., z_N, x)
+
+No r_i sees z or another z_k. So the z_i can be solved first, as one batch of N * B samples,
+and z then with the z_i given (`solve_blocks`); `solve_joint` solves all of them together, and
+`unroll` takes steps without solving. Either block may be missing.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cells import GatedCell, ResidualCells
+from .equilibrium import Equilibrium
+from .jacobian import jacobian_penalty
+from .record import SolveRecord
+from .solvers import Observer
+
+
+@dataclass(frozen=True)
+class SystemStep:
+    """What `observe` sees at every evaluation of a forward solve.
+
+    Attributes:
+        block: "unimodal" (all z_i), "fuse" (z) or "joint".
+        step: evaluations so far, from 1.
+        state: the iterate; (N, B, d), (B, d) or (B, N + 1, d) with z last.
+        residual: its relative residual; (N, B), (B,) or (B,).
+        gates: G(z + z_i) at the iterate, (B, N, d); None where no gate takes part.
+    """
+
+    block: str
+    step: int
+    state: Tensor
+    residual: Tensor
+    gates: Tensor | None
+
+
+class Constants(NamedTuple):
+    """What is constant during the solves of one forward."""
+
+    x: Tensor  # (N, B, d) injected into the residual cells
+    mask: Tensor | None  # (N, B, 1) of 0 and 1: which z_i there are
+    x_fuse: Tensor  # (B, d) injected into the gated cell
+    gate_masks: Tensor | None  # (N, B, d) factors of the gates
+    m: Tensor  # (B or 1, d or 1) sum over i of mask times gate_masks
+    dropped: Tensor | None  # (B, d) factor of the gated cell's update
+
+
+@dataclass(frozen=True)
+class TriangularSystem:
+    """The cells and the constants of one forward.
+
+    Without `unimodal`, z_i = x_i; without `fuse` there is no z.
+    """
+
+    unimodal: ResidualCells | None
+    fuse: GatedCell | None
+    constants: Constants
+
+    def solve_blocks(
+        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns the z_i, (N, B, d), and z, (B, d), solved one block after the other."""
+        states = self._without_cells()
+        if self.unimodal is not None:
+            x, mask = self.constants.x, self.constants.mask
+            states = equilibrium.solve(
+                partial(_unimodal_map, self.unimodal),
+                torch.zeros_like(x).flatten(0, 1),
+                self._unimodal_inputs(),
+                record=record,
+                names=[f"z_{i + 1}" for i in range(len(x))],
+                ignored=None if mask is None else mask.flatten() == 0,
+                observe=_observer(observe, "unimodal", x.shape),
+            ).view_as(x)
+        if self.fuse is None:
+            return states, None
+        start = torch.zeros_like(self.constants.x_fuse)
+        fused = equilibrium.solve(
+            self.fuse.step,
+            start,
+            self._fuse_inputs(states),
+            record=record,
+            names=["z_fuse"],
+            observe=_observer(observe, "fuse", start.shape, self.fuse, states),
+        )
+        return states, fused
+
+    def solve_joint(
+        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the same, solved as one state; both blocks must be there."""
+        n, batch, dim = self.constants.x.shape
+        start = self.constants.x.new_zeros(batch, n + 1, dim)
+        state = equilibrium.solve(
+            partial(_joint_map, self.unimodal, self.fuse),
+            start,
+            self._joint_inputs(),
+            record=record,
+            names=["joint"],
+            observe=_observer(observe, "joint", start.shape, self.fuse),
+        )
+        return state[:, :-1].transpose(0, 1), state[:, -1]
+
+    def unroll(
+        self, steps: int, inject: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Returns both after `steps` steps from zero, differentiable through the steps.
+
+        Args:
+            steps: steps of every cell; the gated one sees the new z_i.
+            inject: z_i -> what the gated cell is injected.
+        """
+        states, fused = self._without_cells(), None
+        if self.unimodal is not None:
+            states, inputs = torch.zeros_like(states), self._unimodal_inputs()
+        if self.fuse is not None:
+            fused = torch.zeros_like(self.constants.x_fuse)
+        for _ in range(steps):
+            if self.unimodal is not None:
+                states = self.unimodal.step(states, *inputs)
+            if self.fuse is not None:
+                context, m, dropped, _, *tensors = self._fuse_inputs(states)
+                fused = self.fuse.step(fused, context, m, dropped, inject(states), *tensors)
+        return states, fused
+
+    def penalty(self, states: Tensor, fused: Tensor | None, *, joint: bool, probes: int) -> Tensor:
+        """Returns the mean square of the Jacobian's entries, per entry of state.
+
+        With `joint` that of the whole Jacobian; without, that of the blocks on its diagonal,
+        whose spectra make up that of the whole (see `jacobian_penalty`).
+        """
+        maps = []  # (map, state, inputs)
+        if self.unimodal is not None:
+            f = partial(_unimodal_map, self.unimodal)
+            maps.append((f, states.flatten(0, 1), self._unimodal_inputs()))
+        if self.fuse is not None:
+            maps.append((self.fuse.step, fused, self._fuse_inputs(states)))
+        if joint and len(maps) == 2:
+            state = torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
+            f = partial(_joint_map, self.unimodal, self.fuse)
+            maps = [(f, state, self._joint_inputs())]
+        means = [
+            jacobian_penalty(f, state, inputs, probes=probes) * state.numel()
+            for f, state, inputs in maps
+        ]
+        return sum(means) / sum(state.numel() for _, state, _ in maps)
+
+    def _without_cells(self) -> Tensor:
+        x, mask = self.constants.x, self.constants.mask
+        return x if mask is None else x * mask
+
+    def _unimodal_inputs(self) -> tuple[Tensor | None, ...]:
+        return (self.constants.x, self.constants.mask, *self.unimodal.tensors())
+
+    def _fuse_inputs(self, states: Tensor) -> tuple[Tensor | None, ...]:
+        tensors = self.fuse.tensors()
+        _, _, x_fuse, gate_masks, m, dropped = self.constants
+        context = self.fuse.context(states, gate_masks, tensors[0])
+        return (context, m, dropped, x_fuse, *tensors)
+
+    def _joint_inputs(self) -> tuple[Tensor | None, ...]:
+        return (*self.constants, *self.unimodal.tensors(), *self.fuse.tensors())
+
+
+# The maps below are handed to the graph, so they hold cells and no tensors of a forward.
+
+
+def _unimodal_map(
+    cells: ResidualCells, z: Tensor, x: Tensor, mask: Tensor | None, *tensors: Tensor
+) -> Tensor:
+    """All r_i, as a map of (N * B, d)."""
+    return cells.step(z.view_as(x), x, mask, *tensors).view_as(z)
+
+
+def _joint_map(cells: ResidualCells, gated: GatedCell, z: Tensor, *inputs: Tensor | None) -> Tensor:
+    """All r_i and, with their results, g, as a map of (B, N + 1, d)."""
+    count = len(Constants._fields)
+    x, mask, x_fuse, gate_masks, m, dropped = inputs[:count]
+    split = count + len(cells.tensors())
+    states = cells.step(z[:, :-1].transpose(0, 1), x, mask, *inputs[count:split])
+    context = gated.context(states, gate_masks, inputs[split])
+    fused = gated.step(z[:, -1], context, m, dropped, x_fuse, *inputs[split:])
+    return torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
+
+
+def _observer(
+    observe: Callable[[SystemStep], None] | None,
+    block: str,
+    shape: Sequence[int],
+    gated: GatedCell | None = None,
+    states: Tensor | None = None,
+) -> Observer | None:
+    """Wraps `observe` for the solve of one block whose state has `shape`."""
+    if observe is None:
+        return None
+
+    def call(step: int, state: Tensor, residual: Tensor) -> None:
+        state = state.view(shape)
+        gates = None
+        if block == "unimodal":
+            residual = residual.view(shape[:-1])
+        elif gated.gate:
+            joint = block == "joint"
+            z, others = (state[:, -1], state[:, :-1].transpose(0, 1)) if joint else (state, states)
+            gates = gated.gates(z, others.detach())
+        observe(SystemStep(block, step, state, residual, gates))
+
+    return call

@@ -1,0 +1,208 @@
+"""Options and features that do not fit are refused with a message that helps."""
+
+import pytest
+import torch
+
+from fusions.deq import DEQFusion
+from unit_tests.fusions.deq_reference import EXACT, WIDTHS, make, make_features
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_dims": []}, "input_dims must name the width of at least one modality"),
+        ({"input_dims": [5, 0]}, r"input_dims\[1\] must be an integer of at least 1, got 0"),
+        ({"input_dims": [5.0]}, r"input_dims\[0\] must be an integer of at least 1, got 5.0"),
+        ({"dim": 0}, "dim must be an integer of at least 1, got 0"),
+        (
+            {"groups": 5},
+            r"dim \(=16\) must be divisible by groups \(=5\); choose groups from \[1, 2",
+        ),
+        ({"groups": 0}, "groups must be an integer of at least 1"),
+        ({"fuse_groups": 3}, r"divisible by fuse_groups \(=3\)"),
+        ({"injection": "none"}, r"unknown injection 'none'; choose from \['raw', 'scale_free'\]"),
+        ({"cell": "three_layer"}, "unknown cell 'three_layer'; choose from"),
+        ({"norm_order": "norm"}, "unknown norm_order 'norm'; choose from"),
+        ({"unroll_injection": "x"}, "unknown unroll_injection 'x'; choose from"),
+        ({"jacobian_blocks": "all"}, r"unknown jacobian_blocks 'all'; choose from \['diagonal'"),
+        ({"solver": "newton"}, r"unknown solver 'newton'; choose from \['anderson', 'broyden'"),
+        ({"on_failure": "cry"}, "unknown on_failure 'cry'; choose from"),
+        ({"tol": -1e-3}, "tol must be at least 0, got -0.001"),
+        ({"tol": NAN}, "tol must be at least 0, got nan"),
+        ({"backward_tol": -1.0}, "tol must be at least 0, got -1.0"),
+        ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
+        ({"max_steps": 2.5}, "max_steps must be an integer of at least 1, got 2.5"),
+        ({"backward_max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
+        ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
+        ({"dropout": -0.1}, "dropout must be at least 0 and below 1, got -0.1"),
+        ({"dropout": NAN}, "dropout must be at least 0"),
+        ({"recurrent_scale": -1.0}, "recurrent_scale must be at least 0"),
+        ({"recurrent_scale": INF}, "recurrent_scale must be at least 0 and below inf, got inf"),
+        ({"jacobian_weight": -1.0}, "jacobian_weight must be at least 0"),
+        ({"jacobian_probes": 0}, "jacobian_probes must be an integer of at least 1"),
+        ({"jacobian_every": 0}, "jacobian_every must be an integer of at least 1"),
+        ({"unroll": 0}, "unroll must be an integer of at least 1"),
+        ({"f_theta": False, "f_fuse": False}, "f_theta and f_fuse must not both be False"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        DEQFusion(**{"input_dims": [5, 7], "dim": 16, "groups": 2, **options})
+
+
+def test_unknown_options_and_presets_are_refused():
+    with pytest.raises(TypeError, match="tolerance"):
+        DEQFusion([5], 16, tolerance=1e-3)
+    with pytest.raises(TypeError, match="tolerance"):
+        DEQFusion.from_preset("paper", [5], 16, tolerance=1e-3)
+    with pytest.raises(ValueError, match=r"unknown preset 'brca'; choose from \['paper', 'rel"):
+        DEQFusion.from_preset("brca", [5], 16)
+
+
+def good():
+    return [torch.randn(4, 5), torch.randn(4, 7)]
+
+
+def spoiled(i, row, value):
+    features = good()
+    features[i][row, 2] = value
+    return features
+
+
+@pytest.mark.parametrize(
+    ("features", "error", "message"),
+    [
+        (good()[:1], ValueError, r"a list of 2 tensors.*input_dims=\(5, 7\), got 1"),
+        ([*good(), torch.randn(4, 5)], ValueError, "a list of 2 tensors.*got 3"),
+        ([], ValueError, "a list of 2 tensors.*got 0"),
+        (torch.randn(2, 4, 5), ValueError, "a list of 2 tensors.*got one tensor"),
+        (
+            good()[::-1],
+            ValueError,
+            r"features\[0\] must have shape \(batch, ..., 5\), got \(4, 7\)",
+        ),
+        (
+            [torch.randn(5), torch.randn(7)],
+            ValueError,
+            r"features\[0\] must have shape .* got \(5,\)",
+        ),
+        (
+            [good()[0], torch.randn(3, 7)],
+            ValueError,
+            r"features\[0\] has \(4,\), features\[1\] has \(3,",
+        ),
+        (
+            [good()[0], torch.randn(4, 1, 7)],
+            ValueError,
+            "must agree in all dimensions but the last",
+        ),
+        (
+            [good()[0], torch.ones(4, 7).long()],
+            TypeError,
+            r"features\[1\] must be a floating-point.*int64",
+        ),
+        (
+            [x.double() for x in good()],
+            TypeError,
+            "parameters' dtype torch.float32, got torch.float64",
+        ),
+        ([x[:0] for x in good()], ValueError, r"at least one sample, got shape \(0,\)"),
+        (spoiled(1, 2, NAN), ValueError, r"features\[1\] holds NaN or infinity in 1 of 4 .*\[2\]"),
+        (spoiled(0, 3, -INF), ValueError, r"features\[0\] holds .*first: \[3\].*`present`"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_features_that_do_not_fit_are_refused_and_nothing_is_lost(features, error, message):
+    fusion = DEQFusion([5, 7], 16, groups=2)
+    before, first = good(), None
+    first, info = fusion(before), fusion.info
+    with pytest.raises(error, match=message):
+        fusion(features)
+    assert fusion.info is info
+    assert fusion(before).equal(first)
+
+
+@pytest.mark.parametrize(
+    ("present", "error", "message"),
+    [
+        (torch.ones(4, 3).bool(), ValueError, r"present must have shape \(4, 2\).*got \(4, 3\)"),
+        (torch.ones(3, 2).bool(), ValueError, r"present must have shape \(4, 2\).*got \(3, 2\)"),
+        (torch.ones(2).bool(), ValueError, r"present must have shape \(4, 2\)"),
+        (
+            torch.ones(4, 2),
+            TypeError,
+            r"present must be a bool tensor, got torch.float32; use .bool",
+        ),
+        (
+            torch.eye(4, 2).bool(),
+            ValueError,
+            r"at least one modality present, but 2 .*first: \[2, 3\]",
+        ),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_masks_that_do_not_fit_are_refused(present, error, message):
+    fusion = DEQFusion([5, 7], 16, groups=2)
+    features = good()
+    with pytest.raises(error, match=message):
+        fusion(features, present=present)
+    assert fusion(features, present=torch.ones(4, 2).bool()).equal(fusion(features))
+
+
+def test_a_present_modality_that_is_not_finite_is_refused_beside_an_absent_one():
+    features = spoiled(1, 2, NAN)
+    features[0][0] = NAN
+    present = torch.ones(4, 2, dtype=torch.bool)
+    present[0, 0] = False
+    with pytest.raises(ValueError, match=r"features\[1\] holds NaN"):
+        DEQFusion([5, 7], 16, groups=2)(features, present=present)
+
+
+def test_iterates_that_leave_the_range_of_the_dtype_raise():
+    fusion = DEQFusion([5], 16, groups=2, f_fuse=False, cell="one_layer")
+    with torch.no_grad():
+        fusion.unimodal.weight2.fill_(1e38)
+    with pytest.raises(FloatingPointError, match="iterates must stay finite"):
+        fusion([torch.randn(4, 5)])
+
+
+def test_a_solver_may_be_a_callable():
+    class Halfway:
+        """A damped iteration."""
+
+        def __call__(self, z, fz):
+            return (z + fz) / 2
+
+    fusion, _ = make("default", WIDTHS[:2], **EXACT)
+    other, _ = make("default", WIDTHS[:2], solver=Halfway, **EXACT)
+    other.load_state_dict(fusion.state_dict())
+    features = make_features(fusion.input_dims)
+    torch.testing.assert_close(other(features), fusion(features), rtol=1e-11, atol=1e-11)
+
+
+def test_the_backward_solve_has_limits_of_its_own():
+    fusion, _ = make("default", WIDTHS[:2], tol=1e-2, backward_tol=1e-10, backward_max_steps=90)
+    fused = fusion(make_features(fusion.input_dims))
+    fused.backward(torch.randn_like(fused))
+    backward = fusion.info.backward["z_fuse"]
+    assert backward.residual.max() <= 1e-10 < fusion.info.residual.max()
+
+
+@pytest.mark.parametrize("scale", [0.05, 0.3])
+@pytest.mark.parametrize("n", [1, 4])
+def test_the_recurrent_terms_start_as_the_fraction_asked_for(scale, n):
+    dim = 256
+    fusion = DEQFusion([dim] * n, dim, recurrent_scale=scale)
+    two_layer, fuse = fusion.unimodal.tensors(), fusion.fuse.tensors()
+    z = torch.nn.functional.group_norm(torch.randn(512, dim), 4)
+    h = torch.nn.functional.group_norm(z @ two_layer[0][0], 4).relu()
+    assert (h @ two_layer[2][0]).std().item() == pytest.approx(scale, rel=0.1)
+    states = torch.randn(n, 512, dim)
+    s = z * torch.nn.functional.linear(z + states, fuse[0]).sum(0)
+    # half of it, because s is quadratic in z
+    assert (s @ fuse[2].T).std().item() == pytest.approx(scale / 2, rel=0.2)
+    one_layer = DEQFusion([dim], dim, cell="one_layer", recurrent_scale=scale).unimodal.tensors()
+    assert (z @ one_layer[0][0]).std().item() == pytest.approx(scale, rel=0.1)
