@@ -245,7 +245,7 @@ class DEQFusion(nn.Module):
 
     def _combined(self, y: Tensor) -> Tensor:
         """Returns x_fuse of (12), (B, d), of y (N, B, d)."""
-        x = y.sum(0) if self.weights is None else torch.tensordot(self.weights, y, 1)
+        x = y.sum(0) if self.weights is None else (self.weights.view(-1, 1, 1) * y).sum(0)
         x = x if self.bias is None else x + self.bias
         return _rms_normalised(x) if self.injection == "scale_free" else x
 

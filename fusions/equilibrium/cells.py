@@ -60,12 +60,12 @@ class ResidualCells(nn.Module):
         """Returns the next states; z, x (n, batch, d), mask (n, batch, 1) zeroes states."""
         w1, b1, w2, b2, scale, shift = tensors
         if self.kind == "two_layer":
-            h = F.relu(self._norm(torch.baddbmm(b1, z, w1), scale[0], shift[0]))
-            u = self._norm(torch.baddbmm(b2, h, w2) + x, scale[1], shift[1])
+            h = F.relu(self._norm(_affine(z, w1, b1), scale[0], shift[0]))
+            u = self._norm(_affine(h, w2, b2) + x, scale[1], shift[1])
             image = self._norm(F.relu(u + z if self.residual else u), scale[2], shift[2])
         else:
-            h = self._norm(torch.baddbmm(b1, z, w1) + x, scale[0], shift[0])
-            image = F.relu(torch.baddbmm(b2, h, w2)).to(z.dtype)
+            h = self._norm(_affine(z, w1, b1) + x, scale[0], shift[0])
+            image = F.relu(_affine(h, w2, b2))
         return image if mask is None else image * mask
 
     def _norm(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -115,8 +115,8 @@ class GatedCell(nn.Module):
         if weight is None:
             return states.sum(0)
         if masks is None:
-            return F.linear(states.sum(0), weight).to(states.dtype)
-        return (masks * F.linear(states, weight)).sum(0)
+            return _linear(states.sum(0), weight)
+        return (masks * _linear(states, weight)).sum(0)
 
     def step(
         self,
@@ -131,8 +131,8 @@ class GatedCell(nn.Module):
         gate_weight, gate_bias, weight, bias, scale, shift = tensors
         s = context
         if self.gate:
-            s = z * torch.addcmul(context, m, F.linear(z, gate_weight, gate_bias))
-        u = F.linear(s, weight, bias)
+            s = z * torch.addcmul(context, m, _linear(z, gate_weight, gate_bias))
+        u = _linear(s, weight, bias)
         u = (u if dropped is None else u * dropped) + x
         if self.norm_order == "relu_norm":
             return F.group_norm(F.relu(u), self.groups, scale, shift)
@@ -140,4 +140,15 @@ class GatedCell(nn.Module):
 
     def gates(self, z: Tensor, states: Tensor) -> Tensor:
         """Returns G(z + z_i), (batch, n, d), of z (batch, d) and states (n, batch, d)."""
-        return F.linear(z + states, self.gate_weight, self.gate_bias).transpose(0, 1)
+        return _linear(z + states, self.gate_weight, self.gate_bias).transpose(0, 1)
+
+
+# Under autocast the products run in half precision, and everything else in the state's.
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    return F.linear(x, weight, bias).to(x.dtype)
+
+
+def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return torch.baddbmm(bias, x, weight).to(x.dtype)
