@@ -10,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import (
     DIM,
     EXACT,
@@ -38,9 +37,6 @@ def structural_zeros(variant: str, n: int) -> list[str]:
     """A lone modality's weight is its scale, and a shift before a GroupNorm is taken off."""
     scale_free, imdb = VARIANTS[variant].scale_free, VARIANTS[variant].relu_last
     return ["weights"] * (scale_free and n == 1) + ["bias"] * (imdb and not scale_free)
-
-
-# Against second computations
 
 
 @variants
@@ -149,9 +145,6 @@ def test_gradient_of_unrolled_steps_tends_to_that_of_the_fixed_point():
     assert_same_gradients(gradients(fusion(features), fusion, features, cotangent), want, 1e-8)
 
 
-# In any graph
-
-
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("first", [0, 1])
 def test_two_forwards_may_be_differentiated_in_either_order(joint, first):
@@ -217,9 +210,6 @@ def test_nothing_of_the_graph_stays_after_backward(joint, jacobian_weight):
     assert all(x.grad is not None for x in leaves)
 
 
-# Cotangents
-
-
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("scale", [1e-24, 1e24])
 def test_tiny_and_huge_cotangents_give_the_scaled_gradient(joint, scale):
@@ -255,11 +245,3 @@ def test_a_modality_that_is_zero_has_a_bounded_gradient():
     fused = fusion(features)
     grads = gradients(fused, fusion, features, torch.randn_like(fused))
     assert {name: g.norm() for name, g in grads.items() if not g.norm() < 1e4} == {}
-
-
-def test_the_gradient_is_there_in_evaluation_and_nowhere_without_gradients():
-    fusion = DEQFusion([5, 7], DIM).eval()
-    features = make_features(fusion.input_dims, dtype=torch.float32)
-    assert fusion(features).requires_grad
-    with torch.no_grad():
-        assert not fusion(features).requires_grad

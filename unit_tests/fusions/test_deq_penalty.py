@@ -9,7 +9,7 @@ from torch import Tensor
 from fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import DIM, EXACT, GROUPS, WIDTHS, make, make_features
 
-PROBES = 400
+PROBES = 300
 
 
 def diagonal(jacobian: Tensor, n: int) -> Tensor:
