@@ -9,76 +9,18 @@ import argparse
 import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import joblib
-import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from . import report
-from .comparison_run import Fusion, run_and_store, stored
-
-Loaders = tuple[DataLoader, DataLoader, DataLoader]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Everything that a benchmark fixes, and that all fusions share.
-
-    Attributes:
-        name: names the benchmark in tables.
-        load: run number -> (train, valid, test) loaders.
-        build: (fusion, train loader) -> model; `fusion(input_dims, dim)` returns the fusion and
-            its width.
-        objective: the loss, as `fit` calls it.
-        metrics: (prediction, truth) of a whole part -> named scores, more is better; the first
-            is the one that pictures show.
-        epochs: the most epochs a run may take.
-        select, patience: the validation score that chooses the epoch and stops (see `fit`).
-        optimizer: builds the optimiser from parameter groups.
-        resplit: whether every run is a fresh split of one set (see `compare_paired`).
-        fusion_options: fusion -> options of its constructor.
-        fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
-        floors: name -> function of the loaders to learn from and the loader to predict that
-            returns the prediction: what a fusion must beat to have learnt anything.
-        part: what is scored: "test", or "valid" to choose hyperparameters by, when the test part
-            is not read.
-    """
-
-    name: str
-    load: Callable[[int], Loaders]
-    build: Callable[[Fusion, DataLoader], nn.Module]
-    objective: Callable[..., Tensor]
-    metrics: Callable[[Tensor, Tensor], dict[str, float]]
-    epochs: int
-    select: str = "loss"
-    patience: int | None = None
-    optimizer: Callable[[list], torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-3)
-    resplit: bool = False
-    fusion_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    fusion_lr: Mapping[str, float] = field(default_factory=dict)
-    floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
-    part: str = "test"
-
-    def settings(self, method: str) -> dict[str, str]:
-        """What decides a run of `method` besides its number, as text."""
-        names = "name load epochs select patience optimizer resplit part".split()
-        shared = {name: _described(getattr(self, name)) for name in names}
-        own = {"options": repr(dict(self.fusion_options.get(method, {})))}
-        return shared | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
-
-
-def _described(value: Any) -> str:
-    """Returns a text that is the same in every process, which repr of a function is not."""
-    if isinstance(value, partial):
-        given = [repr(x) for x in value.args] + [f"{k}={v!r}" for k, v in value.keywords.items()]
-        return f"{_described(value.func)}({', '.join(given)})"
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)
+from .comparison_run import run_and_store, stored
+from .recipe import Fusion as Fusion
+from .recipe import Loaders as Loaders
+from .recipe import Recipe as Recipe
 
 
 def compare(

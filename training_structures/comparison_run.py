@@ -3,9 +3,9 @@
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,16 +13,12 @@ from torch import nn
 from .checkpoint import save_atomically, seeded
 from .evaluation import evaluate
 from .fit import fit
+from .recipe import Fusion, Recipe
 from .run import History, load_best
-
-if TYPE_CHECKING:
-    from .comparison import Recipe
-
-Fusion = Callable[..., tuple[nn.Module, int]]  # (input_dims, dim, **options) -> (fusion, width)
 
 
 def run_fusion(
-    recipe: "Recipe",
+    recipe: Recipe,
     fusion: Fusion,
     method: str,
     run: int,
@@ -36,9 +32,10 @@ def run_fusion(
     With a `checkpoint`, an interrupted run resumes from it.
 
     Returns:
-        `scores` (the recipe's metrics on its part), `valid` (those that selected), `parameters` (of the model) and
-        `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (training), and for fusions that
-        solve an equilibrium `solver_<name>`: means over all training batches of all epochs.
+        `scores` (the recipe's metrics on its part), `valid` (those that selected), `parameters`
+        (of the model), `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (of training), and
+        for fusions that solve an equilibrium `solver_<name>`: means over all training batches of
+        all epochs, and of the shares that converged the lowest epoch's, `solver_<name>_lowest`.
     """
     with seeded(run):
         train, valid, test = recipe.load(run)
@@ -100,7 +97,7 @@ def _solver_means(history: History) -> dict[str, float]:
     return means | lowest
 
 
-def _run_floor(recipe: "Recipe", method: str, run: int) -> dict[str, Any]:
+def _run_floor(recipe: Recipe, method: str, run: int) -> dict[str, Any]:
     train, valid, test = recipe.load(run)
     # nothing is selected, so validation data may be learnt from, unless it is scored
     known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
@@ -112,7 +109,7 @@ def _run_floor(recipe: "Recipe", method: str, run: int) -> dict[str, Any]:
 
 
 def run_and_store(
-    recipe: "Recipe",
+    recipe: Recipe,
     fusion: Fusion | None,
     method: str,
     run: int,
@@ -134,7 +131,7 @@ def run_and_store(
     return result
 
 
-def stored(recipe: "Recipe", folder: Path, method: str, run: int) -> dict[str, Any] | None:
+def stored(recipe: Recipe, folder: Path, method: str, run: int) -> dict[str, Any] | None:
     """Returns the stored result of a run, or None; ValueError if its settings were others."""
     path = _path(folder, method, run)
     if not path.exists():

@@ -121,7 +121,7 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], *, title:
     from matplotlib.figure import Figure
 
     score = next(name for name, value in rows[0].items() if isinstance(value, tuple))
-    figure = Figure(figsize=(9, 0.5 * len(rows) + 2.2), layout="constrained")
+    figure = Figure(figsize=(10, 0.5 * len(rows) + 2.2), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     for i, row in enumerate(rows):
@@ -130,15 +130,13 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], *, title:
         mean, sd = _percent(row[score])
         left.plot(values, [i] * len(values), "o", color=f"C{i}", alpha=0.35, markersize=5)
         left.errorbar(mean, i, xerr=sd, fmt="D", color=f"C{i}", capsize=4, markersize=7)
-        right.errorbar(row["seconds"], mean, yerr=sd, fmt="D", color=f"C{i}", capsize=4)
-        right.annotate(
-            f" {row['method']}", (row["seconds"], mean), textcoords="offset points", xytext=(5, 5)
-        )
+        label = row["method"]
+        right.errorbar(row["seconds"], mean, sd, fmt="D", color=f"C{i}", capsize=4, label=label)
     left.set_yticks(range(len(rows)), [row["method"] for row in rows])
     left.set_ylim(len(rows) - 0.5, -0.5)
     left.set_xlabel(f"{score} (%): runs, mean and sd")
     right.set_xscale("log")
-    right.margins(x=0.35)
+    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     right.set_xlabel("seconds a run")
     right.set_ylabel(f"{score} (%)")
     for axes in (left, right):

@@ -29,9 +29,6 @@ def close(got, want, tol=1e-10):
     torch.testing.assert_close(got, want, rtol=tol, atol=tol)
 
 
-# A sample on its own
-
-
 @variants
 @joint
 @pytest.mark.parametrize(("dtype", "tol"), [(torch.float32, 1e-3), (torch.float64, 1e-9)])
@@ -46,7 +43,7 @@ def test_a_sample_alone_and_in_a_batch_are_the_same(variant, joint, dtype, tol):
         fused = fusion([scales[rows] * x[rows] for x in features])
         grads = torch.autograd.grad(fused, features, cotangent[rows])
         assert fused.dtype == dtype
-        return [fused, *(g[rows] for g in grads)]
+        return [fused, fusion.info.steps, *(g[rows] for g in grads)]
 
     whole = run(slice(None))
     for k in range(4):
@@ -76,9 +73,6 @@ def test_leading_dimensions_are_samples(joint):
     assert nested.shape == (2, 3, DIM)
     close(nested.view(6, DIM), flat)
     assert fusion.info.steps.equal(steps.view(2, 3, -1))
-
-
-# What the solves did
 
 
 def test_info_tells_what_the_solves_did():
@@ -128,7 +122,6 @@ def test_observe_sees_every_step(joint):
             image, gates, z = reference.f_fuse(s.state, list(states), x_fuse), states, s.state
         flat = (1, 2) if joint else -1
         residual = (image - s.state).norm(dim=flat) / image.norm(dim=flat)
-        # a sample that has converged stays where it is
         torch.testing.assert_close(s.residual, residual, rtol=1e-6, atol=1e-12)
         if gates is None:
             assert s.gates is None
@@ -162,9 +155,6 @@ def test_samples_that_do_not_converge_are_reported(direction):
         run("raise")
     stats = getattr(run("ignore"), direction)["z_fuse"]
     assert not stats.converged.any() and (stats.steps == 2).all()
-
-
-# Copies
 
 
 class Host(nn.Module):
@@ -208,9 +198,6 @@ def test_no_forward_changes_a_parameter():
     assert all(a.equal(b) for a, b in zip(before.parameters(), fusion.parameters(), strict=True))
 
 
-# Dropout
-
-
 @joint
 def test_dropout_has_one_mask_a_solve(joint):
     fusion, reference = make("default", WIDTHS[:2], joint=joint, dropout=0.3, **EXACT)
@@ -226,9 +213,6 @@ def test_dropout_has_one_mask_a_solve(joint):
     with recorded_masks() as masks:
         close(fusion(features), reference.fixed_point(features)[:, -1])
     assert not masks
-
-
-# Precision
 
 
 @pytest.mark.parametrize(

@@ -32,9 +32,6 @@ def traced(fusion, features):
     return seen
 
 
-# One step
-
-
 @variants
 @pytest.mark.parametrize("n", [1, 2, 5])
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
@@ -58,7 +55,7 @@ def test_every_step_of_the_blocks_is_the_written_one(variant):
     for state, following in zip(seen["unimodal"], seen["unimodal"][1:], strict=False):
         for i, y_i in enumerate(y):
             close(following[i], reference.f_i(i, state[i], reference.scaled(y_i)))
-    # without convergence the z_i that f_fuse sees are the best of the iterates: the last ones
+    # f_fuse sees the best iterates of the z_i, and these get better at every step
     states, x_fuse = list(seen["unimodal"][-1]), reference.x_fuse(y)
     for z, following in zip(seen["fuse"], seen["fuse"][1:], strict=False):
         close(following, reference.f_fuse(z, states, x_fuse, masks))
@@ -103,9 +100,6 @@ def test_absent_modalities_take_no_part_in_the_equations(variant, options):
         close(fused[k : k + 1], want, 1e-11)
 
 
-# The fixed point
-
-
 @variants
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_blocks_and_joint_solve_find_the_fixed_point_of_the_equations(variant, n):
@@ -146,9 +140,6 @@ def test_solvers_agree(variant, joint):
         other.load_state_dict(fusion.state_dict())
         close(other(features), found, 1e-11)
         assert other.info.converged.all()
-
-
-# What the variants consist of
 
 
 @pytest.mark.parametrize(("n", "dim", "count"), [(3, 500, 2_014_004), (2, 512, 1_583_107)])
