@@ -77,7 +77,6 @@ def memory(limits: Sequence[int] = (10, 50, 200), repeats: int = 3) -> None:
 
 def peak(limit: int) -> None:
     """Prints by how many MiB a training step of `limit` steps raises the process's peak."""
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     options = {"tol": 0.0, "max_steps": limit, "on_failure": "ignore"}  # no early end
     fusion = DEQFusion([512] * 3, 512, **options)
@@ -102,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "limit", type=int
     )
     args = parser.parse_args(argv)
+    torch.set_num_threads(1)
     if args.command == "peak":
         peak(args.limit)
     else:

@@ -44,7 +44,7 @@ class SystemStep:
 class Constants(NamedTuple):
     """What is constant during the solves of one forward."""
 
-    x: Tensor  # (N, B, d) injected into the residual cells
+    x: Tensor  # (N, B, d) injected into the residual cells; zero where masked
     mask: Tensor | None  # (N, B, 1) of 0 and 1: which z_i there are
     x_fuse: Tensor  # (B, d) injected into the gated cell
     gate_masks: Tensor | None  # (N, B, d) factors of the gates
@@ -67,7 +67,7 @@ class TriangularSystem:
         self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the z_i, (N, B, d), and z, (B, d), solved one block after the other."""
-        states = self._without_cells()
+        states = self.constants.x
         if self.unimodal is not None:
             x, mask = self.constants.x, self.constants.mask
             states = equilibrium.solve(
@@ -117,7 +117,7 @@ class TriangularSystem:
             steps: steps of every cell; the gated one sees the new z_i.
             inject: z_i -> what the gated cell is injected.
         """
-        states, fused = self._without_cells(), None
+        states, fused = self.constants.x, None
         if self.unimodal is not None:
             states, inputs = torch.zeros_like(states), self._unimodal_inputs()
         if self.fuse is not None:
@@ -136,6 +136,7 @@ class TriangularSystem:
         With `joint` that of the whole Jacobian; without, that of the blocks on its diagonal,
         whose spectra make up that of the whole (see `jacobian_penalty`).
         """
+        states = states.detach()  # constant, also where the gated cell sees them
         maps = []  # (map, state, inputs)
         if self.unimodal is not None:
             f = partial(_unimodal_map, self.unimodal)
@@ -151,10 +152,6 @@ class TriangularSystem:
             for f, state, inputs in maps
         ]
         return sum(means) / sum(state.numel() for _, state, _ in maps)
-
-    def _without_cells(self) -> Tensor:
-        x, mask = self.constants.x, self.constants.mask
-        return x if mask is None else x * mask
 
     def _unimodal_inputs(self) -> tuple[Tensor | None, ...]:
         return (self.constants.x, self.constants.mask, *self.unimodal.tensors())

@@ -1,7 +1,6 @@
 """DEQFusion keeps the rules of a fusion inside a MultiBench checkout.
 
-`MMDL` and `train` stand in for MultiBench's, written from a description of what those do.
-One test a rule: a list of tensors in and a plain tensor out, whole-model checkpoints, and so on.
+`MMDL` and `train` stand in for MultiBench's, from a description of those. One test a rule.
 """
 
 import ast
@@ -120,8 +119,7 @@ def test_a1_the_files_alone_need_torch_and_the_standard_library_only(tmp_path):
 
 def test_a2_forward_takes_one_list_and_leaves_it_alone():
     _, features, *others = inspect.signature(DEQFusion.forward).parameters.values()
-    assert features.default is features.empty
-    assert all(p.kind is p.KEYWORD_ONLY for p in others)
+    assert features.default is features.empty and all(p.kind is p.KEYWORD_ONLY for p in others)
     features = [torch.randn(3, 5), torch.randn(3, 7), torch.randn(3, 9)]
     given = list(features)
     DEQFusion([5, 7, 9], DIM)(given)

@@ -117,12 +117,12 @@ def spoiled(i, row, value):
 )
 def test_features_that_do_not_fit_are_refused_and_nothing_is_lost(features, error, message):
     fusion = DEQFusion([5, 7], 16, groups=2)
-    before, first = good(), None
-    first, info = fusion(before), fusion.info
+    fitting = good()
+    first, info = fusion(fitting), fusion.info
     with pytest.raises(error, match=message):
         fusion(features)
     assert fusion.info is info
-    assert fusion(before).equal(first)
+    assert fusion(fitting).equal(first)
 
 
 @pytest.mark.parametrize(
