@@ -101,11 +101,11 @@ def command_line(
 
 
 def _test_share(recipe: Recipe, run: int) -> float | None:
-    """Returns test samples per training sample where runs are fresh splits of one set."""
+    """Returns scored samples per training sample where runs are fresh splits of one set."""
     if not recipe.resplit:
         return None
-    train, _, test = recipe.load(run)
-    return len(test.dataset) / len(train.dataset)
+    train, valid, test = recipe.load(run)
+    return len((test if recipe.part == "test" else valid).dataset) / len(train.dataset)
 
 
 def _arguments(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import statistics as numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ COLUMNS = {  # heading -> (key of the results, format)
     "epochs": ("epochs", "{:.0f}"),
     "seconds": ("seconds", "{:.1f}"),
     "solver steps": ("solver_steps", "{:.1f}"),
-    "converged": ("solver_converged", "{:.2%}"),
+    "converged": ("solver_converged", "{:.2f} %"),
 }
 
 
@@ -60,6 +61,8 @@ def _row(method: str, group: Sequence[Result], scores: Sequence[str]) -> dict[st
         row[score] = numbers.fmean(values), numbers.stdev(values) if len(values) > 1 else 0.0
     for heading, (key, _) in COLUMNS.items():
         row[heading] = numbers.fmean(run[key] for run in group) if key in group[0] else None
+    if row["converged"] is not None:  # in percent, and rounded down: 100 means all
+        row["converged"] = math.floor(1e4 * row["converged"]) / 100
     return row
 
 
