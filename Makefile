@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV = .venv
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
-ARGS = --dataset digits --fusions deq,deq_paper,concat,weighted_sum --runs 5 --jobs 2 --output results/digits
+ARGS = --dataset digits --fusions deq,deq_paper,concat,weighted_sum --runs 5 --jobs 2
 
 .PHONY: help compare test lint
 

@@ -27,7 +27,15 @@ setup(
     author="The deq-fusion authors",
     license="MIT",
     python_requires=">=3.10",
-    install_requires=["torch>=2.4", "numpy", "scipy", "h5py", "tqdm", "scikit-learn", "joblib"],
+    install_requires=[
+        "torch>=2.4",
+        "numpy",
+        "scipy",
+        "h5py",
+        "tqdm",
+        "scikit-learn",
+        "joblib>=1.4",
+    ],
     extras_require={
         "plot": PLOT,
         "test": TEST,

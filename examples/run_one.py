@@ -1,14 +1,12 @@
 """What the short example scripts share: train one fusion by a recipe, and print how it did."""
 
 import argparse
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from fusions.equilibrium import ConvergenceWarning
 from fusions.registry import FUSIONS
 from training_structures.comparison import Recipe
 from training_structures.comparison_run import run_fusion
@@ -41,19 +39,19 @@ def run_one(
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
     add("--threads", type=int, default=1, help="threads of torch on a CPU")
     args = parser.parse_args(argv)
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"--epochs must be at least 1, got {args.epochs}")
     torch.set_num_threads(args.threads)
     recipe = make_recipe(args)
-    with warnings.catch_warnings():
-        warnings.simplefilter("once", ConvergenceWarning)
-        result = run_fusion(
-            recipe,
-            FUSIONS[args.fusion],
-            args.fusion,
-            args.seed,
-            device=args.device,
-            checkpoint=args.checkpoint,
-            progress=True,
-        )
+    result = run_fusion(
+        recipe,
+        FUSIONS[args.fusion],
+        args.fusion,
+        args.seed,
+        device=args.device,
+        checkpoint=args.checkpoint,
+        progress=True,
+    )
     print(f"{recipe.name}: {args.fusion}, seed {args.seed}")
     scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in result["scores"].items())
     print(f"test: {scores}")

@@ -76,11 +76,13 @@ class DEQFusion(nn.Module):
         recurrent_scale: the recurrent terms as a fraction of the injected, at the start.
         f_theta, f_fuse, gate: False leaves the part out: z_i = x_i; z = sum_i z_i; z_i in
             place of the gated z in (10).
-        unroll: in place of the equilibrium this many steps from zero, backpropagated.
+        unroll: in place of the equilibrium this many steps from zero, backpropagated; there
+            is no penalty, no `info` and nothing to observe then.
         unroll_injection: what the unrolled f_fuse is injected: "features" (x_fuse; with one
             step no gradient reaches f_i, since the gate multiplies zero) or "states"
             (sum_i w_i z_i, as the paper describes its row without equilibrium).
-        joint: solve all states together, as (17) is written, and not block by block.
+        joint: solve all states together, as (17) is written, and not block by block; without
+            f_theta or f_fuse there is one block only.
         solver: key of `equilibrium.SOLVERS`, or a callable that returns a rule.
         tol, max_steps: bounds of the forward solve: relative residual of every sample, and
             evaluations.
@@ -281,6 +283,8 @@ def _orthogonal(width: int, dim: int) -> nn.Linear:
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raises ValueError for the first option of the constructor that does not fit."""
     widths = options["input_dims"]
+    if not isinstance(widths, Sequence):
+        raise TypeError(f"input_dims must list a width for each modality, got {widths!r}")
     if not widths:
         raise ValueError("input_dims must name the width of at least one modality, got none")
     for i, width in enumerate(widths):
@@ -297,5 +301,9 @@ def _check_options(options: Mapping[str, Any]) -> None:
     checks.check_range("dropout", options["dropout"], 0, 1)
     checks.check_range("recurrent_scale", options["recurrent_scale"], 0, math.inf)
     checks.check_range("jacobian_weight", options["jacobian_weight"], 0, math.inf)
+    if options["residual"] and options["cell"] == "one_layer":
+        raise ValueError("residual=True must go with cell='two_layer': the other has none")
+    if options["joint"] and options["unroll"] is not None:
+        raise ValueError("joint=True must not be given with unroll: nothing is solved then")
     if not (options["f_theta"] or options["f_fuse"]):
         raise ValueError("f_theta and f_fuse must not both be False: nothing would be fused")

@@ -17,7 +17,7 @@ import joblib
 from tqdm import tqdm
 
 from . import report
-from .comparison_run import run_and_store, stored
+from .comparison_run import MixedSettings, run_and_store, stored
 from .recipe import Fusion as Fusion
 from .recipe import Loaders as Loaders
 from .recipe import Recipe as Recipe
@@ -45,7 +45,7 @@ def compare(
         threads: threads of each process.
 
     Raises:
-        ValueError: if `output` holds a run with other settings.
+        MixedSettings: if `output` holds a run with other settings.
     """
     folder = Path(output) / "runs"
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +61,10 @@ def compare(
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
     finished = parallel(work)
     hidden = None if progress else True
-    for result in tqdm(finished, total=len(todo), desc=recipe.name, unit="run", disable=hidden):
+    bar = {"total": len(done), "initial": len(done) - len(todo), "unit": "run"}
+    if progress and bar["initial"]:
+        print(f"{bar['initial']} of {bar['total']} runs were there already, in {folder}")
+    for result in tqdm(finished, desc=recipe.name, disable=hidden, **bar):
         done[result["method"], result["run"]] = result
     return [done[method, run] for method in methods for run in runs]
 
@@ -78,26 +81,44 @@ def command_line(
         fusions: name -> fusion, those that can be asked for.
         argv: the arguments; by default the process's.
     """
-    args = _arguments(recipes, fusions, argv)
+    parser, args = _arguments(recipes, fusions, argv)
     recipe = recipes[args.dataset](args)
+    output, runs = args.output or _folder(args), args.runs or (20 if recipe.resplit else 5)
     options = {**recipe.fusion_options}
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
     recipe = replace(recipe, fusion_options=options, part=args.part)
     chosen = {name: fusions[name] for name in args.fusions}
-    results = compare(
-        recipe,
-        chosen,
-        runs=range(args.first_run, args.first_run + args.runs),
-        output=args.output,
-        jobs=args.jobs,
-        threads=args.threads,
-        device=args.device,
-    )
+    try:
+        results = compare(
+            recipe,
+            chosen,
+            runs=range(args.first_run, args.first_run + runs),
+            output=output,
+            jobs=args.jobs,
+            threads=args.threads,
+            device=args.device,
+        )
+    except MixedSettings as error:
+        parser.error(str(error))
     table = report.table(results, test_share=_test_share(recipe, args.first_run))
     title = recipe.name if recipe.part == "test" else f"{recipe.name}, validation part"
-    print(report.write(table, results, args.output, title=title))
+    legend = (
+        "Scores in percent, mean ± sd over runs; costs a run. p: paired t-test"
+        + (", corrected for resampling (Nadeau and Bengio, 2003)" if recipe.resplit else "")
+        + ", and for the number of comparisons (Holm, 1979); intervals are for each comparison "
+        "alone. converged: share of all forward solves in training, rounded down."
+    )
+    print(report.write(table, results, output, title=title, legend=legend))
+    print(f"\nin {output}: results.md, results.csv, results.png, and every run in runs")
     return results
+
+
+def _folder(args: argparse.Namespace) -> Path:
+    """Returns the folder of results where none is given: one for each kind of comparison."""
+    data = [args.data_dir.name] if args.data_dir else []
+    kind = [*(["official"] if args.official else []), *([args.part] if args.part != "test" else [])]
+    return Path("results", "-".join([args.dataset, *data, *kind]))
 
 
 def _test_share(recipe: Recipe, run: int) -> float | None:
@@ -110,7 +131,7 @@ def _test_share(recipe: Recipe, run: int) -> float | None:
 
 def _arguments(
     recipes: Mapping[str, Any], fusions: Mapping[str, Any], argv: Sequence[str] | None
-) -> argparse.Namespace:
+) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         description="Trains fusions under one protocol and compares them: a table on the terminal, "
         "results.md, results.csv and results.png in the output folder. An interrupted comparison "
@@ -124,6 +145,11 @@ def _arguments(
         if unknown:
             raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {list(fusions)}")
         return chosen
+
+    def count(text: str) -> int:
+        if not text.isdigit() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
+        return int(text)
 
     def option(text: str) -> tuple[str, str, Any]:
         match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
@@ -142,15 +168,16 @@ def _arguments(
     add("--fusions", type=names, default=list(fusions), help="names, separated by commas")
     add("--option", type=option, action="append", default=[], metavar="FUSION.NAME=VALUE")
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
-    add("--runs", type=int, default=5, help="runs of each fusion; a run is a seed")
+    add("--runs", type=count, help="runs of each fusion; by default 20 on fresh splits, else 5")
     add("--first-run", type=int, default=0, help="seed of the first run; the others follow")
     add("--official", action="store_true", help="keep the official split instead of fresh ones")
-    add("--epochs", type=int, help="bound on the epochs of a run, instead of the recipe's")
-    add("--output", type=Path, default=Path("results"), help="folder for results")
-    add("--jobs", type=int, default=1, help="processes to run in parallel")
-    add("--threads", type=int, default=1, help="threads of each process")
+    add("--epochs", type=count, help="bound on the epochs of a run, instead of the recipe's")
+    add("--output", type=Path, help="folder for results; by default one in results/")
+    add("--jobs", type=count, default=1, help="processes to run in parallel")
+    add("--threads", type=count, default=1, help="threads of each process")
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
     args = parser.parse_args(argv)
-    if args.runs < 1:
-        parser.error(f"--runs must be at least 1, got {args.runs}")
-    return args
+    for method, name, _ in args.option:
+        if method not in args.fusions:
+            parser.error(f"--option {method}.{name} must be of a fusion in {args.fusions}")
+    return parser, args

@@ -17,6 +17,10 @@ from .recipe import Fusion, Recipe
 from .run import History, load_best
 
 
+class MixedSettings(ValueError):
+    """A folder of results holds runs with other settings."""
+
+
 def run_fusion(
     recipe: Recipe,
     fusion: Fusion,
@@ -51,8 +55,10 @@ def run_fusion(
         groups = [{"params": [p for p in model.parameters() if id(p) not in own]}]
         if own:
             rate = recipe.fusion_lr.get(method)
-            groups.append({"params": list(own.values())} | ({"lr": rate} if rate else {}))
-        started = time.perf_counter()
+            rates = {} if rate is None else {"lr": rate}
+            groups.append({"params": list(own.values()), **rates})
+        settings = {**recipe.settings(method), "run": run}
+        del settings["epochs"]  # a resumed run may be given more of them
         history = fit(
             model,
             train,
@@ -67,9 +73,9 @@ def run_fusion(
             device=device,
             checkpoint=checkpoint,
             resume=checkpoint is not None,
+            settings=settings,
             progress=progress,
         )
-        seconds = time.perf_counter() - started
     load_best(model, history)
     best = history.epochs[history.best_epoch - 1]
     return {
@@ -79,7 +85,7 @@ def run_fusion(
         "fusion_parameters": sum(p.numel() for p in own.values()),
         "epochs": len(history.epochs),
         "best_epoch": history.best_epoch,
-        "seconds": seconds,
+        "seconds": sum(epoch["seconds"] for epoch in history.epochs),
         **_solver_means(history),
     }
 
@@ -132,7 +138,11 @@ def run_and_store(
 
 
 def stored(recipe: Recipe, folder: Path, method: str, run: int) -> dict[str, Any] | None:
-    """Returns the stored result of a run, or None; ValueError if its settings were others."""
+    """Returns the stored result of a run, or None.
+
+    Raises:
+        MixedSettings: if its settings were others.
+    """
     path = _path(folder, method, run)
     if not path.exists():
         return None
@@ -140,10 +150,10 @@ def stored(recipe: Recipe, folder: Path, method: str, run: int) -> dict[str, Any
     settings = recipe.settings(method)
     changed = [k for k in settings if result["settings"].get(k) != settings[k]]
     if changed:
-        raise ValueError(
+        raise MixedSettings(
             f"{path} must come from the same settings, but {changed[0]} was "
             f"{result['settings'].get(changed[0])} and is {settings[changed[0]]}; choose another "
-            "output folder, or delete this one"
+            "output folder, or delete that file"
         )
     return result
 

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -46,6 +46,7 @@ def fit(
     seed: int | None = None,
     checkpoint: str | Path | None = None,
     resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
     split_batch: Split = split_last,
     on_epoch: Callable[[dict[str, float], bool], None] | None = None,
     progress: bool = True,
@@ -80,6 +81,7 @@ def fit(
         checkpoint: file for everything needed to go on, written after every epoch.
         resume: goes on after the last epoch in `checkpoint` if that file exists, as if the run
             had never been interrupted.
+        settings: what else a resumed run must share, as numbers and text: its data, say.
         split_batch: batch to (inputs, truth); tensors in lists, tuples and dicts are moved.
         on_epoch: called with the epoch's record and whether it is the best so far.
         progress: shows a bar, on a terminal.
@@ -100,7 +102,7 @@ def fit(
         evaluate, objective=objective, metrics=metrics, device=device, split_batch=split_batch
     )
     key = None if valid is None else f"valid_{select}"
-    settings = {"seed": seed, "accumulate": accumulate, "clip_norm": clip_norm}
+    settings = {"seed": seed, "accumulate": accumulate, "clip_norm": clip_norm, **(settings or {})}
     run = Run(model, optim, plan, key, maximise, loader_generators(train, valid), settings)
     with seeded(seed):
         if resume:

@@ -54,8 +54,8 @@ class Recipe:
 
     def settings(self, method: str) -> dict[str, str]:
         """What decides a run of `method` besides its number, as text."""
-        names = "name load epochs select patience optimizer resplit part".split()
-        shared = {name: _described(getattr(self, name)) for name in names}
+        names = "name load build objective metrics epochs select patience optimizer resplit part"
+        shared = {name: _described(getattr(self, name)) for name in names.split()}
         own = {"options": repr(dict(self.fusion_options.get(method, {})))}
         return shared | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
 
@@ -65,4 +65,5 @@ def _described(value: Any) -> str:
     if isinstance(value, partial):
         given = [repr(x) for x in value.args] + [f"{k}={v!r}" for k, v in value.keywords.items()]
         return f"{_described(value.func)}({', '.join(given)})"
-    return f"{value.__module__}.{value.__qualname__}" if callable(value) else repr(value)
+    named = hasattr(value, "__qualname__")
+    return f"{value.__module__}.{value.__qualname__}" if named else repr(value)

@@ -3,13 +3,13 @@
 import csv
 import io
 import math
-import statistics as numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from .checkpoint import save_atomically
-from .statistics import MIN_RUNS, Paired, compare_paired, holm
+from .paired import MIN_RUNS, Paired, compare_paired, holm
 
 Result = Mapping[str, Any]
 COLUMNS = {  # heading -> (key of the results, format)
@@ -58,11 +58,11 @@ def _row(method: str, group: Sequence[Result], scores: Sequence[str]) -> dict[st
     row: dict[str, Any] = {"method": method, "runs": len(group), "test": None}
     for score in scores:
         values = [run["scores"][score] for run in group]
-        row[score] = numbers.fmean(values), numbers.stdev(values) if len(values) > 1 else 0.0
+        row[score] = fmean(values), stdev(values) if len(values) > 1 else math.nan
     for heading, (key, _) in COLUMNS.items():
-        row[heading] = numbers.fmean(run[key] for run in group) if key in group[0] else None
+        row[heading] = fmean(run[key] for run in group) if key in group[0] else None
     if row["converged"] is not None:  # in percent, and rounded down: 100 means all
-        row["converged"] = math.floor(1e4 * row["converged"]) / 100
+        row["converged"] = math.floor(1e4 * row["converged"] + 1e-6) / 100
     return row
 
 
@@ -70,10 +70,12 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     """Returns the table as Markdown: scores in percent, mean ± sd over the runs."""
     scores = [name for name, value in rows[0].items() if isinstance(value, tuple)]
     tested = any(row["test"] for row in rows)
-    head = ["method", *scores, *(["difference [95 %]", "p"] if tested else []), *COLUMNS]
+    baseline = next((row["method"] for row in rows if row["test"] is None), None)
+    head = ["method", "runs", *scores]
+    head += [*([f"minus {baseline} [95 %]", "p"] if tested else []), *COLUMNS]
     lines = []
     for row in rows:
-        cells = [row["method"], *("{:.1f} ± {:.1f}".format(*_percent(row[s])) for s in scores)]
+        cells = [row["method"], str(row["runs"]), *(_score_cell(row[s]) for s in scores)]
         if tested:
             cells += _test_cells(row["test"])
         for heading, (_, form) in COLUMNS.items():
@@ -87,14 +89,20 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def _score_cell(score: tuple[float, float]) -> str:
+    mean, sd = _percent(score)
+    return f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
+
+
 def _test_cells(test: Paired | None) -> list[str]:
     if test is None:
         return ["", ""]
     difference, low, high = _percent((test.difference, test.low, test.high))
-    return [
-        f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]",
-        f"(< {MIN_RUNS} runs)" if test.p is None else f"{test.p:.3f}",
-    ]
+    if test.p is None:
+        p = f"(< {MIN_RUNS} runs)"
+    else:
+        p = "< 0.001" if test.p < 0.001 else f"{test.p:.3f}"
+    return [f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]", p]
 
 
 def _percent(values: Sequence[float]) -> list[float]:
@@ -109,8 +117,8 @@ def as_csv(results: Sequence[Result]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["method", *keys, *scores])
     for result in results:
-        numbers_ = [result.get(key, "") for key in keys]
-        writer.writerow([result["method"], *numbers_, *(result["scores"][s] for s in scores)])
+        costs = [result.get(key, "") for key in keys]
+        writer.writerow([result["method"], *costs, *(result["scores"][s] for s in scores)])
     return stream.getvalue()
 
 
@@ -132,6 +140,7 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], *, title:
         values = [100 * r["scores"][score] for r in runs]
         mean, sd = _percent(row[score])
         left.plot(values, [i] * len(values), "o", color=f"C{i}", alpha=0.35, markersize=5)
+        sd = None if math.isnan(sd) else sd
         left.errorbar(mean, i, xerr=sd, fmt="D", color=f"C{i}", capsize=4, markersize=7)
         label = row["method"]
         right.errorbar(row["seconds"], mean, sd, fmt="D", color=f"C{i}", capsize=4, label=label)
@@ -151,13 +160,18 @@ def draw(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], *, title:
 
 
 def write(
-    rows: Sequence[Mapping[str, Any]], results: Sequence[Result], output: Path, *, title: str
+    rows: Sequence[Mapping[str, Any]],
+    results: Sequence[Result],
+    output: Path,
+    *,
+    title: str,
+    legend: str = "",
 ) -> str:
-    """Writes results.md, results.csv and results.png; returns the Markdown table.
+    """Writes results.md, results.csv and results.png; returns the table and its legend.
 
     The picture is left out where matplotlib is not installed.
     """
-    text = markdown(rows)
+    text = f"{markdown(rows)}\n\n{legend}".strip()
     files = {
         "results.md": f"# {title}\n\n{text}\n".encode(),
         "results.csv": as_csv(results).encode(),

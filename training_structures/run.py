@@ -189,6 +189,12 @@ def check_settings(saved: Mapping[str, Any], expected: Mapping[str, Any], source
 
 def loader_generators(*loaders: Iterable[Any]) -> list[torch.Generator]:
     """Returns the loaders' own generators: they shuffle, so they belong to a run's state."""
-    owners = [owner for loader in loaders for owner in (loader, getattr(loader, "sampler", None))]
-    found = [getattr(owner, "generator", None) for owner in owners]
-    return [generator for generator in found if generator is not None]
+    found: dict[int, torch.Generator] = {}
+    owners = list(loaders)
+    for owner in owners:  # samplers may hold samplers
+        generator = getattr(owner, "generator", None)
+        if generator is not None:
+            found[id(generator)] = generator
+        inner = (getattr(owner, name, None) for name in ("batch_sampler", "sampler"))
+        owners.extend(sampler for sampler in inner if sampler is not None)
+    return list(found.values())

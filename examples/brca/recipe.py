@@ -32,10 +32,10 @@ def recipe(args: Namespace) -> Recipe:
     return Recipe(
         name=f"{args.data_dir.name}, MM-Dynamics, {split}",
         load=partial(load, args.data_dir, args.official, getattr(args, "modalities", None)),
-        build=build,
+        build=partial(build, HIDDEN),
         objective=mm_dynamics_loss,
         metrics=scores,
-        epochs=args.epochs or 300,
+        epochs=300 if args.epochs is None else args.epochs,
         select="accuracy",
         optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-4),
         resplit=not args.official,
@@ -48,12 +48,12 @@ def load(data_dir: Path, official: bool, modalities: Sequence[int] | None, run: 
     return get_dataloader(data_dir, modalities=modalities, split_seed=run, resplit=not official)
 
 
-def build(fusion: Fusion, train: DataLoader) -> nn.Module:
-    """Returns MM-Dynamics around the fusion."""
+def build(hidden: int, fusion: Fusion, train: DataLoader) -> nn.Module:
+    """Returns MM-Dynamics of width `hidden` around the fusion."""
     *views, labels = train.dataset.tensors
-    module, width = fusion([HIDDEN] * len(views), HIDDEN)
+    module, width = fusion([hidden] * len(views), hidden)
     classes = int(labels.max()) + 1
-    return MMDynamics([view.shape[1] for view in views], HIDDEN, classes, module, width)
+    return MMDynamics([view.shape[1] for view in views], hidden, classes, module, width)
 
 
 def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:

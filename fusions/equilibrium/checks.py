@@ -48,6 +48,12 @@ def check_features(features: Sequence[Tensor], widths: Sequence[int], dtype: tor
             f"features must be a list of {len(widths)} tensors, one for each of "
             f"input_dims={tuple(widths)}, got {came}"
         )
+    for i, x in enumerate(features):
+        if not isinstance(x, Tensor):
+            raise TypeError(
+                f"features[{i}] must be a tensor, got {type(x).__name__}; of an encoder that "
+                "returns several things, pass on the feature alone"
+            )
     leading = features[0].shape[:-1]
     for i, (x, width) in enumerate(zip(features, widths, strict=True)):
         if not x.is_floating_point():

@@ -38,8 +38,8 @@ class Equilibrium:
             raise ValueError(
                 f"unknown on_failure {self.on_failure!r}; choose from {sorted(POLICIES)}"
             )
-        for limits in (self._forward, self._backward):
-            check_limits(*limits)
+        check_limits(*self._forward)
+        check_limits(*self._backward, prefix="backward_")
 
     @property
     def _forward(self) -> tuple[float, int]:

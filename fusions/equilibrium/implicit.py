@@ -38,8 +38,10 @@ def implicit_fixed_point(
         solve, solve_adjoint: solve the forward and the adjoint problem, for example
             `functools.partial(find_fixed_point, tol=1e-6)`.
     """
+    # detached, for autocast may otherwise keep casts of parameters that have no graph
+    fixed = [x if x is None else x.detach() for x in inputs]
     with torch.no_grad():
-        solution = solve(lambda z: f(z, *inputs), start)
+        solution = solve(lambda z: f(z, *fixed), start)
     z = _ImplicitGradient.apply(f, solve_adjoint, solution.value, *inputs)
     return z, solution
 

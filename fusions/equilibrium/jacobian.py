@@ -22,7 +22,10 @@ def jacobian_penalty(
     vector-Jacobian product a probe, all recorded for a second derivative.
     """
     z = z.detach().requires_grad_()
-    image = f(z, *inputs)
+    with torch.enable_grad():
+        image = f(z, *inputs)
+    if not image.requires_grad:  # a map that ignores its state
+        return z.new_zeros(())
     squares = [
         torch.autograd.grad(
             image, z, torch.randn_like(image), create_graph=True, materialize_grads=True
@@ -51,6 +54,8 @@ def spectral_radius(
     z = z.detach().requires_grad_()
     with torch.enable_grad():
         image = f(z)
+    if not image.requires_grad:
+        return z.new_zeros(len(z))
     v = torch.randn_like(z)
     logs = []
     for _ in range(steps):

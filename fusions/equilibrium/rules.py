@@ -61,15 +61,18 @@ class Anderson:
         """Returns the gamma that minimises |target - columns^T gamma|, (batch, kept, 1)."""
         # half precision would neither resolve the Gram matrix nor find a solver
         wide = torch.promote_types(target.dtype, torch.float32)
-        precision = torch.finfo(wide)
-        gram = (columns @ columns.mT).to(wide)
+        precision, dtype = torch.finfo(wide), target.dtype
+        columns, target = columns.to(wide), target.to(wide)
+        gram = columns @ columns.mT
         # 1/|column|; a column of a sample at rest is zero, and gets weight zero
         scale = gram.diagonal(dim1=1, dim2=2).clamp_min(precision.tiny).rsqrt().unsqueeze(2)
         gram = gram * scale * scale.mT
         ridge = 10 * precision.eps if self.ridge is None else self.ridge
         gram.diagonal(dim1=1, dim2=2).add_(ridge)
         right = (columns @ target.unsqueeze(2)) * scale
-        return (torch.linalg.solve_ex(gram, right)[0] * scale).to(target.dtype)
+        gamma = (torch.linalg.solve_ex(gram, right)[0] * scale).to(dtype)
+        # a sample whose system has no solution in this precision takes Picard's step
+        return torch.where(gamma.isfinite().all(1, keepdim=True), gamma, 0)
 
 
 class Broyden:

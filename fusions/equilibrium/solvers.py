@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .checks import check_count
 from .rules import Rule, make_rule
 
 Map = Callable[[Tensor], Tensor]  # f: (batch, ...) -> (batch, ...)
@@ -78,8 +79,7 @@ def find_fixed_point(
         steps = torch.zeros_like(residual, dtype=torch.long)
         for step in range(1, max_steps + 1):
             fz = f(z.view(start.shape)).flatten(1).to(z.dtype)
-            change, size = (fz - z).norm(dim=1), fz.norm(dim=1)
-            new = change / size.clamp_min(torch.finfo(size.dtype).tiny)
+            new, finite = _relative_residual(z, fz)
             if observe is not None:
                 observe(step, z.view(start.shape), new)
             steps += ~converged
@@ -87,7 +87,6 @@ def find_fixed_point(
             best = torch.where(better.unsqueeze(1), z, best)
             residual = torch.where(better, new, residual)
             converged = residual <= tol
-            finite = (change + size).isfinite()
             # one transfer from the device for both questions
             all_finite, done = torch.stack([finite.all(), converged.all()]).tolist()
             if not all_finite:
@@ -124,12 +123,23 @@ def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) ->
     )
 
 
-def check_limits(tol: float, max_steps: int) -> None:
+def check_limits(tol: float, max_steps: int, prefix: str = "") -> None:
     """Raises ValueError unless tol >= 0 and max_steps is an integer >= 1."""
     if not tol >= 0:
-        raise ValueError(f"tol must be at least 0, got {tol}")
-    if not (isinstance(max_steps, int) and max_steps >= 1):
-        raise ValueError(f"max_steps must be an integer of at least 1, got {max_steps!r}")
+        raise ValueError(f"{prefix}tol must be at least 0, got {tol}")
+    check_count(f"{prefix}max_steps", max_steps)
+
+
+def _relative_residual(z: Tensor, fz: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns |fz - z| / |fz| of each row, and whether fz is finite there; both (batch,)."""
+    largest = fz.abs().amax(1)
+    finite = largest.isfinite()
+    # rows are brought to unit size, so that no square leaves the range of the dtype; by a power
+    # of two, which rounds nothing
+    exponent = torch.frexp(torch.where(finite, largest, 1)).exponent.clamp(-120, 120)
+    factor = torch.ldexp(torch.ones_like(largest), -exponent).unsqueeze(1)
+    change, size = ((fz - z) * factor).norm(dim=1), (fz * factor).norm(dim=1)
+    return change / size.clamp_min(torch.finfo(size.dtype).tiny), finite
 
 
 def _not_finite(finite: Tensor, step: int, max_steps: int) -> str:

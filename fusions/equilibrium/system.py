@@ -131,7 +131,7 @@ class TriangularSystem:
         return states, fused
 
     def penalty(self, states: Tensor, fused: Tensor | None, *, joint: bool, probes: int) -> Tensor:
-        """Returns the mean square of the Jacobian's entries, per entry of state.
+        """Returns the sum of squares of the Jacobian's entries, per entry of state present.
 
         With `joint` that of the whole Jacobian; without, that of the blocks on its diagonal,
         whose spectra make up that of the whole (see `jacobian_penalty`).
@@ -147,11 +147,15 @@ class TriangularSystem:
             state = torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
             f = partial(_joint_map, self.unimodal, self.fuse)
             maps = [(f, state, self._joint_inputs())]
-        means = [
+        squares = [
             jacobian_penalty(f, state, inputs, probes=probes) * state.numel()
             for f, state, inputs in maps
         ]
-        return sum(means) / sum(state.numel() for _, state, _ in maps)
+        entries = sum(state.numel() for _, state, _ in maps)
+        if self.unimodal is not None and self.constants.mask is not None:
+            absent = self.constants.mask.numel() - self.constants.mask.sum()
+            entries = entries - absent * states.shape[-1]  # as if they were not there
+        return sum(squares) / entries
 
     def _unimodal_inputs(self) -> tuple[Tensor | None, ...]:
         return (self.constants.x, self.constants.mask, *self.unimodal.tensors())

@@ -40,6 +40,15 @@ def test_brca_deq_runs_and_resumes(omics, tmp_path):
     assert resumed["valid"] == whole["valid"]
 
 
+@pytest.mark.parametrize("other", [["--seed", "1"], ["--fusion", "concat"], ["--modalities", "1"]])
+def test_a_checkpoint_is_not_resumed_by_another_run(omics, tmp_path, other):
+    arguments = ["--data-dir", str(omics), "--epochs", "1"]
+    arguments += ["--checkpoint", str(tmp_path / "run.ckpt")]
+    brca_deq.main(arguments)
+    with pytest.raises(ValueError, match="with the same settings|weights of this very model"):
+        brca_deq.main([*arguments, *other])
+
+
 def test_brca_deq_takes_a_choice_of_views(omics):
     one = brca_deq.main(["--data-dir", str(omics), "--epochs", "1", "--modalities", "2"])
     two = brca_deq.main(["--data-dir", str(omics), "--epochs", "1"])

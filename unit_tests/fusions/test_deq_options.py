@@ -31,10 +31,10 @@ NAN, INF = float("nan"), float("inf")
         ({"on_failure": "cry"}, "unknown on_failure 'cry'; choose from"),
         ({"tol": -1e-3}, "tol must be at least 0, got -0.001"),
         ({"tol": NAN}, "tol must be at least 0, got nan"),
-        ({"backward_tol": -1.0}, "tol must be at least 0, got -1.0"),
+        ({"backward_tol": -1.0}, "backward_tol must be at least 0, got -1.0"),
         ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
         ({"max_steps": 2.5}, "max_steps must be an integer of at least 1, got 2.5"),
-        ({"backward_max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
+        ({"backward_max_steps": 0}, "backward_max_steps must be an integer of at least 1, got 0"),
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1, got -0.1"),
         ({"dropout": NAN}, "dropout must be at least 0"),
@@ -44,6 +44,8 @@ NAN, INF = float("nan"), float("inf")
         ({"jacobian_probes": 0}, "jacobian_probes must be an integer of at least 1"),
         ({"jacobian_every": 0}, "jacobian_every must be an integer of at least 1"),
         ({"unroll": 0}, "unroll must be an integer of at least 1"),
+        ({"unroll": 2, "joint": True}, "joint=True must not be given with unroll"),
+        ({"residual": True, "cell": "one_layer"}, "residual=True must go with cell='two_layer'"),
         ({"f_theta": False, "f_fuse": False}, "f_theta and f_fuse must not both be False"),
     ],
     ids=str,
@@ -51,6 +53,19 @@ NAN, INF = float("nan"), float("inf")
 def test_options_that_do_not_fit_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         DEQFusion(**{"input_dims": [5, 7], "dim": 16, "groups": 2, **options})
+
+
+def test_one_width_is_no_list_of_widths():
+    with pytest.raises(TypeError, match="input_dims must list a width for each modality, got 512"):
+        DEQFusion(512, 512)
+
+
+def test_features_of_several_parts_are_refused():
+    fusion, x = DEQFusion([5, 7], 16, groups=2), torch.randn(2, 5)
+    with pytest.raises(
+        TypeError, match=r"features\[1\] must be a tensor, got tuple; of an encoder"
+    ):
+        fusion([x, (torch.randn(2, 7), None)])
 
 
 def test_unknown_options_and_presets_are_refused():

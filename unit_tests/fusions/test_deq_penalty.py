@@ -95,10 +95,9 @@ def test_it_is_zero_where_none_is_taken():
     assert fusion.auxiliary_loss == 0
     fusion.eval()(features)
     assert fusion.auxiliary_loss == 0
-    for options in ({"jacobian_weight": 0.0}, {"unroll": 2}):
-        other = DEQFusion([5, 7], DIM, groups=GROUPS, **{"jacobian_weight": 1.0, **options})
-        other(features)
-        assert other.auxiliary_loss.shape == () and other.auxiliary_loss == 0
+    other = DEQFusion([5, 7], DIM, groups=GROUPS)
+    other(features)
+    assert other.auxiliary_loss.shape == () and other.auxiliary_loss == 0
 
 
 def test_it_may_be_taken_at_every_kth_training_forward():
@@ -126,3 +125,30 @@ def test_the_output_does_not_depend_on_it():
     other.load_state_dict(fusion.state_dict())
     features = make_features(fusion.input_dims)
     assert fusion(features).equal(other(features))
+
+
+@pytest.mark.parametrize("blocks", ["diagonal", "joint"])
+def test_an_absent_modality_does_not_dilute_it(double, blocks):
+    """The mean over many probes is that of a module of the remaining modality."""
+    options = {"groups": GROUPS, "jacobian_weight": 1.0, "jacobian_probes": 3000}
+    both = DEQFusion([5, 7], DIM, jacobian_blocks=blocks, **options)
+    one = DEQFusion([5], DIM, jacobian_blocks=blocks, **options)
+    shared = {
+        name: value[:, :1] if name.startswith("unimodal.norm") else value[:1]
+        for name, value in both.state_dict().items()
+        if name.startswith(("unimodal", "weights"))
+    }
+    kept = {k: v for k, v in both.state_dict().items() if k.startswith(("fuse", "projections.0"))}
+    one.load_state_dict(shared | kept)
+    one.fuse.scale = both.fuse.scale  # it starts smaller for more modalities
+    features = make_features((5, 7), dtype=torch.float64)
+    both(features, present=torch.tensor([[True, False]]).expand(len(features[0]), 2))
+    one(features[:1])
+    torch.testing.assert_close(both.auxiliary_loss, one.auxiliary_loss, rtol=0.1, atol=0)
+    assert one.auxiliary_loss > 1e-4
+
+
+def test_a_frozen_fusion_without_a_gate_has_one():
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, gate=False, jacobian_weight=1.0)
+    fusion.requires_grad_(False)(make_features(fusion.input_dims, dtype=torch.float32))
+    assert fusion.auxiliary_loss.isfinite()

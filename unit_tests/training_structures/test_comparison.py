@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from training_structures import report
 from training_structures.comparison import Recipe, command_line, compare
 from training_structures.metrics import classification
+from training_structures.paired import compare_paired, holm
 
 CALLS, LEARNT_FROM = [], []
 
@@ -163,20 +164,36 @@ def test_processes_give_the_results_of_one(tmp_path):
 
 
 def test_the_fusion_has_its_own_learning_rate(tmp_path):
-    frozen = run(tmp_path, fusion_lr={"sum": 1e-30}, runs=[0])[1]
-    moved = run(tmp_path / "b", runs=[0])[1]
-    assert frozen["valid"]["loss"] != moved["valid"]["loss"]
+    kept = []
+
+    def keep(*args):
+        kept.append(build(*args))
+        return kept[-1]
+
+    run(tmp_path, fusion_lr={"sum": 0.0}, runs=[0], build=keep, epochs=1)
+    assert kept[0].fusion.scale.item() == 1
+    torch.manual_seed(0)
+    assert not torch.equal(kept[0].head.weight, Host(Sum(), 3).head.weight)
 
 
 def test_the_table_states_means_deviations_and_corrected_tests(tmp_path):
     results = run(tmp_path, runs=range(6))
     rows = report.table(results, test_share=0.4)
+    first, second, base = (
+        [r["scores"]["accuracy"] for r in results[i : i + 6]] for i in (0, 6, 12)
+    )
+    expected = [compare_paired(x, base, test_share=0.4) for x in (first, second)]
+    corrected = holm([test.p for test in expected])
+    for row, test, p in zip(rows, expected, corrected, strict=False):
+        assert (row["test"].difference, row["test"].low) == (test.difference, test.low)
+        assert row["test"].p == p
     values = torch.tensor([r["scores"]["accuracy"] for r in results[6:12]], dtype=torch.float64)
     assert rows[1]["accuracy"] == pytest.approx((values.mean().item(), values.std().item()))
     assert rows[2]["test"] is None  # the baseline is not compared with itself
     text = report.markdown(rows)
     assert f"{100 * values.mean():.1f} ± {100 * values.std():.1f}" in text
-    assert report.markdown(report.table(results[:1])).count("\n") == 2
+    alone = report.markdown(report.table(results[:1]))
+    assert alone.count("\n") == 2 and "±" not in alone  # one run has no spread
 
 
 def test_the_files_hold_every_run(tmp_path):
@@ -189,8 +206,8 @@ def test_the_files_hold_every_run(tmp_path):
     ]
     assert float(lines[3]["accuracy"]) == results[3]["scores"]["accuracy"]
     assert (tmp_path / "results.md").read_text(encoding="utf-8").startswith("# toy")
-    if (tmp_path / "results.png").exists():  # matplotlib is optional
-        assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
+    pytest.importorskip("matplotlib")
+    assert (tmp_path / "results.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_command_line_runs_prints_and_writes(tmp_path, capsys):
@@ -198,6 +215,20 @@ def test_the_command_line_runs_prints_and_writes(tmp_path, capsys):
     command_line({"toy": lambda args: recipe()}, FUSIONS, arguments)
     assert "| sum " in capsys.readouterr().out
     assert json.loads((tmp_path / "runs" / "sum-0.json").read_text(encoding="utf-8"))["run"] == 0
+
+
+def test_the_command_line_corrects_fresh_splits_and_refuses_to_mix_settings(tmp_path, capsys):
+    def fresh(**changes):
+        return {"toy": lambda args: recipe(resplit=True, **changes)}
+
+    arguments = ["--fusions", "sum,concat", "--runs", "6", "--output", str(tmp_path)]
+    results = command_line(fresh(), FUSIONS, arguments)
+    rows = report.table(results, test_share=20 / 50)
+    printed = capsys.readouterr().out
+    assert report.markdown(rows) in printed and "corrected for resampling" in printed
+    with pytest.raises(SystemExit):
+        command_line(fresh(epochs=4), FUSIONS, arguments)
+    assert "epochs was 3 and is 4" in capsys.readouterr().err
 
 
 def test_options_reach_the_fusion_they_name(tmp_path):
@@ -214,7 +245,9 @@ def test_options_reach_the_fusion_they_name(tmp_path):
     [
         (["--fusions", "sum,sums"], r"unknown \['sums'\]; choose from \['sum', 'concat'\]"),
         (["--option", "sum=3"], "must be FUSION.NAME=VALUE with a fusion of .*got 'sum=3'"),
-        (["--runs", "0"], "--runs must be at least 1, got 0"),
+        (["--runs", "0"], "argument --runs: must be an integer of at least 1, got 0"),
+        (["--epochs", "0"], "argument --epochs: must be an integer of at least 1, got 0"),
+        (["--fusions", "sum", "--option", "concat.a=1"], r"--option concat.a must be of a fusion"),
         (["--dataset", "none"], "invalid choice: 'none'"),
     ],
 )

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from training_structures.batches import move
 from training_structures.checkpoint import load_checkpoint
 from training_structures.fit import evaluate, fit, load_best, predict
+from training_structures.run import loader_generators
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 cross_entropy = nn.functional.cross_entropy
@@ -557,3 +558,16 @@ def test_a_gradient_that_is_not_finite_is_not_clipped_away():
 
     with pytest.raises(RuntimeError, match="non-finite"):
         quiet_fit(model_of(), loader(), None, objective, epochs=1, clip_norm=1.0)
+
+
+def test_generators_are_found_wherever_a_loader_keeps_them():
+    data, generators = TensorDataset(torch.zeros(4, 1)), [torch.Generator() for _ in range(3)]
+    inner = RandomSampler(data, generator=generators[1])
+    loaders = [
+        DataLoader(data, generator=generators[0]),
+        DataLoader(data, sampler=BatchSampler(inner, 2, False), batch_size=None),
+        DataLoader(
+            data, batch_sampler=BatchSampler(RandomSampler(data, generator=generators[2]), 2, False)
+        ),
+    ]
+    assert [id(g) for g in loader_generators(*loaders)] == [id(g) for g in generators]

@@ -56,8 +56,8 @@ def test_a_failed_adjoint_solve_is_reported_too(double):
         ({"solver": "newton"}, "unknown solver 'newton'"),
         ({"on_failure": "panic"}, r"unknown on_failure 'panic'; choose from \['ignore'"),
         ({"max_steps": 0}, "max_steps must be an integer of at least 1"),
-        ({"backward_tol": -1.0}, "tol must be at least 0"),
-        ({"backward_max_steps": 0}, "max_steps must be an integer of at least 1"),
+        ({"backward_tol": -1.0}, "backward_tol must be at least 0"),
+        ({"backward_max_steps": 0}, "backward_max_steps must be an integer of at least 1"),
     ],
 )
 def test_bad_settings_are_refused_at_construction(options, message):

@@ -42,6 +42,12 @@ def test_the_radius_is_taken_at_the_state(double):
     torch.testing.assert_close(estimate, 1 - torch.tanh(z[:, 0]).square())
 
 
+def test_a_map_that_ignores_its_state_has_neither():
+    x = torch.randn(3, 2)
+    assert jacobian_penalty(lambda z: x, x) == 0
+    assert (spectral_radius(lambda z: x, x) == 0).all()
+
+
 def test_the_radius_needs_two_steps():
     with pytest.raises(ValueError, match="steps must be at least 2, got 1"):
         spectral_radius(torch.tanh, torch.zeros(1, 1), steps=1)

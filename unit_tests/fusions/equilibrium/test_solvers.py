@@ -148,6 +148,15 @@ def test_a_map_to_zero_is_solved(solver):
 
 
 @solver
+@pytest.mark.parametrize("scale", [1e-30, 1e-25, 1e25, 1e30])
+def test_states_of_any_scale_are_solved(solver, scale):
+    """Squares of such float32 numbers underflow or overflow."""
+    found = find_fixed_point(lambda z: z / 2 + scale, torch.zeros(2, 3), solver=solver, tol=1e-5)
+    assert found.converged.all() and found.steps.min() > 1
+    torch.testing.assert_close(found.value, torch.full((2, 3), 2 * scale), rtol=1e-4, atol=0)
+
+
+@solver
 def test_gradients_are_not_recorded(solver):
     weight = torch.full((3,), 0.5, requires_grad=True)
     found = find_fixed_point(lambda z: weight * z + 1, torch.zeros(2, 3), solver=solver)

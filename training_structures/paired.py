@@ -46,7 +46,7 @@ def compare_paired(
     error = math.sqrt((1 / runs + (test_share or 0)) * float(d.var(ddof=1)))
     half = float(stats.t.ppf(0.975, runs - 1)) * error
     p = None
-    if runs >= MIN_RUNS:
+    if runs >= MIN_RUNS and math.isfinite(mean):
         t = mean / error if error else math.copysign(math.inf, mean) if mean else 0.0
         p = float(2 * stats.t.sf(abs(t), runs - 1))
     return Paired(mean, mean - half, mean + half, p)

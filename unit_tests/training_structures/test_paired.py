@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training_structures.statistics import compare_paired, holm
+from training_structures.paired import compare_paired, holm
 
 RNG = np.random.default_rng(0)
 FIRST, SECOND = RNG.normal(0.8, 0.03, 12), RNG.normal(0.78, 0.03, 12)
