@@ -225,7 +225,7 @@ def test_the_command_line_corrects_fresh_splits_and_refuses_to_mix_settings(tmp_
     results = command_line(fresh(), FUSIONS, arguments)
     rows = report.table(results, test_share=20 / 50)
     printed = capsys.readouterr().out
-    assert report.markdown(rows) in printed and "corrected for resampling" in printed
+    assert report.markdown(rows) in printed and "corrected for resampling (Nadeau" in printed
     with pytest.raises(SystemExit):
         command_line(fresh(epochs=4), FUSIONS, arguments)
     assert "epochs was 3 and is 4" in capsys.readouterr().err
