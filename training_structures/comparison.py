@@ -103,11 +103,11 @@ def command_line(
         parser.error(str(error))
     table = report.table(results, test_share=_test_share(recipe, args.first_run))
     title = recipe.name if recipe.part == "test" else f"{recipe.name}, validation part"
-    resampling = "for resampling (Nadeau and Bengio, 2003) and " if recipe.resplit else ""
+    resampling = "resampling (Nadeau and Bengio, 2003) and " if recipe.resplit else ""
     legend = (
-        f"Scores in percent, mean ± sd over runs; costs a run. p: paired t-test, corrected {resampling}"
-        "for the number of comparisons (Holm, 1979); intervals are for each comparison alone. "
-        "converged: share of all forward solves in training, rounded down."
+        "Scores in percent, mean ± sd over runs; costs a run. p: paired t-test, corrected for "
+        f"{resampling}the number of comparisons (Holm, 1979); intervals are for each comparison "
+        "alone. converged: share of all forward solves in training, rounded down."
     )
     print(report.write(table, results, output, title=title, legend=legend))
     print(f"\nin {output}: results.md, results.csv, results.png, and every run in runs")
