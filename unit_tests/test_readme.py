@@ -19,3 +19,9 @@ def test_the_example_runs(capsys):
 
 def test_it_stays_within_120_lines():
     assert README.read_text(encoding="utf-8").count("\n") <= 120
+
+
+def test_nothing_is_left_to_be_filled_in():
+    for name in ("README.md", "RESULTS.md"):
+        text = README.with_name(name).read_text(encoding="utf-8")
+        assert not re.search(r"^[A-Z]+_[A-Z]+$|@@", text, re.MULTILINE), name
