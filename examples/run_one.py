@@ -43,15 +43,18 @@ def run_one(
         parser.error(f"--epochs must be at least 1, got {args.epochs}")
     torch.set_num_threads(args.threads)
     recipe = make_recipe(args)
-    result = run_fusion(
-        recipe,
-        FUSIONS[args.fusion],
-        args.fusion,
-        args.seed,
-        device=args.device,
-        checkpoint=args.checkpoint,
-        progress=True,
-    )
+    try:
+        result = run_fusion(
+            recipe,
+            FUSIONS[args.fusion],
+            args.fusion,
+            args.seed,
+            device=args.device,
+            checkpoint=args.checkpoint,
+            progress=True,
+        )
+    except FileNotFoundError as error:
+        parser.error(str(error))
     print(f"{recipe.name}: {args.fusion}, seed {args.seed}")
     scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in result["scores"].items())
     print(f"test: {scores}")

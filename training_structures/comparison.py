@@ -99,7 +99,7 @@ def command_line(
             threads=args.threads,
             device=args.device,
         )
-    except MixedSettings as error:
+    except (MixedSettings, FileNotFoundError) as error:
         parser.error(str(error))
     table = report.table(results, test_share=_test_share(recipe, args.first_run))
     title = recipe.name if recipe.part == "test" else f"{recipe.name}, validation part"
@@ -166,7 +166,10 @@ def _arguments(
     add("--dataset", choices=recipes, default=next(iter(recipes)), help="benchmark")
     add("--data-dir", type=Path, help="folder of the data, for benchmarks that read one")
     add("--fusions", type=names, default=list(fusions), help="names, separated by commas")
-    add("--option", type=option, action="append", default=[], metavar="FUSION.NAME=VALUE")
+    text = "option of a fusion's constructor, such as deq.dropout=0.5; may be given several times"
+    add(
+        "--option", type=option, action="append", default=[], metavar="FUSION.NAME=VALUE", help=text
+    )
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--runs", type=count, help="runs of each fusion; by default 20 on fresh splits, else 5")
     add("--first-run", type=int, default=0, help="seed of the first run; the others follow")

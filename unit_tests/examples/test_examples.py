@@ -65,3 +65,17 @@ def test_every_fusion_and_the_floor_are_compared(omics, tmp_path):
 def test_missing_data_is_explained():
     with pytest.raises(SystemExit, match="--data-dir must name the folder"):
         command_line(RECIPES, FUSIONS, ["--dataset", "brca"])
+
+
+def test_a_folder_without_data_is_explained(tmp_path, capsys):
+    for command in (
+        lambda: brca_deq.main(["--data-dir", str(tmp_path)]),
+        lambda: command_line(
+            RECIPES,
+            FUSIONS,
+            ["--dataset", "brca", "--data-dir", str(tmp_path), "--output", str(tmp_path / "out")],
+        ),
+    ):
+        with pytest.raises(SystemExit):
+            command()
+        assert "get the data with: python -m datasets.brca.prepare" in capsys.readouterr().err
