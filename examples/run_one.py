@@ -24,20 +24,7 @@ def run_one(
     Returns:
         The result, as `run_fusion` describes it.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    add = parser.add_argument
-    if needs_data:
-        add("--data-dir", type=Path, required=True, help="folder of the data")
-        add("--official", action="store_true", help="keep the official split, not a fresh one")
-        add("--modalities", type=int, nargs="+", help="views to use, such as 1 3; default: all")
-    add("--fusion", choices=FUSIONS, default="deq", help="fusion to train")
-    add("--seed", type=int, default=0, help="seed of weights, batches and split")
-    add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
-    add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
-    add("--device", default="cpu", help="where to train, such as cpu or cuda")
-    add("--threads", type=int, default=1, help="threads of torch on a CPU")
+    parser = _parser(description, needs_data)
     args = parser.parse_args(argv)
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {args.epochs}")
@@ -66,3 +53,21 @@ def run_one(
             f"{result['solver_converged']:.2%} of the samples converged"
         )
     return result
+
+
+def _parser(description: str, needs_data: bool) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    add = parser.add_argument
+    if needs_data:
+        add("--data-dir", type=Path, required=True, help="folder of the data")
+        add("--official", action="store_true", help="keep the official split, not a fresh one")
+        add("--modalities", type=int, nargs="+", help="views to use, such as 1 3; default: all")
+    add("--fusion", choices=FUSIONS, default="deq", help="fusion to train")
+    add("--seed", type=int, default=0, help="seed of weights, batches and split")
+    add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
+    add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
+    add("--device", default="cpu", help="where to train, such as cpu or cuda")
+    add("--threads", type=int, default=1, help="threads of torch on a CPU")
+    return parser

@@ -10,6 +10,7 @@ import ast
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,48 +140,61 @@ def _arguments(
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
 
-    def names(text: str) -> list[str]:
-        chosen = text.split(",")
-        unknown = [name for name in chosen if name not in fusions]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {list(fusions)}")
-        return chosen
-
-    def count(text: str) -> int:
-        if not text.isdigit() or int(text) < 1:
-            raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
-        return int(text)
-
-    def option(text: str) -> tuple[str, str, Any]:
-        match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
-        if not match or match[1] not in fusions:
-            raise argparse.ArgumentTypeError(
-                f"must be FUSION.NAME=VALUE with a fusion of {list(fusions)}, got {text!r}"
-            )
-        try:
-            return match[1], match[2], ast.literal_eval(match[3])
-        except (ValueError, SyntaxError):
-            return match[1], match[2], match[3]  # a word, such as raw
-
     add = parser.add_argument
     add("--dataset", choices=recipes, default=next(iter(recipes)), help="benchmark")
     add("--data-dir", type=Path, help="folder of the data, for benchmarks that read one")
-    add("--fusions", type=names, default=list(fusions), help="names, separated by commas")
+    add(
+        "--fusions",
+        type=partial(_names, fusions),
+        default=list(fusions),
+        help="names, separated by commas",
+    )
     text = "option of a fusion's constructor, such as deq.dropout=0.5; may be given several times"
     add(
-        "--option", type=option, action="append", default=[], metavar="FUSION.NAME=VALUE", help=text
+        "--option",
+        type=partial(_option, fusions),
+        action="append",
+        default=[],
+        metavar="FUSION.NAME=VALUE",
+        help=text,
     )
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
-    add("--runs", type=count, help="runs of each fusion; by default 20 on fresh splits, else 5")
+    add("--runs", type=_count, help="runs of each fusion; by default 20 on fresh splits, else 5")
     add("--first-run", type=int, default=0, help="seed of the first run; the others follow")
     add("--official", action="store_true", help="keep the official split instead of fresh ones")
-    add("--epochs", type=count, help="bound on the epochs of a run, instead of the recipe's")
+    add("--epochs", type=_count, help="bound on the epochs of a run, instead of the recipe's")
     add("--output", type=Path, help="folder for results; by default one in results/")
-    add("--jobs", type=count, default=1, help="processes to run in parallel")
-    add("--threads", type=count, default=1, help="threads of each process")
+    add("--jobs", type=_count, default=1, help="processes to run in parallel")
+    add("--threads", type=_count, default=1, help="threads of each process")
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
     args = parser.parse_args(argv)
     for method, name, _ in args.option:
         if method not in args.fusions:
             parser.error(f"--option {method}.{name} must be of a fusion in {args.fusions}")
     return parser, args
+
+
+def _names(fusions: Mapping[str, Any], text: str) -> list[str]:
+    chosen = text.split(",")
+    unknown = [name for name in chosen if name not in fusions]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {list(fusions)}")
+    return chosen
+
+
+def _option(fusions: Mapping[str, Any], text: str) -> tuple[str, str, Any]:
+    match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
+    if not match or match[1] not in fusions:
+        raise argparse.ArgumentTypeError(
+            f"must be FUSION.NAME=VALUE with a fusion of {list(fusions)}, got {text!r}"
+        )
+    try:
+        return match[1], match[2], ast.literal_eval(match[3])
+    except (ValueError, SyntaxError):
+        return match[1], match[2], match[3]  # a word, such as raw
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
+    return int(text)

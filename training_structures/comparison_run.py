@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from .checkpoint import save_atomically, seeded
 from .evaluation import evaluate
@@ -41,24 +42,11 @@ def run_fusion(
         for fusions that solve an equilibrium `solver_<name>`: means over all training batches of
         all epochs, and of the shares that converged the lowest epoch's, `solver_<name>_lowest`.
     """
+    settings = {**recipe.settings(method), "run": run}
+    del settings["epochs"]  # a resumed run may be given more of them
     with seeded(run):
         train, valid, test = recipe.load(run)
-        made: list[nn.Module] = []
-
-        def make(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
-            module, width = fusion(input_dims, dim, **recipe.fusion_options.get(method, {}))
-            made.append(module)
-            return module, width
-
-        model = recipe.build(make, train)
-        own = {id(p): p for module in made for p in module.parameters()}
-        groups = [{"params": [p for p in model.parameters() if id(p) not in own]}]
-        if own:
-            rate = recipe.fusion_lr.get(method)
-            rates = {} if rate is None else {"lr": rate}
-            groups.append({"params": list(own.values()), **rates})
-        settings = {**recipe.settings(method), "run": run}
-        del settings["epochs"]  # a resumed run may be given more of them
+        model, own = _build(recipe, fusion, method, train)
         history = fit(
             model,
             train,
@@ -66,7 +54,7 @@ def run_fusion(
             recipe.objective,
             epochs=recipe.epochs,
             optimizer=recipe.optimizer,
-            parameters=groups,
+            parameters=_groups(model, own, recipe.fusion_lr.get(method)),
             metrics=recipe.metrics,
             select=recipe.select,
             patience=recipe.patience,
@@ -77,12 +65,43 @@ def run_fusion(
             progress=progress,
         )
     load_best(model, history)
+    scored = test if recipe.part == "test" else valid
+    return {
+        "scores": evaluate(model, scored, metrics=recipe.metrics),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "fusion_parameters": sum(p.numel() for p in own),
+        **_summary(history),
+    }
+
+
+def _build(
+    recipe: Recipe, fusion: Fusion, method: str, train: DataLoader
+) -> tuple[nn.Module, list[nn.Parameter]]:
+    """Returns the recipe's model around the fusion, and the fusion's own parameters."""
+    made: list[nn.Module] = []
+
+    def make(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
+        module, width = fusion(input_dims, dim, **recipe.fusion_options.get(method, {}))
+        made.append(module)
+        return module, width
+
+    model = recipe.build(make, train)
+    return model, [p for module in made for p in module.parameters()]
+
+
+def _groups(model: nn.Module, own: list[nn.Parameter], rate: float | None) -> list[dict[str, Any]]:
+    """Returns parameter groups: the fusion's own, if any, apart from the others."""
+    apart = {id(p) for p in own}
+    groups = [{"params": [p for p in model.parameters() if id(p) not in apart]}]
+    if own:
+        groups.append({"params": own} | ({} if rate is None else {"lr": rate}))
+    return groups
+
+
+def _summary(history: History) -> dict[str, Any]:
     best = history.epochs[history.best_epoch - 1]
     return {
-        "scores": evaluate(model, test if recipe.part == "test" else valid, metrics=recipe.metrics),
         "valid": {k[len("valid_") :]: v for k, v in best.items() if k.startswith("valid_")},
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "fusion_parameters": sum(p.numel() for p in own.values()),
         "epochs": len(history.epochs),
         "best_epoch": history.best_epoch,
         "seconds": sum(epoch["seconds"] for epoch in history.epochs),
