@@ -152,3 +152,18 @@ def test_a_frozen_fusion_without_a_gate_has_one():
     fusion = DEQFusion([5, 7], DIM, groups=GROUPS, gate=False, jacobian_weight=1.0)
     fusion.requires_grad_(False)(make_features(fusion.input_dims, dtype=torch.float32))
     assert fusion.auxiliary_loss.isfinite()
+
+
+@pytest.mark.parametrize("joint", [False, True])
+def test_under_autocast_it_still_reaches_the_parameters(joint):
+    """Autocast keeps casts of parameters; those of the solve have no graph, and must not be met."""
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=1.0, joint=joint)
+    features = make_features(fusion.input_dims, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fusion(features)
+        penalty = fusion.auxiliary_loss
+    penalty.backward()
+    for cell, names in (("unimodal", ["weight1", "weight2"]), ("fuse", ["gate_weight", "weight"])):
+        for name in names:
+            gradient = getattr(getattr(fusion, cell), name).grad
+            assert gradient is not None and gradient.abs().max() > 0, (cell, name)
