@@ -1,8 +1,9 @@
 """Fixed-point methods as rules: from the latest (z, f(z)), the next z to try.
 
 A rule sees states as rows, (batch, size), treats every row on its own, and lives for one
-solve. The loop around the rules is `find_fixed_point` in solvers.py; a new method is one
-class here and one key in `SOLVERS`.
+solve. It may have a method `narrow(rows)`, which makes it forget all rows but those of the
+given indices. The loop around the rules is `find_fixed_point` in solvers.py; a new method is
+one class here and one key in `SOLVERS`.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,9 @@ class Picard:
 
     def __call__(self, z: Tensor, fz: Tensor) -> Tensor:
         return fz
+
+    def narrow(self, rows: Tensor) -> None:
+        """Nothing is remembered."""
 
 
 class Anderson:
@@ -45,34 +49,56 @@ class Anderson:
         residual = fz - z
         if self._last is None:
             self._last = residual, fz
-            self._residuals = fz.new_empty(len(fz), self.memory, fz.shape[1])
+            self._residuals = fz.new_empty(self.memory, *fz.shape)
             self._images = torch.empty_like(self._residuals)
+            wide = torch.promote_types(fz.dtype, torch.float32)
+            self._gram = fz.new_empty(len(fz), self.memory, self.memory, dtype=wide)
             return fz
         slot = self._count % self.memory  # the oldest difference makes room
-        torch.sub(residual, self._last[0], out=self._residuals[:, slot])
-        torch.sub(fz, self._last[1], out=self._images[:, slot])
+        change = torch.sub(residual, self._last[0], out=self._residuals[slot])
+        torch.sub(fz, self._last[1], out=self._images[slot])
         self._last = residual, fz
         self._count += 1
         kept = min(self._count, self.memory)
-        gamma = self._least_squares(self._residuals[:, :kept], residual)  # (batch, kept, 1)
-        return torch.baddbmm(fz.unsqueeze(1), gamma.mT, self._images[:, :kept], alpha=-1).squeeze(1)
-
-    def _least_squares(self, columns: Tensor, target: Tensor) -> Tensor:
-        """Returns the gamma that minimises |target - columns^T gamma|, (batch, kept, 1)."""
         # half precision would neither resolve the Gram matrix nor find a solver
-        wide = torch.promote_types(target.dtype, torch.float32)
-        precision, dtype = torch.finfo(wide), target.dtype
-        columns, target = columns.to(wide), target.to(wide)
-        gram = columns @ columns.mT
+        columns = self._residuals[:kept].permute(1, 2, 0).to(self._gram.dtype)
+        products = _rows_times(change, columns)  # all that is new in the Gram matrix
+        self._gram[:, slot, :kept] = products
+        self._gram[:, :kept, slot] = products
+        gram, right = self._gram[:, :kept, :kept], _rows_times(residual, columns)
+        gamma = self._least_squares(gram, right).to(fz.dtype)
+        images = self._images[:kept].transpose(0, 1)
+        return torch.baddbmm(fz.unsqueeze(1), gamma.mT, images, alpha=-1).squeeze(1)
+
+    def narrow(self, rows: Tensor) -> None:
+        """Keeps the rows of the given indices only."""
+        if self._last is None:
+            return
+        self._last = tuple(x[rows] for x in self._last)
+        self._gram = self._gram[rows]
+        kept = min(self._count, self.memory)
+        for name in ("_residuals", "_images"):
+            old = getattr(self, name)
+            new = old.new_empty(self.memory, len(rows), old.shape[2])
+            torch.index_select(old[:kept], 1, rows, out=new[:kept])
+            setattr(self, name, new)
+
+    def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
+        """Returns the minimising gamma, (batch, kept, 1), of dR^T dR and dR^T r."""
+        precision = torch.finfo(gram.dtype)
         # 1/|column|; a column of a sample at rest is zero, and gets weight zero
         scale = gram.diagonal(dim1=1, dim2=2).clamp_min(precision.tiny).rsqrt().unsqueeze(2)
         gram = gram * scale * scale.mT
         ridge = 10 * precision.eps if self.ridge is None else self.ridge
         gram.diagonal(dim1=1, dim2=2).add_(ridge)
-        right = (columns @ target.unsqueeze(2)) * scale
-        gamma = (torch.linalg.solve_ex(gram, right)[0] * scale).to(dtype)
+        gamma = torch.linalg.solve_ex(gram, right.unsqueeze(2) * scale)[0] * scale
         # a sample whose system has no solution in this precision takes Picard's step
         return torch.where(gamma.isfinite().all(1, keepdim=True), gamma, 0)
+
+
+def _rows_times(x: Tensor, columns: Tensor) -> Tensor:
+    """Returns x^T c of every row x (batch, size) and its columns c (batch, size, count)."""
+    return torch.bmm(x.to(columns.dtype).unsqueeze(1), columns).squeeze(1)
 
 
 class Broyden:
@@ -102,6 +128,13 @@ class Broyden:
             self._update(z - self._last[0], g - self._last[1])
         self._last = z, g
         return z - self._apply(g, self._left, self._right)
+
+    def narrow(self, rows: Tensor) -> None:
+        """Keeps the rows of the given indices only."""
+        if self._last is not None:
+            self._last = tuple(x[rows] for x in self._last)
+        self._left = [x[rows] for x in self._left]
+        self._right = [x[rows] for x in self._right]
 
     def _apply(self, x: Tensor, left: list[Tensor], right: list[Tensor]) -> Tensor:
         """Returns H x; with the two lists swapped, H^T x."""

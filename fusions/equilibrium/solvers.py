@@ -2,11 +2,12 @@
 
 The loop owns all that the methods share: the residual, the best iterate, stopping, and the
 check that iterates stay finite. Samples never influence each other: each has its own
-residual, its own best iterate and its own convergence.
+residual, its own best iterate and its own convergence; those that have converged leave the
+work, where the map allows it.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,12 @@ from torch import Tensor
 from .checks import check_count
 from .rules import Rule, make_rule
 
-Map = Callable[[Tensor], Tensor]  # f: (batch, ...) -> (batch, ...)
+# f: (batch, ...) -> (batch, ...); with a method narrow(rows), it can go on with those rows only
+Map = Callable[[Tensor], Tensor]
 Observer = Callable[[int, Tensor, Tensor], None]  # (step from 1, state, residual (batch,))
+
+
+NARROW_BELOW = 0.75  # share of the rows still at work below which the others leave it
 
 
 class ConvergenceWarning(UserWarning):
@@ -56,7 +61,9 @@ def find_fixed_point(
     see `implicit_fixed_point`.
 
     Args:
-        f: the map; it must treat samples independently and be the same at every call.
+        f: the map; it must treat samples independently and be the same at every call. If it
+            has a method `narrow(rows)`, with indices among its present rows, converged
+            samples are dropped from the work.
         start: first iterate.
         solver: a key of `SOLVERS`, or a callable that returns a fresh rule, such as
             `functools.partial(Anderson, memory=3)`.
@@ -71,32 +78,63 @@ def find_fixed_point(
     """
     check_limits(tol, max_steps)
     rule = make_rule(solver)
+    narrows = observe is None and hasattr(f, "narrow") and hasattr(rule, "narrow")
     with torch.no_grad():
-        z = start.detach().flatten(1)
-        best = z
+        z = best = start.detach().flatten(1)
         residual = z.new_full((len(z),), torch.inf)
-        converged = torch.zeros_like(residual, dtype=torch.bool)
         steps = torch.zeros_like(residual, dtype=torch.long)
+        results = Rows()
         for step in range(1, max_steps + 1):
-            fz = f(z.view(start.shape)).flatten(1).to(z.dtype)
-            new, finite = _relative_residual(z, fz)
+            fz = f(z.view(-1, *start.shape[1:])).flatten(1).to(z.dtype)
+            new = _relative_residual(z, fz)
             if observe is not None:
                 observe(step, z.view(start.shape), new)
-            steps += ~converged
-            better = (new < residual) & ~converged
-            best = torch.where(better.unsqueeze(1), z, best)
-            residual = torch.where(better, new, residual)
+            steps = steps + (residual > tol)
+            better = new < residual
+            residual = torch.fmin(new, residual)
             converged = residual <= tol
-            # one transfer from the device for both questions
-            all_finite, done = torch.stack([finite.all(), converged.all()]).tolist()
-            if not all_finite:
-                raise FloatingPointError(_not_finite(finite, step, max_steps))
-            if done or step == max_steps:
+            # one transfer from the device for all questions
+            counts = torch.stack([x.sum() for x in (new.isnan(), better, converged)])
+            not_finite, improved, done = counts.tolist()
+            if not_finite:
+                raise FloatingPointError(_not_finite(new.isnan(), step, max_steps))
+            best = z if improved == len(z) else torch.where(better.unsqueeze(1), z, best)
+            if done == len(z) or step == max_steps:
                 break
-            # a converged sample is left alone, so that rounding cannot drive it away
             with torch.autocast(z.device.type, enabled=False):  # the method keeps full precision
-                z = torch.where(converged.unsqueeze(1), z, rule(z, fz))
-    return Solution(best.view(start.shape), residual, converged, steps)
+                following = rule(z, fz)
+            if narrows and len(z) - done < NARROW_BELOW * len(z):
+                rows = (~converged).nonzero().squeeze(1)
+                best, residual, steps = results.narrow(rows, (best, residual, steps))
+                z = following[rows]
+                f.narrow(rows), rule.narrow(rows)
+            else:  # a converged sample is left alone, so that rounding cannot drive it away
+                z = torch.where(converged.unsqueeze(1), z, following) if done else following
+        best, residual, steps = results.whole((best, residual, steps))
+    return Solution(best.view(start.shape), residual, residual <= tol, steps)
+
+
+class Rows:
+    """Tensors with a value a row, of which only some rows are still at work."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Tensor, ...] | None = None
+        self._rows: Tensor | None = None
+
+    def narrow(self, rows: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Puts the present rows by, and returns those of the given indices among them."""
+        self._kept = self.whole(parts)
+        self._rows = rows if self._rows is None else self._rows[rows]
+        return tuple(part[rows] for part in parts)
+
+    def whole(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Returns all rows: the present ones, and as they were put by the others."""
+        if self._kept is None:
+            return tuple(parts)
+        return tuple(
+            torch.index_copy(kept, 0, self._rows, part)
+            for kept, part in zip(self._kept, parts, strict=True)
+        )
 
 
 def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) -> None:
@@ -130,22 +168,26 @@ def check_limits(tol: float, max_steps: int, prefix: str = "") -> None:
     check_count(f"{prefix}max_steps", max_steps)
 
 
-def _relative_residual(z: Tensor, fz: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns |fz - z| / |fz| of each row, and whether fz is finite there; both (batch,)."""
+def _relative_residual(z: Tensor, fz: Tensor) -> Tensor:
+    """Returns |fz - z| / |fz| of each row, (batch,); NaN where fz is not finite."""
+    size = torch.linalg.vector_norm(fz, dim=1)
+    limits = torch.finfo(size.dtype)
+    if bool(((size > limits.tiny**0.25) & (size < limits.max**0.25)).all()):
+        return torch.linalg.vector_norm(fz - z, dim=1) / size
+    # Some squares might leave the range of the dtype. Rows are brought to unit size first; by a
+    # power of two, which rounds nothing.
     largest = fz.abs().amax(1)
     finite = largest.isfinite()
-    # rows are brought to unit size, so that no square leaves the range of the dtype; by a power
-    # of two, which rounds nothing
     exponent = torch.frexp(torch.where(finite, largest, 1)).exponent.clamp(-120, 120)
     factor = torch.ldexp(torch.ones_like(largest), -exponent).unsqueeze(1)
     change, size = ((fz - z) * factor).norm(dim=1), (fz * factor).norm(dim=1)
-    return change / size.clamp_min(torch.finfo(size.dtype).tiny), finite
+    return torch.where(finite, change / size.clamp_min(limits.tiny), torch.nan)
 
 
-def _not_finite(finite: Tensor, step: int, max_steps: int) -> str:
-    bad = (~finite).nonzero().flatten().tolist()
+def _not_finite(bad: Tensor, step: int, max_steps: int) -> str:
+    rows = bad.nonzero().flatten().tolist()
     return (
         f"iterates must stay finite, but f returned NaN or infinity at step {step} of "
-        f"{max_steps} for {len(bad)} of {len(finite)} samples (first: {bad[:5]}); "
+        f"{max_steps} for {len(rows)} of {len(bad)} samples (first: {rows[:5]}); "
         "check the inputs and weights, or try solver='picard'"
     )
