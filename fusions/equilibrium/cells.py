@@ -56,6 +56,9 @@ class ResidualCells(nn.Module):
         weights = (first * self.weight1, self.bias1, second * self.weight2, self.bias2)
         return (*weights, self.norm_weight, self.norm_bias)
 
+    def raw(self):
+        return (self.weight1, self.bias1, self.weight2, self.bias2, self.norm_weight, self.norm_bias)
+
     def step(self, z: Tensor, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> Tensor:
         """Returns the next states; z, x (n, batch, d), mask (n, batch, 1) zeroes states."""
         w1, b1, w2, b2, scale, shift = tensors
@@ -109,6 +112,10 @@ class GatedCell(nn.Module):
         """The weights of the map, in the order in which `step` takes them."""
         gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
         return (*gate, self.scale * self.weight, self.bias, self.norm_weight, self.norm_bias)
+
+    def raw(self):
+        gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
+        return (*gate, self.weight, self.bias, self.norm_weight, self.norm_bias)
 
     def context(self, states: Tensor, masks: Tensor | None, weight: Tensor | None) -> Tensor:
         """Returns c, (batch, d), of states (n, batch, d); without gate their sum."""

@@ -1,16 +1,20 @@
 """One place for how an equilibrium is solved, forward and backward, and what failure means."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+import torch
 from torch import Tensor
 
+from .fast import Traced, fast_fixed_point
 from .implicit import implicit_fixed_point
+from .kernels import make_kernel
 from .record import SolveRecord
 from .rules import Rule, make_rule
 from .solvers import Map, Observer, Solution, check_limits, find_fixed_point, handle_failure
 
+ROUGH = 3.0
 POLICIES = ("warn", "raise", "ignore")
 
 
@@ -31,6 +35,7 @@ class Equilibrium:
     backward_tol: float | None = None
     backward_max_steps: int | None = None
     on_failure: str = "warn"
+    engine: str = "fast"
 
     def __post_init__(self) -> None:
         make_rule(self.solver)
@@ -66,26 +71,48 @@ class Equilibrium:
         `names` and `ignored` say how both solves enter the record (see `SolveRecord.add`).
         """
 
-        def run(direction: str, limits: tuple[float, int], f: Map, start: Tensor) -> Solution:
-            tol, max_steps = limits
-            solution = find_fixed_point(
-                f,
-                start,
-                solver=self.solver,
-                tol=tol,
-                max_steps=max_steps,
-                observe=observe if direction == "forward" else None,
-            )
-            record.add(direction, names, solution, ignored)
-            what = f"{direction} solve of {', '.join(names)} ({max_steps} steps at most)"
-            handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
-            return solution
-
-        z, _ = implicit_fixed_point(
-            f,
-            start,
-            inputs,
-            solve=partial(run, "forward", self._forward),
-            solve_adjoint=partial(run, "backward", self._backward),
-        )
+        run = partial(self._run, record, names, ignored)
+        forward, backward = partial(run, "forward", observe=observe), partial(run, "backward")
+        z, _ = implicit_fixed_point(f, start, inputs, solve=forward, solve_adjoint=backward)
         return z
+
+    def solve_cells(self, cell, sizes, constants, *, record, names, ignored=None) -> Tensor:
+        run = partial(self._run, record, names, ignored)
+        return fast_fixed_point(
+            make_kernel(cell),
+            sizes,
+            constants,
+            cell.raw(),
+            solve=partial(run, "forward"),
+            solve_adjoint=partial(run, "backward"),
+        )
+
+    def _run(
+        self,
+        record: SolveRecord,
+        names: Sequence[str],
+        ignored: Tensor | None,
+        direction: str,
+        f: Map,
+        start: Tensor,
+        rough: Traced | None = None,
+        observe: Observer | None = None,
+    ) -> Solution:
+        tol, max_steps = self._forward if direction == "forward" else self._backward
+        spent = None
+        if rough is not None and tol >= 1e-6 and max_steps > 3:
+            approach = find_fixed_point(
+                rough, start, solver=self.solver, tol=max(ROUGH * tol, 1e-3), max_steps=max_steps // 2
+            )
+            (start,) = rough.trace()
+            spent = approach.steps
+            max_steps -= int(spent.max())
+        solution = find_fixed_point(
+            f, start, solver=self.solver, tol=tol, max_steps=max_steps, observe=observe
+        )
+        if spent is not None:
+            solution = replace(solution, steps=solution.steps + spent)
+        record.add(direction, names, solution, ignored)
+        what = f"{direction} solve of {', '.join(names)} ({max_steps} steps at most)"
+        handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
+        return solution

@@ -51,7 +51,7 @@ class _ImplicitGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, f: Callable, solve: Solve, value: Tensor, *inputs) -> Tensor:
-        ctx.f, ctx.solve, ctx.autocast = f, solve, _autocast_state(value.device.type)
+        ctx.f, ctx.solve, ctx.autocast = f, solve, autocast_state(value.device.type)
         ctx.save_for_backward(value, *inputs)  # not on ctx: autograd frees these after backward
         return value.view_as(value)
 
@@ -74,28 +74,33 @@ class _ImplicitGradient(torch.autograd.Function):
         grads = iter(pull(u, [x for x, need in zip(copies, wanted, strict=True) if need]))
         result = [next(grads) if need else None for need in wanted]
         if torch.is_grad_enabled():  # create_graph=True
-            result = _forbid_second_derivative(result, (g, value, *inputs))
+            result = forbid_second_derivative(result, (g, value, *inputs))
         return None, None, None, *result
 
 
 def _solve_adjoint(vjp: Map, g: Tensor, solve: Solve) -> Tensor:
-    """Returns the u of u = J^T u + g, where `vjp` is u -> J^T u.
+    """Returns the u of u = J^T u + g, where `vjp` is u -> J^T u."""
+    unit, scale = unit_cotangent(g)
+    solution = solve(lambda u: vjp(u) + unit, unit)
+    return torch.where(scale.isfinite(), solution.value * scale, g)
 
-    Solved for g divided by its largest entry, sample by sample, so that neither tiny nor
-    huge cotangents leave the range of the dtype. A cotangent that is not finite, as a
-    gradient scaler sends to probe for overflow, is passed through.
+
+def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns g = unit * scale with the largest entry of every sample's unit 1 (or 0).
+
+    The adjoint problem is solved for the unit cotangent, so that neither tiny nor huge ones
+    leave the range of the dtype. A cotangent that is not finite, as a gradient scaler sends to
+    probe for overflow, is to be passed through: its scale is NaN, and its unit is zero.
     """
     rows = (len(g), *[1] * (g.ndim - 1))
     scale = g.flatten(1).abs().amax(1)
     finite = scale.isfinite()
-    scale = torch.where(finite & (scale > 0), scale, 1).view(rows)
-    finite = finite.view(rows)
-    unit = torch.where(finite, g / scale, 0)
-    solution = solve(lambda u: vjp(u) + unit, unit)
-    return torch.where(finite, solution.value * scale, g)
+    scale = torch.where(scale > 0, scale, 1).view(rows)
+    unit = torch.where(finite.view(rows), g / scale, 0)
+    return unit, torch.where(finite.view(rows), scale, torch.nan)
 
 
-def _autocast_state(device: str) -> dict:
+def autocast_state(device: str) -> dict:
     return {
         "device_type": device,
         "dtype": torch.get_autocast_dtype(device),
@@ -118,7 +123,7 @@ class _SecondDerivative(torch.autograd.Function):
         )
 
 
-def _forbid_second_derivative(
+def forbid_second_derivative(
     grads: Sequence[Tensor | None], sources: Sequence[Tensor | None]
 ) -> list[Tensor | None]:
     """Ties the gradients to all they depend on, by a node that raises when differentiated."""

@@ -70,7 +70,11 @@ class TriangularSystem:
         states = self.constants.x
         if self.unimodal is not None:
             x, mask = self.constants.x, self.constants.mask
-            states = equilibrium.solve(
+            fast = equilibrium.engine == "fast" and observe is None
+            names = [f"z_{i + 1}" for i in range(len(x))]
+            if fast:
+                states = equilibrium.solve_cells(self.unimodal, [x.shape[1]]*len(x), (x.flatten(0,1), None if mask is None else mask.flatten(0,1)), record=record, names=names, ignored=None if mask is None else mask.flatten() == 0).view_as(x)
+            else: states = equilibrium.solve(
                 partial(_unimodal_map, self.unimodal),
                 torch.zeros_like(x).flatten(0, 1),
                 self._unimodal_inputs(),
@@ -82,6 +86,9 @@ class TriangularSystem:
         if self.fuse is None:
             return states, None
         start = torch.zeros_like(self.constants.x_fuse)
+        if equilibrium.engine == "fast" and observe is None:
+            context, m, dropped, x, *_ = self._fuse_inputs(states)
+            return states, equilibrium.solve_cells(self.fuse, [len(x)], (context, m.expand(len(x), -1), dropped, x), record=record, names=["z_fuse"])
         fused = equilibrium.solve(
             self.fuse.step,
             start,

@@ -1,0 +1,173 @@
+"""The fast engine: fixed points of kernels and their implicit gradients.
+
+The fixed points and gradients of implicit.py, to the solver's tolerance, with less work:
+
+- the solve starts at the image of zero, which costs no product of a batch with a matrix;
+- what the last evaluation worked out serves the backward pass, and what the last product of
+  the adjoint solve worked out serves the gradients of the parameters;
+- samples that have converged leave the work;
+- where the processor multiplies matrices faster in bfloat16, a solve approaches the fixed
+  point so, and the steps that decide on convergence have full precision.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+
+from .implicit import autocast_state, forbid_second_derivative, unit_cotangent
+from .products import Sizes
+from .solvers import Map, Rows, Solution
+
+Solve = Callable[[Map, Tensor, "Traced | None"], Solution]  # (f, start, rough f or None)
+
+
+class Traced:
+    """A map of rows that can lose rows, and keeps what it worked out for each.
+
+    Args:
+        function: (rows, sizes, *constants) -> (image, trace).
+        sizes: rows of each cell.
+        constants: tensors with a value a row, or None.
+    """
+
+    def __init__(
+        self, function: Callable, sizes: Sizes, constants: Sequence[Tensor | None]
+    ) -> None:
+        self._function, self._sizes, self._constants = function, sizes, constants
+        self._rows, self._trace = Rows(), ()
+
+    def __call__(self, z: Tensor) -> Tensor:
+        image, self._trace = self._function(z, self._sizes, *self._constants)
+        return image
+
+    def narrow(self, rows: Tensor) -> None:
+        """Goes on with the rows of the given indices, in ascending order, only."""
+        self._trace = self._rows.narrow(rows, self._trace)
+        self._constants = [c if c is None else c[rows] for c in self._constants]
+        if len(self._sizes) == 1:
+            self._sizes = [len(rows)]
+        else:
+            ends = torch.tensor(self._sizes, device=rows.device).cumsum(0)
+            cells = torch.bucketize(rows, ends, right=True)
+            self._sizes = torch.bincount(cells, minlength=len(ends)).tolist()
+
+    def trace(self) -> tuple[Tensor, ...]:
+        """Returns what the last evaluation of every row worked out."""
+        return self._rows.whole(self._trace)
+
+
+def fast_fixed_point(
+    kernel: Any,
+    sizes: Sizes,
+    constants: Sequence[Tensor | None],
+    parameters: Sequence[Tensor | None],
+    *,
+    solve: Solve,
+    solve_adjoint: Solve,
+) -> Tensor:
+    """Returns the rows z (R, d) with z = kernel.image(z), differentiable by all tensors.
+
+    Args:
+        kernel: of kernels.py.
+        sizes: rows of each cell.
+        constants, parameters: what the kernel takes; the constants have a value a row.
+        solve, solve_adjoint: take the map, where to start and, if it shall be used, the same
+            map in lower precision, whose trace is its image.
+    """
+    inputs = (*constants, *parameters)
+    return _FastGradient.apply(kernel, sizes, len(constants), solve, solve_adjoint, *inputs)
+
+
+class _FastGradient(torch.autograd.Function):
+    """The solve forward, and the implicit function theorem backward."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        kernel: Any,
+        sizes: Sizes,
+        count: int,
+        solve: Solve,
+        solve_adjoint: Solve,
+        *inputs: Tensor | None,
+    ) -> Tensor:
+        constants, parameters = inputs[:count], inputs[count:]
+        like = constants[-1] if constants[-1] is not None else constants[0]
+        precision, lower = _precisions(like)
+        with torch.autocast(like.device.type, enabled=False):  # the kernels see to precision
+            full = kernel.prepare(parameters, precision)
+            rough = kernel.prepare(parameters, lower) if lower else None
+            f = Traced(partial(kernel.image, full), sizes, constants)
+            approach = rough and Traced(_image_only(kernel.image, rough), sizes, constants)
+            solution = solve(f, kernel.start(full, sizes, *constants), approach)
+            z, trace = solution.value, f.trace()
+            if not any(ctx.needs_input_grad):
+                return z
+            if not bool(solution.converged.all()):  # the last iterate is not always the best
+                trace = kernel.image(full, z, sizes, *constants)[1]
+        ctx.save_for_backward(z, *inputs, *trace)
+        ctx.kernel, ctx.sizes, ctx.solve, ctx.weights = kernel, sizes, solve_adjoint, (full, rough)
+        ctx.ends = 1 + count, 1 + len(inputs)
+        return z
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+        z, *saved = ctx.saved_tensors
+        with torch.no_grad(), torch.autocast(g.device.type, enabled=False):
+            grads = _gradients(ctx, g.detach())
+        if torch.is_grad_enabled():  # create_graph=True
+            count = len(grads)
+            grads = forbid_second_derivative(grads, (g, z, *saved[:count]))
+        return None, None, None, None, None, *grads
+
+
+def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
+    """Returns the gradients of all inputs, for the cotangent g of the fixed point."""
+    tensors = ctx.saved_tensors
+    z, constants, trace = tensors[0], tensors[1 : ctx.ends[0]], tensors[ctx.ends[1] :]
+    kernel, sizes, (full, rough) = ctx.kernel, ctx.sizes, ctx.weights
+
+    def adjoint(weights, u: Tensor, sizes: Sizes, unit: Tensor, z: Tensor, *rest: Tensor | None):
+        split = len(constants)
+        product, cuts = kernel.pull(weights, u, sizes, z, rest[:split], rest[split:])
+        return product.add_(unit), cuts
+
+    unit, scale = unit_cotangent(g)
+    rows = unit, z, *constants, *trace
+    f = Traced(partial(adjoint, full), sizes, rows)
+    approach = rough and Traced(_image_only(adjoint, rough), sizes, rows)
+    solution = ctx.solve(f, unit, approach)
+    u, cuts = solution.value, f.trace()
+    if not bool(solution.converged.all()):
+        cuts = kernel.pull(full, u, sizes, z, constants, trace)[1]
+    u, cuts = u * scale, [cut.mul_(scale) for cut in cuts]
+    of_constants, of_parameters = kernel.gradients(full, u, z, constants, trace, cuts)
+    return [*of_constants, *of_parameters]
+
+
+def _image_only(function: Callable, weights: Any) -> Callable:
+    """Makes a function for `Traced` whose trace is its image."""
+
+    def image_only(*rows):
+        image, _ = function(weights, *rows)
+        return image, (image,)
+
+    return image_only
+
+
+def _precisions(rows: Tensor) -> tuple[torch.dtype | None, torch.dtype | None]:
+    """Returns the dtype of products, None for that of the rows, and one to approach with."""
+    state = autocast_state(rows.device.type)
+    if state["enabled"] and rows.dtype != torch.float64:
+        return state["dtype"], None
+    return None, torch.bfloat16 if rows.dtype == torch.float32 and _bfloat16_pays(rows) else None
+
+
+def _bfloat16_pays(rows: Tensor) -> bool:
+    """Whether the processor is known to multiply matrices faster in bfloat16."""
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch >= 2.6
+    return rows.device.type == "cpu" and supported()

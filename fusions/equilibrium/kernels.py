@@ -1,0 +1,244 @@
+"""The steps of the cells and their vector-Jacobian products, written out for speed.
+
+A kernel computes what its cell's `step` computes, and without autograd the products with the
+transposed Jacobian. Each evaluation also returns what it worked out on the way (its trace), and
+each product the cotangents on its way (its cuts). So nothing is computed twice: the last
+evaluation of a solve serves the backward pass, and the last product of the adjoint solve the
+gradients of the parameters.
+
+    start(weights, sizes, *constants) -> the next rows after zero
+    image(weights, z, sizes, *constants) -> next rows, trace
+    pull(weights, u, sizes, z, constants, trace) -> J^T u, cuts
+    gradients(weights, u, z, constants, trace, cuts) -> those of the constants, of the parameters
+
+Rows and `sizes` are as in products.py. `weights` are the parameters, prepared once a solve.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .cells import GatedCell, ResidualCells
+from .products import Norm, Sizes, Weights, affine, relu_pull, repeated, scaled, summed
+
+Trace = tuple[Tensor, ...]  # (R, ...) each
+
+
+class ResidualWeights(NamedTuple):
+    """Prepared parameters of `ResidualCells`."""
+
+    w1: Weights
+    b1: Tensor
+    w2: Weights
+    b2: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+class ResidualKernel:
+    """What both kinds of `ResidualCells` have in common; constants x (R, d), mask (R, 1)."""
+
+    def __init__(self, cells: ResidualCells) -> None:
+        self.norm, self.factors, self.residual = Norm(cells.groups), cells.scales, cells.residual
+
+    def prepare(self, parameters: Sequence[Tensor], precision: torch.dtype | None):
+        """Returns the weights that the other methods take."""
+        w1, b1, w2, b2, scale, shift = parameters
+        w1, w2 = (
+            Weights(w, f, precision) for w, f in zip((w1, w2), self.factors, strict=True)
+        )
+        return ResidualWeights(w1, b1, w2, b2, scale, shift)
+
+    def _parameter_gradients(self, w: ResidualWeights, linear, norms) -> tuple[Tensor, ...]:
+        """Returns the gradients in the order of the parameters.
+
+        `linear` holds (rows, cotangent) of both products, `norms` (input, cotangent of the
+        affine result) of all norms.
+        """
+        n = len(w.b1)
+        (z, da), (h, de) = linear
+        scale = torch.stack([summed(cut * self.norm(x)[0], n) for x, cut in norms])
+        shift = torch.stack([summed(cut, n) for _, cut in norms])
+        products = w.w1.gradient(z, da), summed(da, n), w.w2.gradient(h, de), summed(de, n)
+        return *products, scale, shift
+
+
+class TwoLayerKernel(ResidualKernel):
+    """h = ReLU(Norm(A z + a)), step = Norm(ReLU(Norm(B h + b + x) [+ z]))."""
+
+    def start(self, w: ResidualWeights, sizes: Sizes, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns the image of zero, whose products are the same for all rows of a cell."""
+        ones = [1] * len(sizes)
+        h = affine(self.norm(w.b1.flatten(0, 1))[0], w.scale[0], w.shift[0], ones).relu_()
+        e = repeated(w.w2.times(h, ones, w.b2), sizes).add_(x)
+        return self._from_injected(w, e, None, sizes, mask)[0]
+
+    def image(self, w: ResidualWeights, z: Tensor, sizes: Sizes, x: Tensor, mask: Tensor | None):
+        """Returns the next rows, and the trace."""
+        a = w.w1.times(z, sizes, w.b1)
+        p, *stats = self.norm(a)
+        h = affine(p, w.scale[0], w.shift[0], sizes).relu_()
+        e = w.w2.times(h, sizes, w.b2).add_(x)
+        image, trace = self._from_injected(w, e, z, sizes, mask)
+        return image, (a, *stats, h, *trace)
+
+    def _from_injected(self, w: ResidualWeights, e: Tensor, z: Tensor | None, sizes: Sizes, mask):
+        """Returns the next rows and the trace from e = B h + b + x on."""
+        q, *stats_e = self.norm(e)
+        q = affine(q, w.scale[1], w.shift[1], sizes)
+        v = (q.add_(z) if self.residual and z is not None else q).relu_()
+        image, *stats_v = self.norm(v)
+        image = affine(image, w.scale[2], w.shift[2], sizes)
+        return (image if mask is None else image.mul_(mask)), (e, *stats_e, v, *stats_v)
+
+    def pull(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
+        """Returns J^T u and the cuts."""
+        _, mask = constants
+        a, mean_a, rstd_a, h, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
+        u = u if mask is None else u * mask
+        dv = self.norm.pull(scaled(u, w.scale[2], sizes), v, mean_v, rstd_v)
+        dq = relu_pull(dv, v)
+        de = self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
+        dp = relu_pull(w.w2.pull(de, sizes), h)
+        da = self.norm.pull(scaled(dp, w.scale[0], sizes), a, mean_a, rstd_a)
+        product = w.w1.pull(da, sizes)
+        return (product.add_(dq) if self.residual else product), (dq, de, dp, da)
+
+    def gradients(self, w: ResidualWeights, u: Tensor, z: Tensor, constants, trace, cuts):
+        """Returns the gradients of x and mask, and those of the parameters."""
+        _, mask = constants
+        u = u if mask is None else u * mask
+        a, _, _, h, e, _, _, v, _, _ = trace
+        dq, de, dp, da = cuts
+        norms = (a, dp), (e, dq), (v, u)
+        return (de, None), self._parameter_gradients(w, ((z, da), (h, de)), norms)
+
+
+class OneLayerKernel(ResidualKernel):
+    """h = Norm(A z + a + x), step = ReLU(B h + b)."""
+
+    def start(self, w: ResidualWeights, sizes: Sizes, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Returns the image of zero."""
+        return self._from_injected(w, repeated(w.b1.flatten(0, 1), sizes), sizes, x, mask)[0]
+
+    def image(self, w: ResidualWeights, z: Tensor, sizes: Sizes, x: Tensor, mask: Tensor | None):
+        """Returns the next rows, and the trace."""
+        return self._from_injected(w, w.w1.times(z, sizes, w.b1), sizes, x, mask)
+
+    def _from_injected(self, w: ResidualWeights, a: Tensor, sizes: Sizes, x: Tensor, mask):
+        """Returns the next rows and the trace from a = A z + a on, which becomes A z + a + x."""
+        p, *stats = self.norm(a.add_(x))
+        h = affine(p, w.scale[0], w.shift[0], sizes)
+        v = w.w2.times(h, sizes, w.b2).relu_()
+        return (v if mask is None else v * mask), (a, *stats, h, v)
+
+    def pull(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
+        """Returns J^T u and the cuts."""
+        _, mask = constants
+        a, mean, rstd, _, v = trace
+        dv = relu_pull(u if mask is None else u * mask, v)
+        dh = w.w2.pull(dv, sizes)
+        da = self.norm.pull(scaled(dh, w.scale[0], sizes), a, mean, rstd)
+        return w.w1.pull(da, sizes), (dv, dh, da)
+
+    def gradients(self, w: ResidualWeights, u: Tensor, z: Tensor, constants, trace, cuts):
+        """Returns the gradients of x and mask, and those of the parameters."""
+        a, _, _, h, _ = trace
+        dv, dh, da = cuts
+        return (da, None), self._parameter_gradients(w, ((z, da), (h, dv)), [(a, dh)])
+
+
+class GatedWeights(NamedTuple):
+    """Prepared parameters of `GatedCell`, as of one cell."""
+
+    gate: Weights | None
+    gate_bias: Tensor | None
+    weight: Weights
+    bias: Tensor
+    scale: Tensor
+    shift: Tensor
+
+
+class GatedKernel:
+    """`GatedCell.step`; constants context, m, dropped or None, and x, (R, d or 1) each."""
+
+    def __init__(self, cell: GatedCell) -> None:
+        self.norm, self.factor = Norm(cell.groups), cell.scale
+        self.gate, self.relu_first = cell.gate, cell.norm_order == "relu_norm"
+
+    def prepare(self, parameters: Sequence[Tensor | None], precision: torch.dtype | None):
+        """Returns the weights that the other methods take."""
+        gate, gate_bias, weight, *vectors = parameters
+        if self.gate:
+            gate = Weights(gate.mT.unsqueeze(0), 1.0, precision)
+            gate_bias = gate_bias.view(1, 1, -1)
+        weight = Weights(weight.mT.unsqueeze(0), self.factor, precision)
+        return GatedWeights(gate, gate_bias, weight, *(t.view(1, 1, -1) for t in vectors))
+
+    def start(self, w: GatedWeights, sizes: Sizes, context, m, dropped, x) -> Tensor:
+        """Returns the image of zero, where the gate closes."""
+        if not self.gate:
+            return self.image(w, x, sizes, context, m, dropped, x)[0]
+        return self._from_product(w, repeated(w.bias[0], sizes), sizes, dropped, x)[0]
+
+    def image(self, w: GatedWeights, z: Tensor, sizes: Sizes, context, m, dropped, x):
+        """Returns the next rows, and the trace."""
+        gates = s = context
+        if self.gate:
+            gates = torch.addcmul(context, m, w.gate.times(z, sizes, w.gate_bias))
+            s = z * gates
+        product = w.weight.times(s, sizes, w.bias)
+        image, trace = self._from_product(w, product, sizes, dropped, x)
+        return image, (gates, s, *trace)
+
+    def _from_product(self, w: GatedWeights, u: Tensor, sizes: Sizes, dropped, x: Tensor):
+        """Returns the next rows and the trace from u = V s + v on."""
+        u = (u if dropped is None else u.mul_(dropped)).add_(x)
+        u = u.relu_() if self.relu_first else u
+        image, *stats = self.norm(u)
+        image = affine(image, w.scale, w.shift, sizes)
+        image = image if self.relu_first else image.relu_()
+        return image, (u, *stats, image)
+
+    def pull(self, w: GatedWeights, u: Tensor, sizes: Sizes, z: Tensor, constants, trace: Trace):
+        """Returns J^T u and the cuts."""
+        _, m, dropped, _ = constants
+        gates, _, before, mean, rstd, image = trace
+        dn = u if self.relu_first else relu_pull(u, image)
+        dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
+        dx = relu_pull(dx, before) if self.relu_first else dx
+        ds = w.weight.pull(dx if dropped is None else dx * dropped, sizes)
+        if not self.gate:
+            return torch.zeros_like(u), (dx, ds)
+        dgates = ds * z
+        product = w.gate.pull(dgates * m, sizes).addcmul_(ds, gates)
+        return product, (dx, dgates)
+
+    def gradients(self, w: GatedWeights, u: Tensor, z: Tensor, constants, trace, cuts):
+        """Returns the gradients of the constants, and those of the parameters."""
+        _, m, dropped, _ = constants
+        _, s, before, *_, image = trace
+        dx, dcontext = cuts
+        dn = u if self.relu_first else relu_pull(u, image)
+        linear = dx if dropped is None else dx * dropped
+        gate = None, None
+        if self.gate:
+            lifted = dcontext * m
+            gate = w.gate.gradient(z, lifted)[0].mT, lifted.sum(0)
+        parameters = (
+            *gate,
+            w.weight.gradient(s, linear)[0].mT,
+            linear.sum(0),
+            (dn * self.norm(before)[0]).sum(0),
+            dn.sum(0),
+        )
+        return (dcontext, None, None, dx), parameters
+
+
+def make_kernel(cell: ResidualCells | GatedCell) -> TwoLayerKernel | OneLayerKernel | GatedKernel:
+    """Returns the kernel of a cell."""
+    if isinstance(cell, GatedCell):
+        return GatedKernel(cell)
+    return TwoLayerKernel(cell) if cell.kind == "two_layer" else OneLayerKernel(cell)

@@ -1,0 +1,116 @@
+"""The arithmetic of the kernels: matrix products, normalisation, and their transposes.
+
+States are rows, (R, d): those of the first cell, then those of the second, and so on; `sizes`
+says how many each cell has. Axis letters: R rows, d width, N cells, G groups.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Sizes = Sequence[int]
+EPS = 1e-5  # that of torch's group_norm
+
+
+class Weights:
+    """One matrix W for each cell, (N, d, d), whose products carry a factor.
+
+    Args:
+        matrix: the matrices; `times` multiplies rows from the left, x W.
+        factor: number by which every product is multiplied.
+        precision: dtype in which products are computed; None: that of the matrix.
+    """
+
+    def __init__(self, matrix: Tensor, factor: float, precision: torch.dtype | None) -> None:
+        self.factor, self.precision = factor, precision
+        self.matrix = matrix if precision is None else (factor * matrix).to(precision)
+
+    def times(self, x: Tensor, sizes: Sizes, bias: Tensor | None = None) -> Tensor:
+        """Returns factor * x W + bias, (R, d), of x (R, d) and bias (N, 1, d)."""
+        return cellwise(self._times, sizes, x, self.matrix, bias)
+
+    def pull(self, u: Tensor, sizes: Sizes) -> Tensor:
+        """Returns factor * u W^T, (R, d), of u (R, d)."""
+        return cellwise(self._times, sizes, u, self.matrix.mT, None)
+
+    def gradient(self, x: Tensor, u: Tensor) -> Tensor:
+        """Returns the gradient of W, (N, d, d), for all rows x and cotangents u of `times`."""
+        n, dtype = len(self.matrix), x.dtype
+        x, u = (t.view(n, -1, t.shape[1]).to(self.precision or dtype) for t in (x, u))
+        return _product(x.mT, u, self.factor).to(dtype)
+
+    def _times(self, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        if self.precision is not None:
+            product = torch.bmm(x.to(self.precision), matrix).to(x.dtype)
+            return product if bias is None else product.add_(bias)
+        if bias is None:
+            return _product(x, matrix, self.factor)
+        return torch.baddbmm(bias, x, matrix, alpha=self.factor)
+
+
+class Norm:
+    """GroupNorm over the last axis of rows, without its affine part."""
+
+    def __init__(self, groups: int) -> None:
+        self.groups = groups
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the normalised rows (R, d), and mean and 1 / deviation, (R, G) each."""
+        rows, width = x.shape
+        return torch.native_group_norm(x, None, None, rows, width, 1, self.groups, EPS)
+
+    def pull(self, u: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+        """Returns the cotangent of x, (R, d), of the cotangent u of the normalised rows."""
+        shape = (len(x), self.groups, x.shape[1] // self.groups)
+        # a group of a row is a row of LayerNorm, whose backward pass is many times faster
+        return torch.ops.aten.native_layer_norm_backward(
+            u.view(shape),
+            x.view(shape),
+            shape[2:],
+            mean.unsqueeze(2),
+            rstd.unsqueeze(2),
+            None,
+            None,
+            [True, False, False],
+        )[0].view(x.shape)
+
+
+def relu_pull(u: Tensor, image: Tensor) -> Tensor:
+    """Returns the cotangent before a ReLU, of the one after it and the ReLU's result."""
+    return torch.ops.aten.threshold_backward(u, image, 0)
+
+
+def affine(x: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
+    """Returns scale x + shift, (R, d), with the scale and shift, (N, 1, d), of each cell."""
+    return cellwise(lambda x, scale, shift: torch.addcmul(shift, x, scale), sizes, x, scale, shift)
+
+
+def scaled(x: Tensor, scale: Tensor, sizes: Sizes) -> Tensor:
+    """Returns scale x, (R, d), with the scale (N, 1, d) of each cell."""
+    return cellwise(torch.mul, sizes, x, scale)
+
+
+def repeated(x: Tensor, sizes: Sizes) -> Tensor:
+    """Returns a row of each cell, (N, d), as rows (R, d)."""
+    return torch.cat([row.expand(size, -1) for row, size in zip(x.split(1), sizes, strict=True)])
+
+
+def summed(x: Tensor, n: int) -> Tensor:
+    """Returns the sums over the rows of n cells that have the same number, (N, 1, d)."""
+    return x.view(n, -1, x.shape[1]).sum(1, keepdim=True)
+
+
+def cellwise(op: Callable, sizes: Sizes, x: Tensor, *of_cells: Tensor | None) -> Tensor:
+    """Returns op(rows (N, r, d), *of_cells) as rows, where cells may differ in their number r."""
+    if len(set(sizes)) == 1:
+        return op(x.view(len(sizes), -1, x.shape[1]), *of_cells).flatten(0, 1)
+    parts = [
+        op(rows.unsqueeze(0), *(t if t is None else t[i : i + 1] for t in of_cells)).squeeze(0)
+        for i, rows in enumerate(x.split(list(sizes)))
+    ]
+    return torch.cat(parts)
+
+
+def _product(a: Tensor, b: Tensor, factor: float) -> Tensor:
+    return torch.baddbmm(a[:, :1, :1], a, b, beta=0, alpha=factor)
