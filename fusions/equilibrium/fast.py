@@ -170,4 +170,4 @@ def _precisions(rows: Tensor) -> tuple[torch.dtype | None, torch.dtype | None]:
 def _bfloat16_pays(rows: Tensor) -> bool:
     """Whether the processor is known to multiply matrices faster in bfloat16."""
     supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch >= 2.6
-    return rows.device.type == "cpu" and supported()
+    return rows.is_cpu and supported()

@@ -172,9 +172,9 @@ class GatedKernel:
         """Returns the weights that the other methods take."""
         gate, gate_bias, weight, *vectors = parameters
         if self.gate:
-            gate = Weights(gate.mT.unsqueeze(0), 1.0, precision)
+            gate = Weights(gate.unsqueeze(0), 1.0, precision, transposed=True)
             gate_bias = gate_bias.view(1, 1, -1)
-        weight = Weights(weight.mT.unsqueeze(0), self.factor, precision)
+        weight = Weights(weight.unsqueeze(0), self.factor, precision, transposed=True)
         return GatedWeights(gate, gate_bias, weight, *(t.view(1, 1, -1) for t in vectors))
 
     def start(self, w: GatedWeights, sizes: Sizes, context, m, dropped, x) -> Tensor:
@@ -226,10 +226,10 @@ class GatedKernel:
         gate = None, None
         if self.gate:
             lifted = dcontext * m
-            gate = w.gate.gradient(z, lifted)[0].mT, lifted.sum(0)
+            gate = w.gate.gradient(z, lifted)[0], lifted.sum(0)
         parameters = (
             *gate,
-            w.weight.gradient(s, linear)[0].mT,
+            w.weight.gradient(s, linear)[0],
             linear.sum(0),
             (dn * self.norm(before)[0]).sum(0),
             dn.sum(0),

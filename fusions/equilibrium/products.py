@@ -17,36 +17,43 @@ class Weights:
     """One matrix W for each cell, (N, d, d), whose products carry a factor.
 
     Args:
-        matrix: the matrices; `times` multiplies rows from the left, x W.
+        matrix: the matrices W, or with `transposed` W^T; `times` multiplies rows from the left.
         factor: number by which every product is multiplied.
         precision: dtype in which products are computed; None: that of the matrix.
+        transposed: see `matrix`.
     """
 
-    def __init__(self, matrix: Tensor, factor: float, precision: torch.dtype | None) -> None:
-        self.factor, self.precision = factor, precision
-        self.matrix = matrix if precision is None else (factor * matrix).to(precision)
+    def __init__(
+        self,
+        matrix: Tensor,
+        factor: float,
+        precision: torch.dtype | None,
+        transposed: bool = False,
+    ) -> None:
+        self.matrix = matrix if precision is None else matrix.to(precision)
+        self.factor, self.transposed = factor, transposed
 
     def times(self, x: Tensor, sizes: Sizes, bias: Tensor | None = None) -> Tensor:
         """Returns factor * x W + bias, (R, d), of x (R, d) and bias (N, 1, d)."""
-        return cellwise(self._times, sizes, x, self.matrix, bias)
+        matrix = self.matrix.mT if self.transposed else self.matrix
+        return cellwise(self._product, sizes, x, matrix, bias)
 
     def pull(self, u: Tensor, sizes: Sizes) -> Tensor:
         """Returns factor * u W^T, (R, d), of u (R, d)."""
-        return cellwise(self._times, sizes, u, self.matrix.mT, None)
+        matrix = self.matrix if self.transposed else self.matrix.mT
+        return cellwise(self._product, sizes, u, matrix, None)
 
     def gradient(self, x: Tensor, u: Tensor) -> Tensor:
-        """Returns the gradient of W, (N, d, d), for all rows x and cotangents u of `times`."""
-        n, dtype = len(self.matrix), x.dtype
-        x, u = (t.view(n, -1, t.shape[1]).to(self.precision or dtype) for t in (x, u))
-        return _product(x.mT, u, self.factor).to(dtype)
+        """Returns the gradient of `matrix`, for all rows x and cotangents u of `times`."""
+        x, u = (t.view(len(self.matrix), -1, t.shape[1]) for t in (x, u))
+        return self._product(u.mT, x, None) if self.transposed else self._product(x.mT, u, None)
 
-    def _times(self, x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        if self.precision is not None:
-            product = torch.bmm(x.to(self.precision), matrix).to(x.dtype)
-            return product if bias is None else product.add_(bias)
-        if bias is None:
-            return _product(x, matrix, self.factor)
-        return torch.baddbmm(bias, x, matrix, alpha=self.factor)
+    def _product(self, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+        dtype, precision = a.dtype, self.matrix.dtype
+        start = a[:, :1, :1] if bias is None else bias  # the former counts nothing
+        a, b, start = (t.to(precision) for t in (a, b, start))
+        beta = 0 if bias is None else 1
+        return torch.baddbmm(start, a, b, beta=beta, alpha=self.factor).to(dtype)
 
 
 class Norm:
