@@ -80,9 +80,14 @@ class GatedCell(nn.Module):
 
         step = Norm(ReLU(V s + v + x)),    s = sum_i m_i G(z + z_i) z,    G(y) = W y + w.
 
-    The gate G is linear and shared, so that s = z (m (W z + w) + c) with m = sum_i m_i and
-    c = sum_i m_i W z_i, which are constant during a solve (`context`): a step costs the same
-    for any n. Without gate, s = sum_i z_i, and the state does not depend on itself.
+    The gate G is linear and shared, so that with m = sum_i m_i
+
+        s = z (W (m z + sum_i z_i) + m w)              if no m_i differs from entry to entry,
+        s = z (m (W z + w) + sum_i m_i W z_i)          in any case,
+
+    where the sums are constant during a solve (`context`): a step costs the same for any n. The
+    z_i of absent modalities must be zero. Without gate, s = sum_i z_i, and the state does not
+    depend on itself.
 
     Args:
         n, dim, groups, recurrent_scale: as in `ResidualCells`.
@@ -117,28 +122,36 @@ class GatedCell(nn.Module):
         gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
         return (*gate, self.weight, self.bias, self.norm_weight, self.norm_bias)
 
-    def context(self, states: Tensor, masks: Tensor | None, weight: Tensor | None) -> Tensor:
-        """Returns c, (batch, d), of states (n, batch, d); without gate their sum."""
-        if weight is None:
-            return states.sum(0)
-        if masks is None:
-            return _linear(states.sum(0), weight)
-        return (masks * _linear(states, weight)).sum(0)
+    def context(
+        self, states: Tensor, masks: Tensor | None, weight: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Returns sum_i z_i and sum_i m_i W z_i, (batch, d), of states (n, batch, d).
+
+        One of them is None: the second without masks (n, batch, d), else the first.
+        """
+        if masks is None or weight is None:
+            return states.sum(0), None
+        return None, (masks * _linear(states, weight)).sum(0)
 
     def step(
         self,
         z: Tensor,  # shape: (batch, d)
-        context: Tensor,  # shape: (batch, d)
+        total: Tensor | None,  # shape: (batch, d)
+        lifted: Tensor | None,  # shape: (batch, d)
         m: Tensor,  # shape: (batch or 1, d or 1)
         dropped: Tensor | None,  # shape: (batch, d), a mask on V s + v
         x: Tensor,  # shape: (batch, d)
         *tensors: Tensor | None,
     ) -> Tensor:
-        """Returns the next state."""
+        """Returns the next state; `total` and `lifted` are the context."""
         gate_weight, gate_bias, weight, bias, scale, shift = tensors
-        s = context
-        if self.gate:
-            s = z * torch.addcmul(context, m, _linear(z, gate_weight, gate_bias))
+        if not self.gate:
+            s = total
+        elif lifted is None:
+            gates = _linear(torch.addcmul(total, m, z), gate_weight)
+            s = z * torch.addcmul(gates, m, gate_bias)
+        else:
+            s = z * torch.addcmul(lifted, m, _linear(z, gate_weight, gate_bias))
         u = _linear(s, weight, bias)
         u = (u if dropped is None else u * dropped) + x
         if self.norm_order == "relu_norm":

@@ -14,7 +14,7 @@ from .record import SolveRecord
 from .rules import Rule, make_rule
 from .solvers import Map, Observer, Solution, check_limits, find_fixed_point, handle_failure
 
-ROUGH = 3.0
+ROUGH = 2**-7
 POLICIES = ("warn", "raise", "ignore")
 
 
@@ -102,7 +102,7 @@ class Equilibrium:
         spent = None
         if rough is not None and tol >= 1e-6 and max_steps > 3:
             approach = find_fixed_point(
-                rough, start, solver=self.solver, tol=max(ROUGH * tol, 1e-3), max_steps=max_steps // 2
+                rough, start, solver=self.solver, tol=max(tol, ROUGH), max_steps=max_steps // 2
             )
             (start,) = rough.trace()
             spent = approach.steps

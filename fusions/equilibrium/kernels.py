@@ -162,7 +162,7 @@ class GatedWeights(NamedTuple):
 
 
 class GatedKernel:
-    """`GatedCell.step`; constants context, m, dropped or None, and x, (R, d or 1) each."""
+    """`GatedCell.step`; constants total, lifted, m, dropped and x, (R, d or 1) each or None."""
 
     def __init__(self, cell: GatedCell) -> None:
         self.norm, self.factor = Norm(cell.groups), cell.scale
@@ -177,17 +177,21 @@ class GatedKernel:
         weight = Weights(weight.unsqueeze(0), self.factor, precision, transposed=True)
         return GatedWeights(gate, gate_bias, weight, *(t.view(1, 1, -1) for t in vectors))
 
-    def start(self, w: GatedWeights, sizes: Sizes, context, m, dropped, x) -> Tensor:
+    def start(self, w: GatedWeights, sizes: Sizes, total, lifted, m, dropped, x: Tensor) -> Tensor:
         """Returns the image of zero, where the gate closes."""
         if not self.gate:
-            return self.image(w, x, sizes, context, m, dropped, x)[0]
+            return self.image(w, x, sizes, total, lifted, m, dropped, x)[0]
         return self._from_product(w, repeated(w.bias[0], sizes), sizes, dropped, x)[0]
 
-    def image(self, w: GatedWeights, z: Tensor, sizes: Sizes, context, m, dropped, x):
+    def image(self, w: GatedWeights, z: Tensor, sizes: Sizes, total, lifted, m, dropped, x: Tensor):
         """Returns the next rows, and the trace."""
-        gates = s = context
+        gates = s = total
         if self.gate:
-            gates = torch.addcmul(context, m, w.gate.times(z, sizes, w.gate_bias))
+            if lifted is None:
+                gates = w.gate.times(torch.addcmul(total, m, z), sizes)
+                gates = gates.addcmul_(m, w.gate_bias[0])
+            else:
+                gates = torch.addcmul(lifted, m, w.gate.times(z, sizes, w.gate_bias))
             s = z * gates
         product = w.weight.times(s, sizes, w.bias)
         image, trace = self._from_product(w, product, sizes, dropped, x)
@@ -204,7 +208,7 @@ class GatedKernel:
 
     def pull(self, w: GatedWeights, u: Tensor, sizes: Sizes, z: Tensor, constants, trace: Trace):
         """Returns J^T u and the cuts."""
-        _, m, dropped, _ = constants
+        _, lifted, m, dropped, _ = constants
         gates, _, before, mean, rstd, image = trace
         dn = u if self.relu_first else relu_pull(u, image)
         dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
@@ -213,28 +217,31 @@ class GatedKernel:
         if not self.gate:
             return torch.zeros_like(u), (dx, ds)
         dgates = ds * z
-        product = w.gate.pull(dgates * m, sizes).addcmul_(ds, gates)
-        return product, (dx, dgates)
+        if lifted is not None:
+            return w.gate.pull(dgates * m, sizes).addcmul_(ds, gates), (dx, dgates)
+        dtotal = w.gate.pull(dgates, sizes)
+        return (dtotal * m).addcmul_(ds, gates), (dx, dgates, dtotal)
 
     def gradients(self, w: GatedWeights, u: Tensor, z: Tensor, constants, trace, cuts):
         """Returns the gradients of the constants, and those of the parameters."""
-        _, m, dropped, _ = constants
+        total, lifted, m, dropped, _ = constants
         _, s, before, *_, image = trace
-        dx, dcontext = cuts
+        dx, dcontext, *dtotal = cuts
         dn = u if self.relu_first else relu_pull(u, image)
         linear = dx if dropped is None else dx * dropped
-        gate = None, None
+        of_context, of_gate = (dcontext, None), (None, None)
         if self.gate:
-            lifted = dcontext * m
-            gate = w.gate.gradient(z, lifted)[0], lifted.sum(0)
-        parameters = (
-            *gate,
-            w.weight.gradient(s, linear)[0],
-            linear.sum(0),
-            (dn * self.norm(before)[0]).sum(0),
-            dn.sum(0),
-        )
-        return (dcontext, None, None, dx), parameters
+            shift = dcontext * m
+            if lifted is None:
+                of_context = (*dtotal, None)
+                weight = w.gate.gradient(torch.addcmul(total, m, z), dcontext)
+            else:
+                of_context = (None, dcontext)
+                weight = w.gate.gradient(z, shift)
+            of_gate = weight[0], shift.sum(0)
+        of_norm = (dn * self.norm(before)[0]).sum(0), dn.sum(0)
+        of_linear = w.weight.gradient(s, linear)[0], linear.sum(0)
+        return (*of_context, None, None, dx), (*of_gate, *of_linear, *of_norm)
 
 
 def make_kernel(cell: ResidualCells | GatedCell) -> TwoLayerKernel | OneLayerKernel | GatedKernel:

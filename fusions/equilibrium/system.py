@@ -87,8 +87,8 @@ class TriangularSystem:
             return states, None
         start = torch.zeros_like(self.constants.x_fuse)
         if equilibrium.engine == "fast" and observe is None:
-            context, m, dropped, x, *_ = self._fuse_inputs(states)
-            return states, equilibrium.solve_cells(self.fuse, [len(x)], (context, m.expand(len(x), -1), dropped, x), record=record, names=["z_fuse"])
+            total, lifted, m, dropped, x, *_ = self._fuse_inputs(states)
+            return states, equilibrium.solve_cells(self.fuse, [len(x)], (total, lifted, m.expand(len(x), -1), dropped, x), record=record, names=["z_fuse"])
         fused = equilibrium.solve(
             self.fuse.step,
             start,
@@ -133,8 +133,9 @@ class TriangularSystem:
             if self.unimodal is not None:
                 states = self.unimodal.step(states, *inputs)
             if self.fuse is not None:
-                context, m, dropped, _, *tensors = self._fuse_inputs(states)
-                fused = self.fuse.step(fused, context, m, dropped, inject(states), *tensors)
+                total, lifted, m, dropped, _, *tensors = self._fuse_inputs(states)
+                x = inject(states)
+                fused = self.fuse.step(fused, total, lifted, m, dropped, x, *tensors)
         return states, fused
 
     def penalty(self, states: Tensor, fused: Tensor | None, *, joint: bool, probes: int) -> Tensor:
@@ -171,7 +172,7 @@ class TriangularSystem:
         tensors = self.fuse.tensors()
         _, _, x_fuse, gate_masks, m, dropped = self.constants
         context = self.fuse.context(states, gate_masks, tensors[0])
-        return (context, m, dropped, x_fuse, *tensors)
+        return (*context, m, dropped, x_fuse, *tensors)
 
     def _joint_inputs(self) -> tuple[Tensor | None, ...]:
         return (*self.constants, *self.unimodal.tensors(), *self.fuse.tensors())
@@ -194,7 +195,7 @@ def _joint_map(cells: ResidualCells, gated: GatedCell, z: Tensor, *inputs: Tenso
     split = count + len(cells.tensors())
     states = cells.step(z[:, :-1].transpose(0, 1), x, mask, *inputs[count:split])
     context = gated.context(states, gate_masks, inputs[split])
-    fused = gated.step(z[:, -1], context, m, dropped, x_fuse, *inputs[split:])
+    fused = gated.step(z[:, -1], *context, m, dropped, x_fuse, *inputs[split:])
     return torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
 
 

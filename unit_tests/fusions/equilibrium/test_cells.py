@@ -43,7 +43,7 @@ def test_an_untrained_cell_contracts_at_its_fixed_point(norm_order):
     context = cell.context(states, None, cell.tensors()[0])
 
     def step(z):
-        return cell.step(z, context, torch.full((1, 1), 3.0), None, x, *cell.tensors())
+        return cell.step(z, *context, torch.full((1, 1), 3.0), None, x, *cell.tensors())
 
     z = torch.zeros(20, 128)
     for _ in range(20):
@@ -63,5 +63,5 @@ def test_a_gated_step_is_the_sum_over_the_gates_one_by_one(double, masked):
     s = sum(m * ((z + z_i) @ gate.T + gate_bias) * z for m, z_i in zip(masks, states, strict=True))
     expected = F.group_norm(F.relu(s @ weight.T + bias + x), 3, scale, shift)
     context = cell.context(states, masks if masked else None, gate)
-    ours = cell.step(z, context, masks.sum(0), None, x, *cell.tensors())
+    ours = cell.step(z, *context, masks.sum(0), None, x, *cell.tensors())
     torch.testing.assert_close(ours, expected)
