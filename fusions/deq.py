@@ -87,6 +87,10 @@ class DEQFusion(nn.Module):
         tol, max_steps: bounds of the forward solve: relative residual of every sample, and
             evaluations.
         backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
+        gradient: "exact", that of the fixed point; or an approximation that solves nothing,
+            "one_step" or "neumann" (formulas: `equilibrium.Equilibrium`).
+        neumann_terms, neumann_damping: number of terms, and damping, above 0 and at most 1,
+            of the latter.
         jacobian_weight: weight of the Jacobian penalty in `auxiliary_loss`.
         jacobian_blocks: "diagonal" (df_i/dz_i and df_fuse/dz, whose spectra make up that of
             the whole) or "joint" (the whole Jacobian, as the release has it).
@@ -95,8 +99,8 @@ class DEQFusion(nn.Module):
         on_failure: "warn" of, "raise" for or "ignore" samples that do not converge.
 
     Attributes:
-        info: `SolveRecord` of the last forward and, once it has run, its backward: steps,
-            residual and converged of every sample; None where nothing was solved.
+        info: `SolveRecord` of the last forward and, once it has solved one, its backward:
+            steps, residual and converged of every sample; None where nothing was solved.
         auxiliary_loss: weighted Jacobian penalty of the last forward, to be added to the
             loss; zero where none was taken, as in evaluation.
     """
@@ -127,6 +131,9 @@ class DEQFusion(nn.Module):
         max_steps: int = 40,
         backward_tol: float | None = None,
         backward_max_steps: int | None = None,
+        gradient: str = "exact",
+        neumann_terms: int = 3,
+        neumann_damping: float = 1.0,
         jacobian_weight: float = 0.0,
         jacobian_blocks: str = "diagonal",
         jacobian_probes: int = 1,
@@ -142,7 +149,15 @@ class DEQFusion(nn.Module):
         self.jacobian_weight, self.jacobian_blocks = jacobian_weight, jacobian_blocks
         self.jacobian_probes, self.jacobian_every = jacobian_probes, jacobian_every
         self.equilibrium = Equilibrium(
-            solver, tol, max_steps, backward_tol, backward_max_steps, on_failure
+            solver,
+            tol,
+            max_steps,
+            backward_tol,
+            backward_max_steps,
+            on_failure,
+            gradient,
+            neumann_terms,
+            neumann_damping,
         )
         self.projections = nn.ModuleList(
             nn.Identity() if injection == "raw" and width == dim else _orthogonal(width, dim)

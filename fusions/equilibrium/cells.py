@@ -52,12 +52,13 @@ class ResidualCells(nn.Module):
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The weights of the map, in the order in which `step` takes them."""
-        first, second = self.scales
-        weights = (first * self.weight1, self.bias1, second * self.weight2, self.bias2)
-        return (*weights, self.norm_weight, self.norm_bias)
+        w1, b1, w2, b2, *norms = self.bare_tensors()
+        return (self.scales[0] * w1, b1, self.scales[1] * w2, b2, *norms)
 
-    def raw(self):
-        return (self.weight1, self.bias1, self.weight2, self.bias2, self.norm_weight, self.norm_bias)
+    def bare_tensors(self) -> tuple[Tensor, ...]:
+        """The parameters in the same order, without the constants `scales`."""
+        linear = (self.weight1, self.bias1, self.weight2, self.bias2)
+        return (*linear, self.norm_weight, self.norm_bias)
 
     def step(self, z: Tensor, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> Tensor:
         """Returns the next states; z, x (n, batch, d), mask (n, batch, 1) zeroes states."""
@@ -115,10 +116,11 @@ class GatedCell(nn.Module):
 
     def tensors(self) -> tuple[Tensor | None, ...]:
         """The weights of the map, in the order in which `step` takes them."""
-        gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
-        return (*gate, self.scale * self.weight, self.bias, self.norm_weight, self.norm_bias)
+        gate_weight, gate_bias, weight, *others = self.bare_tensors()
+        return (gate_weight, gate_bias, self.scale * weight, *others)
 
-    def raw(self):
+    def bare_tensors(self) -> tuple[Tensor | None, ...]:
+        """The parameters in the same order, without the constant `scale`."""
         gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
         return (*gate, self.weight, self.bias, self.norm_weight, self.norm_bias)
 

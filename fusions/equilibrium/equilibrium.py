@@ -7,6 +7,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from .cells import GatedCell, ResidualCells
+from .checks import check_choice, check_count
 from .fast import Traced, fast_fixed_point
 from .implicit import implicit_fixed_point
 from .kernels import make_kernel
@@ -14,19 +16,31 @@ from .record import SolveRecord
 from .rules import Rule, make_rule
 from .solvers import Map, Observer, Solution, check_limits, find_fixed_point, handle_failure
 
-ROUGH = 2**-7
 POLICIES = ("warn", "raise", "ignore")
+GRADIENTS = ("exact", "one_step", "neumann")
+ENGINES = ("fast", "plain")
 
 
 @dataclass(frozen=True)
 class Equilibrium:
     """Solves for z = f(z, *inputs) with fixed settings; the result carries the gradient.
 
+    For a cotangent g and J = df/dz the inputs receive (df/dinputs)^T u, with
+
+        exact       u = J^T u + g, solved (Bai et al., 2019, theorem 1)
+        one_step    u = g (Fung et al., 2022, Jacobian-free backpropagation)
+        neumann     u = a sum_{k < K} (a J^T + (1 - a) I)^k g, K terms with damping a: for a = 1
+                    the Neumann series cut off, else the phantom gradient (Geng et al., 2021)
+
     Args:
         solver: key of `SOLVERS`, or a callable that returns a rule; for both solves.
         tol, max_steps: bounds of the forward solve (see `find_fixed_point`).
         backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
         on_failure: what to do about samples that do not converge (see `handle_failure`).
+        gradient: "exact", "one_step" or "neumann". Only the exact one solves: the others have
+            no convergence to record.
+        neumann_terms, neumann_damping: K, and a, above 0 and at most 1.
+        engine: "fast" (fast.py) or "plain" (implicit.py), for cells.
     """
 
     solver: str | Callable[[], Rule] = "anderson"
@@ -35,23 +49,27 @@ class Equilibrium:
     backward_tol: float | None = None
     backward_max_steps: int | None = None
     on_failure: str = "warn"
+    gradient: str = "exact"
+    neumann_terms: int = 3
+    neumann_damping: float = 1.0
     engine: str = "fast"
 
     def __post_init__(self) -> None:
         make_rule(self.solver)
-        if self.on_failure not in POLICIES:
+        check_choice("on_failure", self.on_failure, POLICIES)
+        check_choice("gradient", self.gradient, GRADIENTS)
+        check_choice("engine", self.engine, ENGINES)
+        check_count("neumann_terms", self.neumann_terms)
+        if not 0 < self.neumann_damping <= 1:
             raise ValueError(
-                f"unknown on_failure {self.on_failure!r}; choose from {sorted(POLICIES)}"
+                f"neumann_damping must be above 0 and at most 1, got {self.neumann_damping}"
             )
-        check_limits(*self._forward)
-        check_limits(*self._backward, prefix="backward_")
+        check_limits(*self._limits("forward"))
+        check_limits(*self._limits("backward"), prefix="backward_")
 
-    @property
-    def _forward(self) -> tuple[float, int]:
-        return self.tol, self.max_steps
-
-    @property
-    def _backward(self) -> tuple[float, int]:
+    def _limits(self, direction: str) -> tuple[float, int]:
+        if direction == "forward":
+            return self.tol, self.max_steps
         tol, max_steps = self.backward_tol, self.backward_max_steps
         return self.tol if tol is None else tol, self.max_steps if max_steps is None else max_steps
 
@@ -70,22 +88,46 @@ class Equilibrium:
 
         `names` and `ignored` say how both solves enter the record (see `SolveRecord.add`).
         """
-
         run = partial(self._run, record, names, ignored)
-        forward, backward = partial(run, "forward", observe=observe), partial(run, "backward")
-        z, _ = implicit_fixed_point(f, start, inputs, solve=forward, solve_adjoint=backward)
+        z, _ = implicit_fixed_point(
+            f,
+            start,
+            inputs,
+            solve=partial(run, "forward", observe=observe),
+            solve_adjoint=self._adjoint(run),
+        )
         return z
 
-    def solve_cells(self, cell, sizes, constants, *, record, names, ignored=None) -> Tensor:
+    def solve_cell(
+        self,
+        cell: ResidualCells | GatedCell,
+        constants: Sequence[Tensor | None],
+        sizes: Sequence[int],
+        *,
+        record: SolveRecord,
+        names: Sequence[str],
+        ignored: Tensor | None = None,
+    ) -> Tensor:
+        """Returns the fixed point of a cell's rows by the fast engine (see fast.py).
+
+        Args:
+            cell: the map.
+            constants: what its kernel takes, in the order of its `step`, a value a row.
+            sizes: rows of each of its cells.
+            record, names, ignored: see `solve`.
+        """
         run = partial(self._run, record, names, ignored)
         return fast_fixed_point(
             make_kernel(cell),
             sizes,
             constants,
-            cell.raw(),
+            cell.bare_tensors(),
             solve=partial(run, "forward"),
-            solve_adjoint=partial(run, "backward"),
+            solve_adjoint=self._adjoint(run),
         )
+
+    def _adjoint(self, run: Callable) -> Callable:
+        return partial(run, "backward") if self.gradient == "exact" else self._series
 
     def _run(
         self,
@@ -98,21 +140,38 @@ class Equilibrium:
         rough: Traced | None = None,
         observe: Observer | None = None,
     ) -> Solution:
-        tol, max_steps = self._forward if direction == "forward" else self._backward
-        spent = None
-        if rough is not None and tol >= 1e-6 and max_steps > 3:
-            approach = find_fixed_point(
-                rough, start, solver=self.solver, tol=max(tol, ROUGH), max_steps=max_steps // 2
-            )
+        """Solves, after an approach with the map `rough` of lower precision if there is one."""
+        tol, max_steps = self._limits(direction)
+        left, spent = max_steps, 0
+        if rough is not None and max_steps >= 4 and tol > torch.finfo(start.dtype).eps:
+            # down to the precision of bfloat16, and leaving half of the steps for the rest
+            limits = {"tol": max(tol, torch.finfo(torch.bfloat16).eps), "max_steps": max_steps // 2}
+            spent = find_fixed_point(rough, start, solver=self.solver, **limits).steps
             (start,) = rough.trace()
-            spent = approach.steps
-            max_steps -= int(spent.max())
+            left -= int(spent.max())
         solution = find_fixed_point(
-            f, start, solver=self.solver, tol=tol, max_steps=max_steps, observe=observe
+            f, start, solver=self.solver, tol=tol, max_steps=left, observe=observe
         )
-        if spent is not None:
-            solution = replace(solution, steps=solution.steps + spent)
+        solution = replace(solution, steps=solution.steps + spent)
         record.add(direction, names, solution, ignored)
         what = f"{direction} solve of {', '.join(names)} ({max_steps} steps at most)"
         handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
         return solution
+
+    def _series(self, f: Map, start: Tensor, rough: Map | None = None) -> Solution:
+        """Returns the u of an approximate gradient as a `Solution` that has not converged.
+
+        Args:
+            f: u -> J^T u + g.
+            start: g.
+            rough: the same map as f in lower precision.
+        """
+        terms, a = self.neumann_terms, self.neumann_damping
+        if self.gradient == "one_step":
+            terms, a = 1, 1.0
+        u = a * start
+        for _ in range(terms - 1):
+            u = torch.lerp(u, (rough or f)(u), a)
+        unknown = start.new_full((len(start),), torch.nan)
+        steps = torch.full_like(unknown, terms - 1, dtype=torch.long)
+        return Solution(u, unknown, unknown.isfinite(), steps)

@@ -129,12 +129,12 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     """Returns the gradients of all inputs, for the cotangent g of the fixed point."""
     tensors = ctx.saved_tensors
     z, constants, trace = tensors[0], tensors[1 : ctx.ends[0]], tensors[ctx.ends[1] :]
-    kernel, sizes, (full, rough) = ctx.kernel, ctx.sizes, ctx.weights
+    kernel, sizes, (full, rough), count = ctx.kernel, ctx.sizes, ctx.weights, len(constants)
 
     def adjoint(weights, u: Tensor, sizes: Sizes, unit: Tensor, z: Tensor, *rest: Tensor | None):
-        split = len(constants)
-        product, cuts = kernel.pull(weights, u, sizes, z, rest[:split], rest[split:])
-        return product.add_(unit), cuts
+        constants, trace = rest[:count], rest[count:]
+        cuts = kernel.cuts(weights, u, sizes, z, constants, trace)
+        return kernel.product(weights, cuts, sizes, constants, trace).add_(unit), cuts
 
     unit, scale = unit_cotangent(g)
     rows = unit, z, *constants, *trace
@@ -143,7 +143,7 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     solution = ctx.solve(f, unit, approach)
     u, cuts = solution.value, f.trace()
     if not bool(solution.converged.all()):
-        cuts = kernel.pull(full, u, sizes, z, constants, trace)[1]
+        cuts = kernel.cuts(full, u, sizes, z, constants, trace)
     u, cuts = u * scale, [cut.mul_(scale) for cut in cuts]
     of_constants, of_parameters = kernel.gradients(full, u, z, constants, trace, cuts)
     return [*of_constants, *of_parameters]

@@ -8,7 +8,8 @@ gradients of the parameters.
 
     start(weights, sizes, *constants) -> the next rows after zero
     image(weights, z, sizes, *constants) -> next rows, trace
-    pull(weights, u, sizes, z, constants, trace) -> J^T u, cuts
+    cuts(weights, u, sizes, z, constants, trace) -> cuts
+    product(weights, cuts, sizes, constants, trace) -> J^T u
     gradients(weights, u, z, constants, trace, cuts) -> those of the constants, of the parameters
 
 Rows and `sizes` are as in products.py. `weights` are the parameters, prepared once a solve.
@@ -93,8 +94,8 @@ class TwoLayerKernel(ResidualKernel):
         image = affine(image, w.scale[2], w.shift[2], sizes)
         return (image if mask is None else image.mul_(mask)), (e, *stats_e, v, *stats_v)
 
-    def pull(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
-        """Returns J^T u and the cuts."""
+    def cuts(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
+        """Returns the cotangents on the way of u."""
         _, mask = constants
         a, mean_a, rstd_a, h, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
         u = u if mask is None else u * mask
@@ -103,8 +104,13 @@ class TwoLayerKernel(ResidualKernel):
         de = self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
         dp = relu_pull(w.w2.pull(de, sizes), h)
         da = self.norm.pull(scaled(dp, w.scale[0], sizes), a, mean_a, rstd_a)
+        return dq, de, dp, da
+
+    def product(self, w: ResidualWeights, cuts: Trace, sizes: Sizes, constants, trace: Trace):
+        """Returns J^T u."""
+        dq, _, _, da = cuts
         product = w.w1.pull(da, sizes)
-        return (product.add_(dq) if self.residual else product), (dq, de, dp, da)
+        return product.add_(dq) if self.residual else product
 
     def gradients(self, w: ResidualWeights, u: Tensor, z: Tensor, constants, trace, cuts):
         """Returns the gradients of x and mask, and those of the parameters."""
@@ -134,14 +140,18 @@ class OneLayerKernel(ResidualKernel):
         v = w.w2.times(h, sizes, w.b2).relu_()
         return (v if mask is None else v * mask), (a, *stats, h, v)
 
-    def pull(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
-        """Returns J^T u and the cuts."""
+    def cuts(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
+        """Returns the cotangents on the way of u."""
         _, mask = constants
         a, mean, rstd, _, v = trace
         dv = relu_pull(u if mask is None else u * mask, v)
         dh = w.w2.pull(dv, sizes)
         da = self.norm.pull(scaled(dh, w.scale[0], sizes), a, mean, rstd)
-        return w.w1.pull(da, sizes), (dv, dh, da)
+        return dv, dh, da
+
+    def product(self, w: ResidualWeights, cuts: Trace, sizes: Sizes, constants, trace: Trace):
+        """Returns J^T u."""
+        return w.w1.pull(cuts[2], sizes)
 
     def gradients(self, w: ResidualWeights, u: Tensor, z: Tensor, constants, trace, cuts):
         """Returns the gradients of x and mask, and those of the parameters."""
@@ -206,37 +216,44 @@ class GatedKernel:
         image = image if self.relu_first else image.relu_()
         return image, (u, *stats, image)
 
-    def pull(self, w: GatedWeights, u: Tensor, sizes: Sizes, z: Tensor, constants, trace: Trace):
-        """Returns J^T u and the cuts."""
+    def cuts(self, w: GatedWeights, u: Tensor, sizes: Sizes, z: Tensor, constants, trace: Trace):
+        """Returns the cotangents on the way of u."""
         _, lifted, m, dropped, _ = constants
-        gates, _, before, mean, rstd, image = trace
+        _, _, before, mean, rstd, image = trace
         dn = u if self.relu_first else relu_pull(u, image)
         dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
         dx = relu_pull(dx, before) if self.relu_first else dx
         ds = w.weight.pull(dx if dropped is None else dx * dropped, sizes)
         if not self.gate:
-            return torch.zeros_like(u), (dx, ds)
+            return dx, ds
         dgates = ds * z
-        if lifted is not None:
-            return w.gate.pull(dgates * m, sizes).addcmul_(ds, gates), (dx, dgates)
-        dtotal = w.gate.pull(dgates, sizes)
-        return (dtotal * m).addcmul_(ds, gates), (dx, dgates, dtotal)
+        sum_cut = dgates if lifted is None else dgates * m
+        return dx, ds, dgates, w.gate.pull(sum_cut, sizes)
+
+    def product(self, w: GatedWeights, cuts: Trace, sizes: Sizes, constants, trace: Trace):
+        """Returns J^T u."""
+        if not self.gate:
+            return torch.zeros_like(cuts[0])
+        _, ds, _, dsum = cuts
+        _, lifted, m, _, _ = constants
+        return (dsum * m if lifted is None else dsum).addcmul(ds, trace[0])
 
     def gradients(self, w: GatedWeights, u: Tensor, z: Tensor, constants, trace, cuts):
         """Returns the gradients of the constants, and those of the parameters."""
         total, lifted, m, dropped, _ = constants
         _, s, before, *_, image = trace
-        dx, dcontext, *dtotal = cuts
+        dx, ds, *of_gates = cuts
         dn = u if self.relu_first else relu_pull(u, image)
         linear = dx if dropped is None else dx * dropped
-        of_context, of_gate = (dcontext, None), (None, None)
+        of_context, of_gate = (ds, None), (None, None)
         if self.gate:
-            shift = dcontext * m
+            dgates, dsum = of_gates
+            shift = dgates * m
             if lifted is None:
-                of_context = (*dtotal, None)
-                weight = w.gate.gradient(torch.addcmul(total, m, z), dcontext)
+                of_context = dsum, None
+                weight = w.gate.gradient(torch.addcmul(total, m, z), dgates)
             else:
-                of_context = (None, dcontext)
+                of_context = None, dgates
                 weight = w.gate.gradient(z, shift)
             of_gate = weight[0], shift.sum(0)
         of_norm = (dn * self.norm(before)[0]).sum(0), dn.sum(0)

@@ -69,35 +69,49 @@ class TriangularSystem:
         """Returns the z_i, (N, B, d), and z, (B, d), solved one block after the other."""
         states = self.constants.x
         if self.unimodal is not None:
-            x, mask = self.constants.x, self.constants.mask
-            fast = equilibrium.engine == "fast" and observe is None
-            names = [f"z_{i + 1}" for i in range(len(x))]
-            if fast:
-                states = equilibrium.solve_cells(self.unimodal, [x.shape[1]]*len(x), (x.flatten(0,1), None if mask is None else mask.flatten(0,1)), record=record, names=names, ignored=None if mask is None else mask.flatten() == 0).view_as(x)
-            else: states = equilibrium.solve(
-                partial(_unimodal_map, self.unimodal),
-                torch.zeros_like(x).flatten(0, 1),
-                self._unimodal_inputs(),
-                record=record,
-                names=[f"z_{i + 1}" for i in range(len(x))],
-                ignored=None if mask is None else mask.flatten() == 0,
-                observe=_observer(observe, "unimodal", x.shape),
-            ).view_as(x)
+            states = self._solve_unimodal(equilibrium, record, observe)
         if self.fuse is None:
             return states, None
+        return states, self._solve_fuse(states, equilibrium, record, observe)
+
+    def _solve_unimodal(
+        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
+    ) -> Tensor:
+        x, mask = self.constants.x, self.constants.mask
+        rows, row_mask = x.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
+        entry = {
+            "record": record,
+            "names": [f"z_{i + 1}" for i in range(len(x))],
+            "ignored": None if mask is None else mask.flatten() == 0,
+        }
+        if _takes_fast_engine(equilibrium, x, observe):
+            sizes = [x.shape[1]] * len(x)
+            return equilibrium.solve_cell(
+                self.unimodal, (rows, row_mask), sizes, **entry
+            ).view_as(x)
+        return equilibrium.solve(
+            partial(_unimodal_map, self.unimodal),
+            torch.zeros_like(rows),
+            self._unimodal_inputs(),
+            **entry,
+            observe=_observer(observe, "unimodal", x.shape),
+        ).view_as(x)
+
+    def _solve_fuse(
+        self,
+        states: Tensor,
+        equilibrium: Equilibrium,
+        record: SolveRecord,
+        observe: Callable | None,
+    ) -> Tensor:
+        inputs, entry = self._fuse_inputs(states), {"record": record, "names": ["z_fuse"]}
+        if _takes_fast_engine(equilibrium, states, observe):
+            total, lifted, m, dropped, x, *_ = inputs
+            constants = total, lifted, m.expand(len(x), -1), dropped, x
+            return equilibrium.solve_cell(self.fuse, constants, [len(x)], **entry)
         start = torch.zeros_like(self.constants.x_fuse)
-        if equilibrium.engine == "fast" and observe is None:
-            total, lifted, m, dropped, x, *_ = self._fuse_inputs(states)
-            return states, equilibrium.solve_cells(self.fuse, [len(x)], (total, lifted, m.expand(len(x), -1), dropped, x), record=record, names=["z_fuse"])
-        fused = equilibrium.solve(
-            self.fuse.step,
-            start,
-            self._fuse_inputs(states),
-            record=record,
-            names=["z_fuse"],
-            observe=_observer(observe, "fuse", start.shape, self.fuse, states),
-        )
-        return states, fused
+        seen = _observer(observe, "fuse", start.shape, self.fuse, states)
+        return equilibrium.solve(self.fuse.step, start, inputs, **entry, observe=seen)
 
     def solve_joint(
         self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
@@ -176,6 +190,12 @@ class TriangularSystem:
 
     def _joint_inputs(self) -> tuple[Tensor | None, ...]:
         return (*self.constants, *self.unimodal.tensors(), *self.fuse.tensors())
+
+
+def _takes_fast_engine(equilibrium: Equilibrium, x: Tensor, observe: Callable | None) -> bool:
+    # who observes wants to see every step of every sample
+    wide = x.dtype in (torch.float32, torch.float64)
+    return equilibrium.engine == "fast" and observe is None and wide
 
 
 # The maps below are handed to the graph, so they hold cells and no tensors of a forward.
