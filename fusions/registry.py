@@ -20,6 +20,16 @@ def _deq(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module
     return fusion, fusion.dim
 
 
+def _deq_one_step(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
+    """DEQ fusion with the Jacobian-free gradient."""
+    return _deq(input_dims, width, **{"gradient": "one_step"} | options)
+
+
+def _deq_neumann(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
+    """DEQ fusion with the gradient of a truncated Neumann series."""
+    return _deq(input_dims, width, **{"gradient": "neumann"} | options)
+
+
 def _deq_paper(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
     """DEQ fusion with the paper's equations, injected as they are written."""
     fusion = DEQFusion.from_preset("paper", input_dims, **{"dim": width} | _QUIET | options)
@@ -38,6 +48,8 @@ def _weighted_sum(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
 
 FUSIONS: Mapping[str, Build] = {
     "deq": _deq,
+    "deq_one_step": _deq_one_step,
+    "deq_neumann": _deq_neumann,
     "deq_paper": _deq_paper,
     "concat": _concat,
     "weighted_sum": _weighted_sum,

@@ -21,7 +21,7 @@ Map = Callable[[Tensor], Tensor]
 Observer = Callable[[int, Tensor, Tensor], None]  # (step from 1, state, residual (batch,))
 
 
-NARROW_BELOW = 0.75  # share of the rows still at work below which the others leave it
+PATIENCE = 0.5  # converged rows leave once they have cost so many evaluations of all rows
 
 
 class ConvergenceWarning(UserWarning):
@@ -83,7 +83,7 @@ def find_fixed_point(
         z = best = start.detach().flatten(1)
         residual = z.new_full((len(z),), torch.inf)
         steps = torch.zeros_like(residual, dtype=torch.long)
-        results = Rows()
+        results, wasted = Rows(), 0
         for step in range(1, max_steps + 1):
             fz = f(z.view(-1, *start.shape[1:])).flatten(1).to(z.dtype)
             new = _relative_residual(z, fz)
@@ -103,7 +103,9 @@ def find_fixed_point(
                 break
             with torch.autocast(z.device.type, enabled=False):  # the method keeps full precision
                 following = rule(z, fz)
-            if narrows and len(z) - done < NARROW_BELOW * len(z):
+            wasted += done
+            if narrows and wasted > PATIENCE * len(z):
+                wasted = 0
                 rows = (~converged).nonzero().squeeze(1)
                 best, residual, steps = results.narrow(rows, (best, residual, steps))
                 z = following[rows]
