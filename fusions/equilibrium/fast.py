@@ -41,6 +41,7 @@ class Traced:
         self._rows, self._trace = Rows(), ()
 
     def __call__(self, z: Tensor) -> Tensor:
+        self._trace = ()  # makes room for the next
         image, self._trace = self._function(z, self._sizes, *self._constants)
         return image
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .cells import GatedCell, ResidualCells
-from .products import Norm, Sizes, Weights, affine, relu_pull, repeated, scaled, summed
+from .products import Norm, Sizes, Weights, relu_pull, relu_pull_, repeated, scaled, summed
 
 Trace = tuple[Tensor, ...]  # (R, ...) each
 
@@ -72,26 +72,23 @@ class TwoLayerKernel(ResidualKernel):
     def start(self, w: ResidualWeights, sizes: Sizes, x: Tensor, mask: Tensor | None) -> Tensor:
         """Returns the image of zero, whose products are the same for all rows of a cell."""
         ones = [1] * len(sizes)
-        h = affine(self.norm(w.b1.flatten(0, 1))[0], w.scale[0], w.shift[0], ones).relu_()
+        h = self.norm.affine(w.b1.flatten(0, 1), w.scale[0], w.shift[0], ones)[0].relu_()
         e = repeated(w.w2.times(h, ones, w.b2), sizes).add_(x)
         return self._from_injected(w, e, None, sizes, mask)[0]
 
     def image(self, w: ResidualWeights, z: Tensor, sizes: Sizes, x: Tensor, mask: Tensor | None):
         """Returns the next rows, and the trace."""
         a = w.w1.times(z, sizes, w.b1)
-        p, *stats = self.norm(a)
-        h = affine(p, w.scale[0], w.shift[0], sizes).relu_()
-        e = w.w2.times(h, sizes, w.b2).add_(x)
+        h, *stats = self.norm.affine(a, w.scale[0], w.shift[0], sizes)
+        e = w.w2.times(h.relu_(), sizes, w.b2).add_(x)
         image, trace = self._from_injected(w, e, z, sizes, mask)
         return image, (a, *stats, h, *trace)
 
     def _from_injected(self, w: ResidualWeights, e: Tensor, z: Tensor | None, sizes: Sizes, mask):
         """Returns the next rows and the trace from e = B h + b + x on."""
-        q, *stats_e = self.norm(e)
-        q = affine(q, w.scale[1], w.shift[1], sizes)
-        v = (q.add_(z) if self.residual and z is not None else q).relu_()
-        image, *stats_v = self.norm(v)
-        image = affine(image, w.scale[2], w.shift[2], sizes)
+        v, *stats_e = self.norm.affine(e, w.scale[1], w.shift[1], sizes)
+        v = (v.add_(z) if self.residual and z is not None else v).relu_()
+        image, *stats_v = self.norm.affine(v, w.scale[2], w.shift[2], sizes)
         return (image if mask is None else image.mul_(mask)), (e, *stats_e, v, *stats_v)
 
     def cuts(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
@@ -99,10 +96,9 @@ class TwoLayerKernel(ResidualKernel):
         _, mask = constants
         a, mean_a, rstd_a, h, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
         u = u if mask is None else u * mask
-        dv = self.norm.pull(scaled(u, w.scale[2], sizes), v, mean_v, rstd_v)
-        dq = relu_pull(dv, v)
+        dq = relu_pull_(self.norm.pull(scaled(u, w.scale[2], sizes), v, mean_v, rstd_v), v)
         de = self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
-        dp = relu_pull(w.w2.pull(de, sizes), h)
+        dp = relu_pull_(w.w2.pull(de, sizes), h)
         da = self.norm.pull(scaled(dp, w.scale[0], sizes), a, mean_a, rstd_a)
         return dq, de, dp, da
 
@@ -135,8 +131,7 @@ class OneLayerKernel(ResidualKernel):
 
     def _from_injected(self, w: ResidualWeights, a: Tensor, sizes: Sizes, x: Tensor, mask):
         """Returns the next rows and the trace from a = A z + a on, which becomes A z + a + x."""
-        p, *stats = self.norm(a.add_(x))
-        h = affine(p, w.scale[0], w.shift[0], sizes)
+        h, *stats = self.norm.affine(a.add_(x), w.scale[0], w.shift[0], sizes)
         v = w.w2.times(h, sizes, w.b2).relu_()
         return (v if mask is None else v * mask), (a, *stats, h, v)
 
@@ -211,8 +206,7 @@ class GatedKernel:
         """Returns the next rows and the trace from u = V s + v on."""
         u = (u if dropped is None else u.mul_(dropped)).add_(x)
         u = u.relu_() if self.relu_first else u
-        image, *stats = self.norm(u)
-        image = affine(image, w.scale, w.shift, sizes)
+        image, *stats = self.norm.affine(u, w.scale, w.shift, sizes)
         image = image if self.relu_first else image.relu_()
         return image, (u, *stats, image)
 
@@ -222,7 +216,7 @@ class GatedKernel:
         _, _, before, mean, rstd, image = trace
         dn = u if self.relu_first else relu_pull(u, image)
         dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
-        dx = relu_pull(dx, before) if self.relu_first else dx
+        dx = relu_pull_(dx, before) if self.relu_first else dx
         ds = w.weight.pull(dx if dropped is None else dx * dropped, sizes)
         if not self.gate:
             return dx, ds

@@ -4,7 +4,7 @@ States are rows, (R, d): those of the first cell, then those of the second, and 
 says how many each cell has. Axis letters: R rows, d width, N cells, G groups.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -35,18 +35,23 @@ class Weights:
 
     def times(self, x: Tensor, sizes: Sizes, bias: Tensor | None = None) -> Tensor:
         """Returns factor * x W + bias, (R, d), of x (R, d) and bias (N, 1, d)."""
-        matrix = self.matrix.mT if self.transposed else self.matrix
-        return cellwise(self._product, sizes, x, matrix, bias)
+        return self._products(x, sizes, self.matrix.mT if self.transposed else self.matrix, bias)
 
     def pull(self, u: Tensor, sizes: Sizes) -> Tensor:
         """Returns factor * u W^T, (R, d), of u (R, d)."""
-        matrix = self.matrix if self.transposed else self.matrix.mT
-        return cellwise(self._product, sizes, u, matrix, None)
+        return self._products(u, sizes, self.matrix if self.transposed else self.matrix.mT, None)
 
     def gradient(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the gradient of `matrix`, for all rows x and cotangents u of `times`."""
         x, u = (t.view(len(self.matrix), -1, t.shape[1]) for t in (x, u))
         return self._product(u.mT, x, None) if self.transposed else self._product(x.mT, u, None)
+
+    def _products(self, x: Tensor, sizes: Sizes, matrix: Tensor, bias: Tensor | None) -> Tensor:
+        parts = [
+            self._product(rows, w, None if bias is None else b)
+            for (rows,), (w, b) in by_cell(sizes, [x], [matrix, matrix if bias is None else bias])
+        ]
+        return parts[0].flatten(0, 1) if len(parts) == 1 else torch.cat(parts, 1).squeeze(0)
 
     def _product(self, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
         dtype, precision = a.dtype, self.matrix.dtype
@@ -66,6 +71,13 @@ class Norm:
         """Returns the normalised rows (R, d), and mean and 1 / deviation, (R, G) each."""
         rows, width = x.shape
         return torch.native_group_norm(x, None, None, rows, width, 1, self.groups, EPS)
+
+    def affine(
+        self, x: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the same, with the scale and shift (N, 1, d) of each cell applied."""
+        y, mean, rstd = self(x)
+        return affine_(y, scale, shift, sizes), mean, rstd
 
     def pull(self, u: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
         """Returns the cotangent of x, (R, d), of the cotangent u of the normalised rows."""
@@ -88,14 +100,24 @@ def relu_pull(u: Tensor, image: Tensor) -> Tensor:
     return torch.ops.aten.threshold_backward(u, image, 0)
 
 
-def affine(x: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
-    """Returns scale x + shift, (R, d), with the scale and shift, (N, 1, d), of each cell."""
-    return cellwise(lambda x, scale, shift: torch.addcmul(shift, x, scale), sizes, x, scale, shift)
+def relu_pull_(u: Tensor, image: Tensor) -> Tensor:
+    """Computes `relu_pull` in place of u."""
+    return torch.ops.aten.threshold_backward.grad_input(u, image, 0, grad_input=u)
+
+
+def affine_(x: Tensor, scale: Tensor, shift: Tensor, sizes: Sizes) -> Tensor:
+    """Computes scale x + shift in place of x (R, d), with those (N, 1, d) of each cell."""
+    for (rows,), (factor, term) in by_cell(sizes, [x], [scale, shift]):
+        torch.addcmul(term, rows, factor, out=rows)
+    return x
 
 
 def scaled(x: Tensor, scale: Tensor, sizes: Sizes) -> Tensor:
     """Returns scale x, (R, d), with the scale (N, 1, d) of each cell."""
-    return cellwise(torch.mul, sizes, x, scale)
+    result = torch.empty_like(x)
+    for (rows, out), (factor,) in by_cell(sizes, [x, result], [scale]):
+        torch.mul(rows, factor, out=out)
+    return result
 
 
 def repeated(x: Tensor, sizes: Sizes) -> Tensor:
@@ -108,16 +130,16 @@ def summed(x: Tensor, n: int) -> Tensor:
     return x.view(n, -1, x.shape[1]).sum(1, keepdim=True)
 
 
-def cellwise(op: Callable, sizes: Sizes, x: Tensor, *of_cells: Tensor | None) -> Tensor:
-    """Returns op(rows (N, r, d), *of_cells) as rows, where cells may differ in their number r."""
+def by_cell(
+    sizes: Sizes, rows: Sequence[Tensor], of_cells: Sequence[Tensor]
+) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor]]]:
+    """Yields views of rows (R, d) as (n, r, d), with the tensors (n, ...) of the n cells.
+
+    That is all at once where all cells have the same number of rows, else one cell after another.
+    """
     if len(set(sizes)) == 1:
-        return op(x.view(len(sizes), -1, x.shape[1]), *of_cells).flatten(0, 1)
-    parts = [
-        op(rows.unsqueeze(0), *(t if t is None else t[i : i + 1] for t in of_cells)).squeeze(0)
-        for i, rows in enumerate(x.split(list(sizes)))
-    ]
-    return torch.cat(parts)
-
-
-def _product(a: Tensor, b: Tensor, factor: float) -> Tensor:
-    return torch.baddbmm(a[:, :1, :1], a, b, beta=0, alpha=factor)
+        yield [x.view(len(sizes), -1, x.shape[1]) for x in rows], of_cells
+        return
+    parts = zip(*(x.split(list(sizes)) for x in rows), strict=True)
+    for i, part in enumerate(parts):
+        yield [x.unsqueeze(0) for x in part], [t[i : i + 1] for t in of_cells]
