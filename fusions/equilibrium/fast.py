@@ -135,7 +135,7 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     def adjoint(weights, u: Tensor, sizes: Sizes, unit: Tensor, z: Tensor, *rest: Tensor | None):
         constants, trace = rest[:count], rest[count:]
         cuts = kernel.cuts(weights, u, sizes, z, constants, trace)
-        return kernel.product(weights, cuts, sizes, constants, trace).add_(unit), cuts
+        return kernel.product(weights, u, sizes, constants, trace, cuts).add_(unit), cuts
 
     unit, scale = unit_cotangent(g)
     rows = unit, z, *constants, *trace
@@ -145,8 +145,9 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     u, cuts = solution.value, f.trace()
     if not bool(solution.converged.all()):
         cuts = kernel.cuts(full, u, sizes, z, constants, trace)
-    u, cuts = u * scale, [cut.mul_(scale) for cut in cuts]
-    of_constants, of_parameters = kernel.gradients(full, u, z, constants, trace, cuts)
+    if scale is not None:
+        u, cuts = u * scale, [cut.mul_(scale) for cut in cuts]
+    of_constants, of_parameters = kernel.gradients(full, u, sizes, z, constants, trace, cuts)
     return [*of_constants, *of_parameters]
 
 

@@ -81,19 +81,23 @@ class _ImplicitGradient(torch.autograd.Function):
 def _solve_adjoint(vjp: Map, g: Tensor, solve: Solve) -> Tensor:
     """Returns the u of u = J^T u + g, where `vjp` is u -> J^T u."""
     unit, scale = unit_cotangent(g)
-    solution = solve(lambda u: vjp(u) + unit, unit)
-    return torch.where(scale.isfinite(), solution.value * scale, g)
+    value = solve(lambda u: vjp(u) + unit, unit).value
+    return value if scale is None else torch.where(scale.isfinite(), value * scale, g)
 
 
-def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns g = unit * scale with the largest entry of every sample's unit 1 (or 0).
+def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Returns g = unit * scale for which the adjoint problem can be solved safely.
 
-    The adjoint problem is solved for the unit cotangent, so that neither tiny nor huge ones
-    leave the range of the dtype. A cotangent that is not finite, as a gradient scaler sends to
-    probe for overflow, is to be passed through: its scale is NaN, and its unit is zero.
+    Usually that is g itself, and None. If an entry of g is tiny, huge or not finite, the largest
+    entry of every sample's unit is 1 (or 0), so that the solve does not leave the range of the
+    dtype. A cotangent that is not finite, as a gradient scaler sends to probe for overflow, is to
+    be passed through: its unit is zero, and its scale NaN.
     """
     rows = (len(g), *[1] * (g.ndim - 1))
     scale = g.flatten(1).abs().amax(1)
+    limits = torch.finfo(g.dtype)
+    if bool(((scale > limits.tiny**0.25) & (scale < limits.max**0.25)).all()):
+        return g, None
     finite = scale.isfinite()
     scale = torch.where(scale > 0, scale, 1).view(rows)
     unit = torch.where(finite.view(rows), g / scale, 0)

@@ -2,15 +2,15 @@
 
 A kernel computes what its cell's `step` computes, and without autograd the products with the
 transposed Jacobian. Each evaluation also returns what it worked out on the way (its trace), and
-each product the cotangents on its way (its cuts). So nothing is computed twice: the last
-evaluation of a solve serves the backward pass, and the last product of the adjoint solve the
-gradients of the parameters.
+each product the cotangents that took it a matrix product (its cuts). So no matrix product is
+computed twice: the last evaluation of a solve serves the backward pass, and the last product of
+the adjoint solve the gradients of the parameters.
 
     start(weights, sizes, *constants) -> the next rows after zero
     image(weights, z, sizes, *constants) -> next rows, trace
     cuts(weights, u, sizes, z, constants, trace) -> cuts
-    product(weights, cuts, sizes, constants, trace) -> J^T u
-    gradients(weights, u, z, constants, trace, cuts) -> those of the constants, of the parameters
+    product(weights, u, sizes, constants, trace, cuts) -> J^T u
+    gradients(weights, u, sizes, z, constants, trace, cuts) -> of the constants, of the parameters
 
 Rows and `sizes` are as in products.py. `weights` are the parameters, prepared once a solve.
 """
@@ -92,29 +92,38 @@ class TwoLayerKernel(ResidualKernel):
         return (image if mask is None else image.mul_(mask)), (e, *stats_e, v, *stats_v)
 
     def cuts(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
-        """Returns the cotangents on the way of u."""
-        _, mask = constants
-        a, mean_a, rstd_a, h, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
-        u = u if mask is None else u * mask
-        dq = relu_pull_(self.norm.pull(scaled(u, w.scale[2], sizes), v, mean_v, rstd_v), v)
-        de = self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
-        dp = relu_pull_(w.w2.pull(de, sizes), h)
-        da = self.norm.pull(scaled(dp, w.scale[0], sizes), a, mean_a, rstd_a)
-        return dq, de, dp, da
+        """Returns the cotangent before the first ReLU."""
+        _, de = self._above(w, u, sizes, constants, trace)
+        return (relu_pull_(w.w2.pull(de, sizes), trace[3]),)
 
-    def product(self, w: ResidualWeights, cuts: Trace, sizes: Sizes, constants, trace: Trace):
+    def product(self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants, trace, cuts):
         """Returns J^T u."""
-        dq, _, _, da = cuts
-        product = w.w1.pull(da, sizes)
-        return product.add_(dq) if self.residual else product
+        product = w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
+        if self.residual:
+            dq, _ = self._above(w, u, sizes, constants, trace)
+            product += dq
+        return product
 
-    def gradients(self, w: ResidualWeights, u: Tensor, z: Tensor, constants, trace, cuts):
+    def _above(self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants, trace: Trace):
+        """Returns the cotangents before the second ReLU and of e = B h + b + x."""
+        _, mask = constants
+        *_, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
+        u = scaled(u if mask is None else u * mask, w.scale[2], sizes)
+        dq = relu_pull_(self.norm.pull(u, v, mean_v, rstd_v), v)
+        return dq, self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
+
+    def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:
+        """Returns the cotangent of a = A z + a."""
+        a, mean, rstd, *_ = trace
+        return self.norm.pull(scaled(cuts[0], w.scale[0], sizes), a, mean, rstd)
+
+    def gradients(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace, cuts):
         """Returns the gradients of x and mask, and those of the parameters."""
         _, mask = constants
-        u = u if mask is None else u * mask
         a, _, _, h, e, _, _, v, _, _ = trace
-        dq, de, dp, da = cuts
-        norms = (a, dp), (e, dq), (v, u)
+        dq, de = self._above(w, u, sizes, constants, trace)
+        da = self._below(w, sizes, trace, cuts)
+        norms = (a, cuts[0]), (e, dq), (v, u if mask is None else u * mask)
         return (de, None), self._parameter_gradients(w, ((z, da), (h, de)), norms)
 
 
@@ -136,23 +145,29 @@ class OneLayerKernel(ResidualKernel):
         return (v if mask is None else v * mask), (a, *stats, h, v)
 
     def cuts(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
-        """Returns the cotangents on the way of u."""
-        _, mask = constants
-        a, mean, rstd, _, v = trace
-        dv = relu_pull(u if mask is None else u * mask, v)
-        dh = w.w2.pull(dv, sizes)
-        da = self.norm.pull(scaled(dh, w.scale[0], sizes), a, mean, rstd)
-        return dv, dh, da
+        """Returns the cotangent of h."""
+        return (w.w2.pull(self._above(u, constants, trace), sizes),)
 
-    def product(self, w: ResidualWeights, cuts: Trace, sizes: Sizes, constants, trace: Trace):
+    def product(self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants, trace, cuts):
         """Returns J^T u."""
-        return w.w1.pull(cuts[2], sizes)
+        return w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
 
-    def gradients(self, w: ResidualWeights, u: Tensor, z: Tensor, constants, trace, cuts):
+    def _above(self, u: Tensor, constants, trace: Trace) -> Tensor:
+        """Returns the cotangent before the ReLU."""
+        _, mask = constants
+        return relu_pull(u if mask is None else u * mask, trace[4])
+
+    def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:
+        """Returns the cotangent before the norm."""
+        a, mean, rstd, *_ = trace
+        return self.norm.pull(scaled(cuts[0], w.scale[0], sizes), a, mean, rstd)
+
+    def gradients(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace, cuts):
         """Returns the gradients of x and mask, and those of the parameters."""
         a, _, _, h, _ = trace
-        dv, dh, da = cuts
-        return (da, None), self._parameter_gradients(w, ((z, da), (h, dv)), [(a, dh)])
+        da, dv = self._below(w, sizes, trace, cuts), self._above(u, constants, trace)
+        norms = [(a, cuts[0])]
+        return (da, None), self._parameter_gradients(w, ((z, da), (h, dv)), norms)
 
 
 class GatedWeights(NamedTuple):
@@ -211,37 +226,40 @@ class GatedKernel:
         return image, (u, *stats, image)
 
     def cuts(self, w: GatedWeights, u: Tensor, sizes: Sizes, z: Tensor, constants, trace: Trace):
-        """Returns the cotangents on the way of u."""
+        """Returns the cotangents of s and, through the gate, of what W multiplies."""
         _, lifted, m, dropped, _ = constants
-        _, _, before, mean, rstd, image = trace
-        dn = u if self.relu_first else relu_pull(u, image)
-        dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
-        dx = relu_pull_(dx, before) if self.relu_first else dx
+        _, dx = self._above(w, u, sizes, trace)
         ds = w.weight.pull(dx if dropped is None else dx * dropped, sizes)
         if not self.gate:
-            return dx, ds
+            return (ds,)
         dgates = ds * z
-        sum_cut = dgates if lifted is None else dgates * m
-        return dx, ds, dgates, w.gate.pull(sum_cut, sizes)
+        return ds, w.gate.pull(dgates if lifted is None else dgates * m, sizes)
 
-    def product(self, w: GatedWeights, cuts: Trace, sizes: Sizes, constants, trace: Trace):
+    def product(self, w: GatedWeights, u: Tensor, sizes: Sizes, constants, trace, cuts):
         """Returns J^T u."""
         if not self.gate:
-            return torch.zeros_like(cuts[0])
-        _, ds, _, dsum = cuts
+            return torch.zeros_like(u)
+        ds, dsum = cuts
         _, lifted, m, _, _ = constants
         return (dsum * m if lifted is None else dsum).addcmul(ds, trace[0])
 
-    def gradients(self, w: GatedWeights, u: Tensor, z: Tensor, constants, trace, cuts):
+    def _above(self, w: GatedWeights, u: Tensor, sizes: Sizes, trace: Trace):
+        """Returns the cotangents of the affine norm's result and of V s + v + x."""
+        _, _, before, mean, rstd, image = trace
+        dn = u if self.relu_first else relu_pull(u, image)
+        dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
+        return dn, relu_pull_(dx, before) if self.relu_first else dx
+
+    def gradients(self, w: GatedWeights, u: Tensor, sizes: Sizes, z, constants, trace, cuts):
         """Returns the gradients of the constants, and those of the parameters."""
         total, lifted, m, dropped, _ = constants
-        _, s, before, *_, image = trace
-        dx, ds, *of_gates = cuts
-        dn = u if self.relu_first else relu_pull(u, image)
+        _, s, before, *_ = trace
+        dn, dx = self._above(w, u, sizes, trace)
         linear = dx if dropped is None else dx * dropped
-        of_context, of_gate = (ds, None), (None, None)
+        of_context, of_gate = (cuts[0], None), (None, None)
         if self.gate:
-            dgates, dsum = of_gates
+            ds, dsum = cuts
+            dgates = ds * z
             shift = dgates * m
             if lifted is None:
                 of_context = dsum, None
