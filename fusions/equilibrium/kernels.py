@@ -108,8 +108,9 @@ class TwoLayerKernel(ResidualKernel):
         """Returns the cotangents before the second ReLU and of e = B h + b + x."""
         _, mask = constants
         *_, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
-        u = scaled(u if mask is None else u * mask, w.scale[2], sizes)
-        dq = relu_pull_(self.norm.pull(u, v, mean_v, rstd_v), v)
+        dv = scaled(u if mask is None else u * mask, w.scale[2], sizes)
+        dq = dv = self.norm.pull(dv, v, mean_v, rstd_v)  # one name, so that memory is given back
+        relu_pull_(dq, v)
         return dq, self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
 
     def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:
@@ -215,15 +216,14 @@ class GatedKernel:
             s = z * gates
         product = w.weight.times(s, sizes, w.bias)
         image, trace = self._from_product(w, product, sizes, dropped, x)
-        return image, (gates, s, *trace)
+        return image, (gates, *trace)
 
     def _from_product(self, w: GatedWeights, u: Tensor, sizes: Sizes, dropped, x: Tensor):
         """Returns the next rows and the trace from u = V s + v on."""
         u = (u if dropped is None else u.mul_(dropped)).add_(x)
         u = u.relu_() if self.relu_first else u
         image, *stats = self.norm.affine(u, w.scale, w.shift, sizes)
-        image = image if self.relu_first else image.relu_()
-        return image, (u, *stats, image)
+        return (image, (u, *stats)) if self.relu_first else (image.relu_(), (u, *stats, image))
 
     def cuts(self, w: GatedWeights, u: Tensor, sizes: Sizes, z: Tensor, constants, trace: Trace):
         """Returns the cotangents of s and, through the gate, of what W multiplies."""
@@ -245,15 +245,16 @@ class GatedKernel:
 
     def _above(self, w: GatedWeights, u: Tensor, sizes: Sizes, trace: Trace):
         """Returns the cotangents of the affine norm's result and of V s + v + x."""
-        _, _, before, mean, rstd, image = trace
-        dn = u if self.relu_first else relu_pull(u, image)
+        _, before, mean, rstd, *image = trace
+        dn = u if self.relu_first else relu_pull(u, *image)
         dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
         return dn, relu_pull_(dx, before) if self.relu_first else dx
 
     def gradients(self, w: GatedWeights, u: Tensor, sizes: Sizes, z, constants, trace, cuts):
         """Returns the gradients of the constants, and those of the parameters."""
         total, lifted, m, dropped, _ = constants
-        _, s, before, *_ = trace
+        gates, before, *_ = trace
+        s = z * gates if self.gate else total
         dn, dx = self._above(w, u, sizes, trace)
         linear = dx if dropped is None else dx * dropped
         of_context, of_gate = (cuts[0], None), (None, None)

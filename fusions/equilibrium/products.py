@@ -44,21 +44,21 @@ class Weights:
     def gradient(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the gradient of `matrix`, for all rows x and cotangents u of `times`."""
         x, u = (t.view(len(self.matrix), -1, t.shape[1]) for t in (x, u))
-        return self._product(u.mT, x, None) if self.transposed else self._product(x.mT, u, None)
+        pair = (u.mT, x) if self.transposed else (x.mT, u)
+        return self._product(*pair, None).to(x.dtype)
 
     def _products(self, x: Tensor, sizes: Sizes, matrix: Tensor, bias: Tensor | None) -> Tensor:
-        parts = [
-            self._product(rows, w, None if bias is None else b)
-            for (rows,), (w, b) in by_cell(sizes, [x], [matrix, matrix if bias is None else bias])
-        ]
-        return parts[0].flatten(0, 1) if len(parts) == 1 else torch.cat(parts, 1).squeeze(0)
+        parts = []
+        for (rows,), (w, b) in by_cell(sizes, [x], [matrix, matrix if bias is None else bias]):
+            product = self._product(_rounded_up(rows, w.dtype), w, None if bias is None else b)
+            parts.append(product[:, : rows.shape[1]].to(x.dtype).flatten(0, 1))
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def _product(self, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-        dtype, precision = a.dtype, self.matrix.dtype
         start = a[:, :1, :1] if bias is None else bias  # the former counts nothing
-        a, b, start = (t.to(precision) for t in (a, b, start))
+        a, b, start = (t.to(self.matrix.dtype) for t in (a, b, start))
         beta = 0 if bias is None else 1
-        return torch.baddbmm(start, a, b, beta=beta, alpha=self.factor).to(dtype)
+        return torch.baddbmm(start, a, b, beta=beta, alpha=self.factor)
 
 
 class Norm:
@@ -135,11 +135,29 @@ def by_cell(
 ) -> Iterator[tuple[Sequence[Tensor], Sequence[Tensor]]]:
     """Yields views of rows (R, d) as (n, r, d), with the tensors (n, ...) of the n cells.
 
-    That is all at once where all cells have the same number of rows, else one cell after another.
+    That is all at once where all cells have the same number of rows, else one cell after another,
+    without those that have none.
     """
     if len(set(sizes)) == 1:
         yield [x.view(len(sizes), -1, x.shape[1]) for x in rows], of_cells
         return
     parts = zip(*(x.split(list(sizes)) for x in rows), strict=True)
     for i, part in enumerate(parts):
-        yield [x.unsqueeze(0) for x in part], [t[i : i + 1] for t in of_cells]
+        if sizes[i]:
+            yield [x.unsqueeze(0) for x in part], [t[i : i + 1] for t in of_cells]
+
+
+def _rounded_up(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns rows (n, r, d) in another dtype, with some more at the end that mean nothing.
+
+    For bfloat16 oneDNN makes code for every number of rows that it meets, and keeps it, while
+    narrowing makes many such numbers; so they come from a short list.
+    """
+    rows = x.shape[1]
+    step = max(16, 2 ** (rows.bit_length() - 4))  # at most an eighth more
+    size = -(-rows // step) * step
+    if dtype == x.dtype or size == rows:
+        return x.to(dtype)
+    padded = x.new_zeros(len(x), size, x.shape[2], dtype=dtype)
+    padded[:, :rows] = x
+    return padded

@@ -46,18 +46,18 @@ class Anderson:
         self._last: tuple[Tensor, Tensor] | None = None
 
     def __call__(self, z: Tensor, fz: Tensor) -> Tensor:
-        residual = fz - z
         if self._last is None:
-            self._last = residual, fz
+            self._last = fz - z, fz
             self._residuals = fz.new_empty(self.memory, *fz.shape)
             self._images = torch.empty_like(self._residuals)
             wide = torch.promote_types(fz.dtype, torch.float32)
             self._gram = fz.new_empty(len(fz), self.memory, self.memory, dtype=wide)
             return fz
         slot = self._count % self.memory  # the oldest difference makes room
-        change = torch.sub(residual, self._last[0], out=self._residuals[slot])
+        residual = self._last[0]
+        change = torch.sub(fz, z, out=self._residuals[slot]).sub_(residual)
         torch.sub(fz, self._last[1], out=self._images[slot])
-        self._last = residual, fz
+        self._last = torch.sub(fz, z, out=residual), fz
         self._count += 1
         kept = min(self._count, self.memory)
         # half precision would neither resolve the Gram matrix nor find a solver

@@ -1,0 +1,1 @@
+"""What deep equilibrium fusion costs, measured against what else one could run."""

@@ -1,0 +1,53 @@
+"""Timing and memory: interleaved medians, and the peak of all live tensors."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+
+def interleaved(
+    steps: Mapping[str, Callable[[], object]], *, seconds: float, most: int, device: str
+) -> dict[str, float]:
+    """Returns the median duration of each step in seconds.
+
+    All of them are run in turn, over and over, so that what else the machine does hits all alike;
+    between 3 and `most` rounds, as `seconds` allow, after one round that does not count.
+    """
+    taken: dict[str, list[float]] = {name: [] for name in steps}
+    began = time.perf_counter()
+    for count in range(most + 1):
+        for name, step in steps.items():
+            _wait(device)
+            start = time.perf_counter()
+            step()
+            _wait(device)
+            taken[name].append(time.perf_counter() - start)
+        if count >= 3 and time.perf_counter() - began > seconds:
+            break
+    return {name: statistics.median(durations[1:]) for name, durations in taken.items()}
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+
+
+def peak_bytes(step: Callable[[], object], device: str) -> int:
+    """Returns the most that live tensors grew by while `step` ran, as the allocator saw it."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+        step()
+    events = [e for e in trace.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    return peak
