@@ -1,8 +1,9 @@
 """What is timed: DEQ fusion in its variants, and what it is compared with, as modules."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
 from unittest import mock
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from examples.bench.prototype import Prototype
 from fusions.common_fusions import Concat
 from fusions.deq import DEQFusion
-from fusions.equilibrium import SolveRecord, Solution
+from fusions.equilibrium import Solution, SolveRecord, find_fixed_point
 
 TOL, MAX_STEPS = 1e-3, 40
 FIND = "fusions.equilibrium.equilibrium.find_fixed_point"
@@ -35,6 +36,12 @@ class Case:
             features = [torch.randn(shape).relu() for _ in range(self.modalities)]
         return [x.to(self.device).requires_grad_() for x in features]
 
+    def cotangent(self) -> Tensor:
+        """A normal cotangent of the fused feature, (batch, d)."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed + 1)
+            return torch.randn(self.batch, self.dim).to(self.device)
+
     def fusion(self, **options) -> DEQFusion:
         """DEQ fusion from the same weights for any options."""
         with torch.random.fork_rng():
@@ -51,37 +58,52 @@ class Method:
     Attributes:
         module: does it.
         around: makes a context in which a training step or an inference runs.
-        record: the solves of the last call, if there were any.
+        solved: what the solves of the last step did: most `steps`, most `backward_steps`, worst
+            `residual` and share `converged`; empty if nothing was solved.
     """
 
     module: nn.Module
-    around: Callable[[], object] = nullcontext
-    record: Callable[[], SolveRecord | None] = field(default=lambda: None)
+    around: Callable[[], AbstractContextManager] = nullcontext
+    solved: Callable[[], dict[str, float]] = dict
+
+    def train(self, features: list[Tensor], cotangent: Tensor) -> None:
+        """Runs forward and backward, as a training step does without its optimiser."""
+        with self.around():
+            self.module(features).backward(cotangent)
+        self.module.zero_grad(set_to_none=True)
+        for x in features:
+            x.grad = None
+
+    def infer(self, features: list[Tensor]) -> None:
+        """Runs the forward without gradients."""
+        with self.around(), torch.no_grad():
+            self.module(features)
 
 
-def plain_engine(fusion: DEQFusion) -> DEQFusion:
-    """Switches a fusion to the plain engine, in place."""
-    fusion.equilibrium = replace(fusion.equilibrium, engine="plain")
-    return fusion
-
-
-def deq(case: Case, **options) -> Method:
+def deq(case: Case, engine: str = "fast", **options) -> Method:
     """DEQ fusion as users get it, with the options given."""
     fusion = case.fusion(**options)
-    return Method(fusion, record=lambda: fusion.info)
+    fusion.equilibrium = replace(fusion.equilibrium, engine=engine)
+    return Method(fusion, solved=lambda: _solved(fusion.info))
 
 
-def plain(case: Case) -> Method:
-    """DEQ fusion by the plain engine."""
-    fusion = plain_engine(case.fusion())
-    return Method(fusion, record=lambda: fusion.info)
+def _solved(info: SolveRecord) -> dict[str, float]:
+    solves = [*info.forward.values(), *info.backward.values()]
+    most = {
+        name: max(int(stats.steps.max()) for stats in side.values())
+        for name, side in (("steps", info.forward), ("backward_steps", info.backward))
+        if side
+    }
+    worst = max(float(stats.residual.max()) for stats in solves)
+    converged = torch.cat([stats.converged.flatten() for stats in solves]).double().mean()
+    return {**most, "residual": worst, "converged": float(converged)}
 
 
 def torchdeq(case: Case) -> Method:
     """The same map, all states solved together, by torchdeq's Anderson and implicit gradient."""
-    fusion = case.fusion(joint=True)
-    fusion.equilibrium = TorchDEQ()
-    return Method(fusion)
+    fusion, equilibrium = case.fusion(joint=True), TorchDEQ()
+    fusion.equilibrium = equilibrium
+    return Method(fusion, solved=lambda: equilibrium.last)
 
 
 class TorchDEQ:
@@ -90,22 +112,21 @@ class TorchDEQ:
     def __init__(self) -> None:
         from torchdeq import get_deq
 
-        self.deq = get_deq(
-            ift=True,
-            f_solver="anderson",
-            b_solver="anderson",
-            f_tol=TOL,
-            b_tol=TOL,
-            f_stop_mode="rel",
-            b_stop_mode="rel",
-            f_max_iter=MAX_STEPS,
-            b_max_iter=MAX_STEPS,
-        )
+        sides = {"solver": "anderson", "tol": TOL, "stop_mode": "rel", "max_iter": MAX_STEPS}
+        self.deq = get_deq(ift=True, **{f"{s}_{k}": v for k, v in sides.items() for s in "fb"})
+        self.last: dict[str, float] = {}
 
     def solve(self, f: Callable, start: Tensor, inputs: Sequence[Tensor | None], **_) -> Tensor:
         """Returns the fixed point."""
         self.deq.train(torch.is_grad_enabled())
-        return self.deq(lambda z: f(z, *inputs), start)[0][-1]
+        states, info = self.deq(lambda z: f(z, *inputs), start)
+        lowest = info["rel_lowest"]
+        self.last = {
+            "steps": int(info["nstep"].max()),
+            "residual": float(lowest.max()),
+            "converged": float((lowest <= TOL).double().mean()),
+        }
+        return states[-1]
 
 
 def bare(case: Case) -> Method:
@@ -113,44 +134,36 @@ def bare(case: Case) -> Method:
 
     Everything else stays: projections, normalisation, the gradients of the parameters.
     """
-    fusion, features = case.fusion(), case.features()
-    spent: list[list] = []  # of every solve, in order: None for an evaluation, rows that stayed
-    with mock.patch(FIND, _recording(spent)):
-        fused = fusion(features)
-        fused.backward(_cotangent(fused))
+    fusion, spent = case.fusion(), []
+    with mock.patch(FIND, partial(_recorded, spent)):
+        fused = fusion(case.features())
+        fused.backward(case.cotangent())
     fusion.zero_grad()
     return Method(fusion, around=lambda: mock.patch(FIND, _Replay(spent)))
 
 
-def _recording(spent: list[list]) -> Callable:
-    from fusions.equilibrium import find_fixed_point
+def _recorded(spent: list, f: Callable, start: Tensor, **options) -> Solution:
+    """Solves, and appends the list of what happened: None for an evaluation, or rows that stayed."""
+    events: list[Tensor | None] = []
 
     class Recorded:
-        def __init__(self, f) -> None:
-            self.f, self.events = f, []
-
         def __call__(self, z: Tensor) -> Tensor:
-            self.events.append(None)
-            return self.f(z)
+            events.append(None)
+            return f(z)
 
         def narrow(self, rows: Tensor) -> None:
-            self.events.append(rows)
-            self.f.narrow(rows)
+            events.append(rows)
+            f.narrow(rows)
 
-    def find(f: Callable, start: Tensor, **options) -> Solution:
-        recorded = Recorded(f)
-        solution = find_fixed_point(recorded, start, **options)
-        spent.append(recorded.events)
-        return solution
-
-    return find
+    spent.append(events)
+    return find_fixed_point(Recorded(), start, **options)
 
 
 class _Replay:
     """Evaluates a map as often as a recorded solve did, each time at the last image."""
 
-    def __init__(self, spent: list[list]) -> None:
-        self.solves: Iterator[list] = iter(spent)
+    def __init__(self, spent: list) -> None:
+        self.solves = iter(spent)
 
     def __call__(self, f: Callable, start: Tensor, **_) -> Solution:
         z = start
@@ -160,9 +173,8 @@ class _Replay:
             else:
                 f.narrow(rows)
                 z = z[rows]
-        unknown = start.new_zeros(len(start))
-        value = z if len(z) == len(start) else start
-        return Solution(value, unknown, unknown == 0, unknown.long())
+        zeros = start.new_zeros(len(start))
+        return Solution(z if len(z) == len(start) else start, zeros, zeros == 0, zeros.long())
 
 
 class ConcatLinear(nn.Module):
@@ -198,40 +210,12 @@ def prototype(case: Case) -> Method:
 
 METHODS: Mapping[str, Callable[[Case], Method]] = {
     "deq": deq,
-    "deq, one step": lambda case: deq(case, gradient="one_step"),
-    "deq, Neumann 3": lambda case: deq(case, gradient="neumann"),
-    "plain engine": plain,
+    "deq, one step": partial(deq, gradient="one_step"),
+    "deq, Neumann 3": partial(deq, gradient="neumann"),
+    "plain engine": partial(deq, engine="plain"),
     "bare evaluations": bare,
     "torchdeq, joint": torchdeq,
     "unrolled": unrolled,
     "prototype": prototype,
     "concat + linear": concat_linear,
 }
-
-
-def _cotangent(fused: Tensor) -> Tensor:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return torch.randn(fused.shape).to(fused.device)
-
-
-def train_step(method: Method, features: list[Tensor], cotangent: Tensor | None = None) -> Tensor:
-    """Runs forward and backward, as a training step does without its optimiser."""
-    with method.around():
-        fused = method.module(features)
-        fused.backward(_cotangent(fused) if cotangent is None else cotangent)
-    method.module.zero_grad(set_to_none=True)
-    for x in features:
-        x.grad = None
-    return fused.detach()
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Runs its body with `count` threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
