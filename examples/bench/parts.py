@@ -245,11 +245,12 @@ def memory(settings: Settings, limits: Sequence[int] = (10, 50, 200)) -> Iterato
 
 
 MEMORY = 6  # Anderson's, the default
+BLOCK = (2, 2048, 512)  # modalities, batch, width
 
 
 def _block_peak(block: str, limit: int, device: str) -> tuple[int, int]:
     """Returns the peak in bytes of solving a block, and the bytes of its state."""
-    n, batch, dim = 2, 2048, 512
+    n, batch, dim = BLOCK
     shared = {"groups": 4, "recurrent_scale": 0.1}
     if block == "unimodal":
         cell = ResidualCells(n, dim, kind="two_layer", residual=False, **shared).to(device)

@@ -48,7 +48,11 @@ class Prototype(nn.Module):
             states.append(_fixed_point(cell, inputs, self.tol))
         x_fuse = (self.weights[:, None, None] * torch.stack(list(features))).sum(0)
         context = F.linear(sum(states), self.gate.weight)
-        parameters = [*self.gate.parameters(), *self.fuse.parameters(), *self.norms[-1].parameters()]
+        parameters = [
+            *self.gate.parameters(),
+            *self.fuse.parameters(),
+            *self.norms[-1].parameters(),
+        ]
         return _fixed_point(self._fused, [x_fuse, context, *parameters], self.tol)
 
     def _norms_of(self, i: int) -> list[Tensor]:

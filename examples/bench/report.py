@@ -101,7 +101,10 @@ def _sweeps(rows: Sequence[Row]) -> str:
         lines += ["", _table(table)]
         if sweep != "tol":
             powers = (f"{method} {_power(group, method):.2f}" for method in methods)
-            lines += ["", f"Power of {sweep} over the upper half of the range: " + ", ".join(powers)]
+            lines += [
+                "",
+                f"Power of {sweep} over the upper half of the range: " + ", ".join(powers),
+            ]
     return "\n".join(lines)
 
 
@@ -168,9 +171,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
     ).items()
     _draw_cases(cases[1], [r for r in rows if r["part"] == "cases" and r["threads"] == 1])
     for sweep, axes in others:
-        _draw_sweep(
-            axes, sweep, [r for r in rows if r["part"] == "sweeps" and r["sweep"] == sweep]
-        )
+        _draw_sweep(axes, sweep, [r for r in rows if r["part"] == "sweeps" and r["sweep"] == sweep])
     figure.savefig(path, dpi=150)
 
 

@@ -47,7 +47,7 @@ class Traced:
 
     def narrow(self, rows: Tensor) -> None:
         """Goes on with the rows of the given indices, in ascending order, only."""
-        self._trace = self._rows.narrow(rows, self._trace)
+        self._rows.put(rows, self._trace)
         self._constants = [c if c is None else c[rows] for c in self._constants]
         if len(self._sizes) == 1:
             self._sizes = [len(rows)]

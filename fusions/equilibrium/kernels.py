@@ -47,9 +47,7 @@ class ResidualKernel:
     def prepare(self, parameters: Sequence[Tensor], precision: torch.dtype | None):
         """Returns the weights that the other methods take."""
         w1, b1, w2, b2, scale, shift = parameters
-        w1, w2 = (
-            Weights(w, f, precision) for w, f in zip((w1, w2), self.factors, strict=True)
-        )
+        w1, w2 = (Weights(w, f, precision) for w, f in zip((w1, w2), self.factors, strict=True))
         return ResidualWeights(w1, b1, w2, b2, scale, shift)
 
     def _parameter_gradients(self, w: ResidualWeights, linear, norms) -> tuple[Tensor, ...]:

@@ -76,12 +76,16 @@ class Anderson:
             return
         self._last = tuple(x[rows] for x in self._last)
         self._gram = self._gram[rows]
-        kept = min(self._count, self.memory)
-        for name in ("_residuals", "_images"):
-            old = getattr(self, name)
-            new = old.new_empty(self.memory, len(rows), old.shape[2])
-            torch.index_select(old[:kept], 1, rows, out=new[:kept])
-            setattr(self, name, new)
+        self._residuals = self._packed(self._residuals, rows)
+        self._images = self._packed(self._images, rows)
+
+    def _packed(self, slots: Tensor, rows: Tensor) -> Tensor:
+        """Returns the slots with those rows only, in the memory that they have."""
+        packed = slots.flatten()[: self.memory * len(rows) * slots.shape[2]]
+        packed = packed.view(self.memory, len(rows), slots.shape[2])
+        for slot in range(min(self._count, self.memory)):  # never writes what is still to be read
+            packed[slot] = slots[slot, rows]
+        return packed
 
     def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
         """Returns the minimising gamma, (batch, kept, 1), of dR^T dR and dR^T r."""

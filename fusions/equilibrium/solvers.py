@@ -104,10 +104,11 @@ def find_fixed_point(
             with torch.autocast(z.device.type, enabled=False):  # the method keeps full precision
                 following = rule(z, fz)
             wasted += done
-            if narrows and wasted > PATIENCE * len(z):
+            if narrows and wasted > PATIENCE * len(z) and 2 * done > len(z):
                 wasted = 0
                 rows = (~converged).nonzero().squeeze(1)
-                best, residual, steps = results.narrow(rows, (best, residual, steps))
+                results.put(rows, (best, residual, steps))
+                best, residual, steps = best[rows], residual[rows], steps[rows]
                 z = following[rows]
                 f.narrow(rows), rule.narrow(rows)
             else:  # a converged sample is left alone, so that rounding cannot drive it away
@@ -120,23 +121,21 @@ class Rows:
     """Tensors with a value a row, of which only some rows are still at work."""
 
     def __init__(self) -> None:
-        self._kept: tuple[Tensor, ...] | None = None
+        self._kept: list[Tensor] | None = None
         self._rows: Tensor | None = None
 
-    def narrow(self, rows: Tensor, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Puts the present rows by, and returns those of the given indices among them."""
-        self._kept = self.whole(parts)
+    def put(self, rows: Tensor, parts: Sequence[Tensor]) -> None:
+        """Keeps what the present rows have; those of the given indices among them stay present."""
+        self._kept = list(self.whole(parts))
         self._rows = rows if self._rows is None else self._rows[rows]
-        return tuple(part[rows] for part in parts)
 
     def whole(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Returns all rows: the present ones, and as they were put by the others."""
+        """Returns all rows: what the present ones have, and what was kept of the others."""
         if self._kept is None:
             return tuple(parts)
-        return tuple(
-            torch.index_copy(kept, 0, self._rows, part)
-            for kept, part in zip(self._kept, parts, strict=True)
-        )
+        for i, part in enumerate(parts):  # one after the other, so that memory is given back
+            self._kept[i] = torch.index_copy(self._kept[i], 0, self._rows, part)
+        return tuple(self._kept)
 
 
 def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) -> None:

@@ -86,9 +86,9 @@ class TriangularSystem:
         }
         if _takes_fast_engine(equilibrium, x, observe):
             sizes = [x.shape[1]] * len(x)
-            return equilibrium.solve_cell(
-                self.unimodal, (rows, row_mask), sizes, **entry
-            ).view_as(x)
+            return equilibrium.solve_cell(self.unimodal, (rows, row_mask), sizes, **entry).view_as(
+                x
+            )
         return equilibrium.solve(
             partial(_unimodal_map, self.unimodal),
             torch.zeros_like(rows),

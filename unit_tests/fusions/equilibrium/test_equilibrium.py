@@ -58,6 +58,11 @@ def test_a_failed_adjoint_solve_is_reported_too(double):
         ({"max_steps": 0}, "max_steps must be an integer of at least 1"),
         ({"backward_tol": -1.0}, "backward_tol must be at least 0"),
         ({"backward_max_steps": 0}, "backward_max_steps must be an integer of at least 1"),
+        ({"gradient": "two_step"}, "unknown gradient 'two_step'; choose from"),
+        ({"engine": "steam"}, "unknown engine 'steam'; choose from"),
+        ({"neumann_terms": 0}, "neumann_terms must be an integer of at least 1, got 0"),
+        ({"neumann_damping": 0.0}, "neumann_damping must be above 0 and at most 1, got 0"),
+        ({"neumann_damping": 1.5}, "neumann_damping must be above 0 and at most 1, got 1.5"),
     ],
 )
 def test_bad_settings_are_refused_at_construction(options, message):
@@ -84,3 +89,74 @@ def test_a_record_splits_batched_solves_by_name_and_sums_them_up():
     assert "backward_steps" not in summary
     record.add("backward", ["c"], solution([7, 9], [0.0, 0.0]))
     assert record.summary()["backward_steps"] == pytest.approx(8)
+
+
+def contraction(batch=3, size=4):
+    """A map z -> tanh(A z + x) with |A| < 1, its fixed point, its Jacobians and a cotangent."""
+    a = torch.randn(size, size)
+    a = (0.6 * a / torch.linalg.matrix_norm(a, 2)).requires_grad_()
+    x = torch.randn(batch, size).requires_grad_()
+
+    def f(z, a, x):
+        return torch.tanh(z @ a.T + x)
+
+    with torch.no_grad():
+        z = torch.zeros(batch, size)
+        for _ in range(200):
+            z = f(z, a, x)
+    jacobians = torch.stack(
+        [
+            torch.autograd.functional.jacobian(lambda z, i=i: f(z[None], a, x[i])[0], z[i])
+            for i in range(batch)
+        ]
+    )
+    return f, (a, x), z, jacobians, torch.randn(batch, size)
+
+
+@pytest.mark.parametrize(
+    ("options", "terms", "damping"),
+    [
+        ({"gradient": "one_step"}, 1, 1.0),
+        ({"gradient": "one_step", "neumann_terms": 7, "neumann_damping": 0.5}, 1, 1.0),
+        ({"gradient": "neumann"}, 3, 1.0),
+        ({"gradient": "neumann", "neumann_terms": 6}, 6, 1.0),
+        ({"gradient": "neumann", "neumann_terms": 5, "neumann_damping": 0.4}, 5, 0.4),
+    ],
+)
+def test_approximate_gradients_are_the_sums_they_stand_for(double, options, terms, damping):
+    f, inputs, z, jacobians, g = contraction()
+    record = SolveRecord([len(z)])
+    settings = Equilibrium(tol=1e-13, max_steps=200, **options)
+    ours = settings.solve(f, torch.zeros_like(z), inputs, record=record, names=["z"])
+    got = torch.autograd.grad(ours, inputs, g)
+    power = damping * jacobians.mT + (1 - damping) * torch.eye(z.shape[1])
+    u = damping * sum(
+        (torch.linalg.matrix_power(power, k) @ g.unsqueeze(2)).squeeze(2) for k in range(terms)
+    )
+    for ours, expected in zip(got, torch.autograd.grad(f(z, *inputs), inputs, u), strict=True):
+        torch.testing.assert_close(ours, expected)
+    assert record.forward["z"].converged.all() and not record.backward  # nothing was solved
+
+
+def test_the_neumann_series_tends_to_the_exact_gradient(double):
+    f, inputs, z, _, g = contraction()
+
+    def gradient(**options):
+        settings = Equilibrium(tol=1e-13, max_steps=200, **options)
+        solved = settings.solve(
+            f, torch.zeros_like(z), inputs, record=SolveRecord([len(z)]), names=["z"]
+        )
+        return torch.autograd.grad(solved, inputs, g)
+
+    exact = gradient()
+    errors = [
+        sum((a - b).norm() for a, b in zip(exact, gradient(**options), strict=True))
+        for options in (
+            {"gradient": "one_step"},
+            {"gradient": "neumann", "neumann_terms": 4},
+            {"gradient": "neumann", "neumann_terms": 100},
+            {"gradient": "neumann", "neumann_terms": 200, "neumann_damping": 0.5},
+        )
+    ]
+    assert errors[0] > errors[1] > 1e-6
+    assert max(errors[2:]) < 1e-10

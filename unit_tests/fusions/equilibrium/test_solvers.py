@@ -220,3 +220,43 @@ def test_broyden_satisfies_the_secant_equation_and_changes_nothing_else(double):
             torch.testing.assert_close(matrix() @ x, before @ x)
             before = matrix()
         previous, z = (z, g), step
+
+
+class Narrowing:
+    """z -> A z + b for each sample, of which some can leave."""
+
+    def __init__(self, a, b):
+        self.a, self.b, self.sizes = a, b, [len(b)]
+
+    def __call__(self, z):
+        assert len(z) == len(self.b)
+        return (self.a @ z.unsqueeze(2)).squeeze(2) + self.b
+
+    def narrow(self, rows):
+        self.a, self.b = self.a[rows], self.b[rows]
+        self.sizes.append(len(rows))
+
+
+@solver
+def test_converged_samples_leave_a_map_that_can_narrow(double, solver):
+    a = torch.randn(12, 24, 24)
+    radius = torch.linspace(0.05, 0.9, 12)[torch.randperm(12)]  # who leaves first is anywhere
+    a = radius.view(-1, 1, 1) * a / torch.linalg.matrix_norm(a, 2).view(-1, 1, 1)
+    b = torch.randn(12, 24)
+    f = Narrowing(a, b)
+    limits = {"solver": solver, "tol": 1e-11, "max_steps": 300}
+    found = find_fixed_point(f, torch.zeros(12, 24), **limits)
+    assert len(f.sizes) > 2 and f.sizes == sorted(f.sizes, reverse=True)
+    expected = torch.linalg.solve(torch.eye(24) - a, b)
+    torch.testing.assert_close(found.value, expected, rtol=0, atol=1e-9)
+    whole = find_fixed_point(Narrowing(a, b).__call__, torch.zeros(12, 24), **limits)
+    assert found.steps.equal(whole.steps)
+    torch.testing.assert_close(found.residual, whole.residual, rtol=1e-3, atol=0)
+
+
+def test_nothing_leaves_while_somebody_looks_on(double):
+    f = Narrowing(
+        torch.zeros(3, 2, 2) + torch.tensor([0.0, 0.3, 0.9]).view(3, 1, 1), torch.ones(3, 2)
+    )
+    find_fixed_point(f, torch.zeros(3, 2), solver="picard", observe=lambda *seen: None)
+    assert f.sizes == [3]

@@ -1,0 +1,182 @@
+"""The fast engine finds the plain engine's fixed points and gradients."""
+
+from dataclasses import replace
+from unittest import mock
+
+import pytest
+import torch
+
+from fusions.deq import DEQFusion
+from fusions.equilibrium import find_fixed_point
+from fusions.equilibrium.fast import Traced
+from unit_tests.fusions.deq_reference import DIM, EXACT, VARIANTS, WIDTHS, make, make_features
+
+PAYS = "fusions.equilibrium.fast._bfloat16_pays"
+
+
+def run(fusion, features, engine, present=None, seed=1):
+    """The fused feature, every gradient by name, and the record, by an engine."""
+    fusion.equilibrium = replace(fusion.equilibrium, engine=engine)
+    torch.manual_seed(seed)  # the same dropout masks
+    fused = fusion(features, present=present)
+    cotangent = torch.linspace(-1, 1, fused.numel(), dtype=fused.dtype).view_as(fused)
+    named = {name: p for name, p in fusion.named_parameters()}
+    named |= {f"features[{i}]": x for i, x in enumerate(features) if x.requires_grad}
+    grads = torch.autograd.grad(
+        fused, list(named.values()), cotangent, allow_unused=True, materialize_grads=True
+    )
+    return fused.detach(), dict(zip(named, grads, strict=True)), fusion.info
+
+
+def assert_close(ours, theirs, tol):
+    torch.testing.assert_close(ours[0], theirs[0], rtol=tol, atol=tol)
+    for name, expected in theirs[1].items():
+        assert (ours[1][name] - expected).norm() <= tol * max(expected.norm(), 1e-3), name
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"dropout": 0.2}, {"gate": False}, {"f_theta": False}, {"f_fuse": False}],
+    ids=str,
+)
+def test_engines_agree(variant, options):
+    fusion, _ = make(variant, WIDTHS[:3], **options, **EXACT)
+    features = make_features(fusion.input_dims, batch=5)
+    assert_close(run(fusion, features, "fast"), run(fusion, features, "plain"), 1e-8)
+
+
+@pytest.mark.parametrize("variant", ["default", "released_mosi"])
+def test_engines_agree_where_modalities_are_absent(variant):
+    fusion, _ = make(variant, WIDTHS[:3], **EXACT)
+    features = make_features(fusion.input_dims, batch=6)
+    present = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 0, 1]] * 2).bool()
+    fast, plain = (run(fusion, features, engine, present) for engine in ("fast", "plain"))
+    assert_close(fast, plain, 1e-8)
+    for side in ("forward", "backward"):
+        for name, stats in getattr(plain[2], side).items():
+            assert (getattr(fast[2], side)[name].steps == 0).equal(stats.steps == 0)
+
+
+def mixed_features(batch, width, dtype):
+    """Features whose samples take from a few steps to all: scales differ, injected raw."""
+    scales = torch.logspace(-0.8, 1, batch, dtype=dtype).unsqueeze(1)
+    return [
+        (scales.roll(i * 5, 0) * torch.randn(batch, width, dtype=dtype)).requires_grad_()
+        for i in range(3)
+    ]
+
+
+@pytest.mark.parametrize("solver", ["anderson", "broyden", "picard"])
+def test_samples_that_leave_early_change_nothing(solver):
+    options = {"injection": "raw", "groups": 2, "solver": solver, "tol": 1e-11}
+    fusion = DEQFusion([DIM] * 3, DIM, **options, max_steps=300, recurrent_scale=0.03).double()
+    features = mixed_features(16, DIM, torch.float64)
+    with (
+        mock.patch("fusions.equilibrium.solvers.PATIENCE", 0.0),
+        mock.patch.object(Traced, "narrow", autospec=True, side_effect=Traced.narrow) as narrow,
+    ):
+        fast = run(fusion, features, "fast")
+    assert narrow.call_count >= 4
+    steps = fast[2].steps
+    assert steps.min() < steps.max() / 2
+    with mock.patch("fusions.equilibrium.solvers.PATIENCE", float("inf")):
+        assert_close(fast, run(fusion, features, "fast"), 1e-8)
+    assert_close(fast, run(fusion, features, "plain"), 1e-8)
+
+
+def test_where_a_solve_ends_early_the_gradient_is_that_of_its_best_iterate(double):
+    """Against a dense solve with the Jacobian at that very state."""
+    limits = {"tol": 0.0, "max_steps": 4, "backward_tol": 1e-13, "backward_max_steps": 200}
+    options = {"f_theta": False, "injection": "raw", "groups": 2, "recurrent_scale": 1.0}
+    fusion = DEQFusion([DIM], DIM, **options, **limits, on_failure="ignore")
+    x = torch.randn(1, DIM)
+    z, ours, info = run(fusion, [x], "fast")
+    assert info.residual.max() > 1e-6 and info.backward["z_fuse"].converged.all()
+
+    cell, cotangent = fusion.fuse, torch.linspace(-1, 1, DIM)
+
+    def step(z):
+        return cell.step(z, x, None, torch.ones(1, 1), None, fusion.weights * x, *cell.tensors())
+
+    jacobian = torch.autograd.functional.jacobian(lambda z: step(z[None])[0], z[0])
+    u = torch.linalg.solve(torch.eye(DIM) - jacobian.T, cotangent)
+    named = dict(fusion.named_parameters())
+    expected = torch.autograd.grad(step(z), list(named.values()), u[None])
+    for name, want in zip(named, expected, strict=True):
+        torch.testing.assert_close(ours[name], want, msg=name)
+
+
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
+def test_an_approach_in_bfloat16_ends_at_the_tolerance_of_float32(tol):
+    fusion = DEQFusion([32, 48], 64, tol=tol, max_steps=60, recurrent_scale=0.3)
+    features = [torch.randn(10, 32).requires_grad_(), torch.randn(10, 48).requires_grad_()]
+    with (
+        mock.patch(PAYS, lambda rows: True),
+        mock.patch(
+            "fusions.equilibrium.equilibrium.find_fixed_point", side_effect=find_fixed_point
+        ) as find,
+    ):
+        fast = run(fusion, features, "fast")
+    assert find.call_count == 8  # two blocks, forward and backward, approached and solved
+    exact = DEQFusion([32, 48], 64, tol=1e-12, max_steps=200, recurrent_scale=0.3).double()
+    exact.load_state_dict(fusion.state_dict())
+    wide = [x.detach().double().requires_grad_() for x in features]
+    truth = run(exact, wide, "plain")
+    error = (fast[0] - truth[0]).norm() / truth[0].norm()
+    assert error <= 5 * tol
+    for stats in (*fast[2].forward.values(), *fast[2].backward.values()):
+        assert stats.converged.all() and stats.residual.max() <= tol
+        assert stats.steps.max() <= 60
+    ours, expected = (
+        torch.cat([grad.flatten() for grad in grads.values()]) for grads in (fast[1], truth[1])
+    )
+    assert (ours - expected).norm() <= 20 * tol * expected.norm()
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 4, 7])
+def test_an_approach_leaves_steps_for_the_solve(most):
+    options = {"tol": 1e-7, "max_steps": most, "on_failure": "ignore", "recurrent_scale": 0.5}
+    fusion = DEQFusion([16], 16, **options)
+    with mock.patch(PAYS, lambda rows: True):
+        fusion([torch.randn(5, 16)])
+    assert fusion.info.steps.max() <= most
+    assert fusion.info.residual.isfinite().all()
+
+
+def test_float64_is_never_rounded():
+    with (
+        mock.patch(PAYS, lambda rows: True),
+        mock.patch(
+            "fusions.equilibrium.equilibrium.find_fixed_point", side_effect=find_fixed_point
+        ) as find,
+    ):
+        DEQFusion([16], 16).double()([torch.randn(3, 16, dtype=torch.float64)])
+    assert find.call_count == 2
+
+
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+def test_mixed_precision_rounds_products_and_nothing_else(engine):
+    fusion = DEQFusion([32, 32], 64)
+    features = [torch.randn(8, 32).requires_grad_() for _ in range(2)]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        fused, grads, info = run(fusion, features, engine)
+    single, expected, _ = run(fusion, features, "plain")
+    assert fused.dtype == torch.float32
+    assert all(grad.dtype == torch.float32 for grad in grads.values())
+    assert 0 < (fused - single).norm() / single.norm() < 0.05
+    for name in ("unimodal.weight1", "fuse.weight"):
+        assert (grads[name] - expected[name]).norm() <= 0.3 * expected[name].norm()
+
+
+def test_observing_takes_the_plain_engine():
+    fusion, seen = DEQFusion([16], 16), []
+    with mock.patch.object(Traced, "__call__", side_effect=AssertionError("work was saved")):
+        fusion([torch.randn(3, 16)], observe=seen.append)
+    assert seen
+
+
+def test_inference_keeps_nothing():
+    fusion = DEQFusion([16], 16)
+    with torch.no_grad():
+        assert fusion([torch.randn(3, 16)]).grad_fn is None
