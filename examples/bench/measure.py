@@ -2,10 +2,47 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How long and on what to measure.
+
+    Attributes:
+        seconds, most: about how long to repeat one group of measurements, and at most how often.
+        device: where tensors live.
+        threads: numbers of threads to measure the cases with.
+    """
+
+    seconds: float = 6.0
+    most: int = 15
+    device: str = "cpu"
+    threads: Sequence[int] = (1,)
+
+    def time(self, steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        """Returns the median of each step in milliseconds, measured in turn."""
+        taken = interleaved(steps, seconds=self.seconds, most=self.most, device=self.device)
+        return {name: 1e3 * duration for name, duration in taken.items()}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Runs its body with `count` threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def interleaved(

@@ -28,6 +28,11 @@ class Case:
     device: str = "cpu"
     seed: int = 0
 
+    @property
+    def shape(self) -> dict[str, int]:
+        """The three numbers by name."""
+        return {"batch": self.batch, "modalities": self.modalities, "dim": self.dim}
+
     def features(self) -> list[Tensor]:
         """Rectified normal features (batch, d), which receive gradients."""
         with torch.random.fork_rng():
@@ -143,7 +148,7 @@ def bare(case: Case) -> Method:
 
 
 def _recorded(spent: list, f: Callable, start: Tensor, **options) -> Solution:
-    """Solves, and appends the list of what happened: None for an evaluation, or rows that stayed."""
+    """Solves, and appends what happened: None for an evaluation, or the rows that stayed."""
     events: list[Tensor | None] = []
 
     class Recorded:

@@ -1,23 +1,17 @@
-"""The parts of the benchmark. Each returns rows, one dict a measurement, times in milliseconds."""
+"""The parts of the benchmark. Each yields rows, one dict a measurement; times in milliseconds."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
-from unittest import mock
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from examples.bench.measure import interleaved, peak_bytes
-from examples.bench.methods import METHODS, Case, Method, deq
+from examples.bench.ideas import ideas
+from examples.bench.measure import Row, Settings, peak_bytes, threads
+from examples.bench.methods import METHODS, Case, deq
 from fusions.equilibrium import Anderson, Equilibrium, GatedCell, ResidualCells, SolveRecord
-from fusions.equilibrium import kernels, products
-
-Row = dict[str, Any]
 
 SHAPES = (
     (612, 3, 500),
@@ -48,37 +42,15 @@ GRADIENTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How long and on what to measure.
-
-    Attributes:
-        seconds, most: about how long to repeat one group of measurements, and at most how often.
-        device: where tensors live.
-        threads: numbers of threads to measure the cases with.
-    """
-
-    seconds: float = 6.0
-    most: int = 15
-    device: str = "cpu"
-    threads: Sequence[int] = (1,)
-
-    def time(self, steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
-        """Returns the median of each step in milliseconds, measured in turn."""
-        taken = interleaved(steps, seconds=self.seconds, most=self.most, device=self.device)
-        return {name: 1e3 * duration for name, duration in taken.items()}
-
-
 def cases(settings: Settings, shapes: Sequence[tuple[int, int, int]]) -> Iterator[Row]:
     """Yields every method on every shape: training step, inference, convergence, peak memory."""
-    work = [(shape, threads) for threads in settings.threads for shape in shapes]
-    for shape, threads in tqdm(work, desc="cases"):
-        with _threads(threads):
-            case = Case(*shape, device=settings.device)
-            yield from _case(settings, case, threads)
+    work = [(shape, count) for count in settings.threads for shape in shapes]
+    for shape, count in tqdm(work, desc="cases"):
+        with threads(count):
+            yield from _case(settings, Case(*shape, device=settings.device), count)
 
 
-def _case(settings: Settings, case: Case, threads: int) -> Iterator[Row]:
+def _case(settings: Settings, case: Case, count: int) -> Iterator[Row]:
     features, cotangent = case.features(), case.cotangent()
     methods = {name: make(case) for name, make in METHODS.items()}
     training = settings.time(
@@ -91,8 +63,8 @@ def _case(settings: Settings, case: Case, threads: int) -> Iterator[Row]:
         peak = peak_bytes(partial(method.train, features, cotangent), settings.device)
         yield {
             "part": "cases",
-            "threads": threads,
-            **_shape(case),
+            "threads": count,
+            **case.shape,
             "method": name,
             "train_ms": training[name],
             "infer_ms": inference[name],
@@ -112,13 +84,13 @@ def sweeps(settings: Settings) -> Iterator[Row]:
         if name == "modalities":
             made["fusion part"] = deq(case, f_theta=False, injection="raw")
         features, cotangent = case.features(), case.cotangent()
-        with _threads(1):
+        with threads(1):
             taken = settings.time(
                 {key: partial(m.train, features, cotangent) for key, m in made.items()}
             )
         for key, method in made.items():
             row = {"part": "sweeps", "threads": 1, "sweep": name, "value": value, "method": key}
-            yield {**row, **_shape(case), "train_ms": taken[key], **method.solved()}
+            yield {**row, **case.shape, "train_ms": taken[key], **method.solved()}
 
 
 def gradients(settings: Settings, scales: Sequence[float] = (0.1, 0.3)) -> Iterator[Row]:
@@ -129,7 +101,7 @@ def gradients(settings: Settings, scales: Sequence[float] = (0.1, 0.3)) -> Itera
         made = {
             name: deq(case, recurrent_scale=scale, **options) for name, options in GRADIENTS.items()
         }
-        with _threads(1):
+        with threads(1):
             taken = settings.time(
                 {name: partial(m.train, features, cotangent) for name, m in made.items()}
             )
@@ -143,7 +115,7 @@ def gradients(settings: Settings, scales: Sequence[float] = (0.1, 0.3)) -> Itera
             yield {
                 "part": "gradients",
                 "threads": 1,
-                **_shape(case),
+                **case.shape,
                 "recurrent_scale": scale,
                 "method": name,
                 "train_ms": taken[name],
@@ -156,77 +128,6 @@ def _gradient(module: torch.nn.Module, features: Sequence[Tensor], cotangent: Te
     module.zero_grad()
     module(features).backward(cotangent)
     return torch.cat([p.grad.flatten() for p in module.parameters()])
-
-
-def ideas(settings: Settings) -> Iterator[Row]:
-    """Yields the training step with each idea of the fast engine switched off in turn."""
-    for name, case, scales in IDEAS_ON:
-        case = replace(case, device=settings.device)
-        features, cotangent = case.features(), case.cotangent()
-        if scales:  # every sample its own scale, which the raw injection feels
-            spread = torch.logspace(-2, 1, case.batch, device=settings.device).unsqueeze(1)
-            features = [(spread * x.detach()).requires_grad_() for x in features]
-        made = {key: deq(case, **scales) for key in IDEAS}
-        made["all ideas, plain engine"] = deq(case, "plain", **scales)
-        steps = {}
-        for key, method in made.items():
-            method.around = IDEAS.get(key, nullcontext)
-            steps[key] = partial(method.train, features, cotangent)
-        with _threads(1):
-            taken = settings.time(steps)
-        for key in made:
-            row = {"part": "ideas", "threads": 1, "on": name, **_shape(case), "method": key}
-            yield {**row, "train_ms": taken[key]}
-
-
-IDEAS_ON = (
-    ("features of one scale", Case(*BASE), {}),
-    ("features of one scale", Case(612, 3, 500), {}),
-    ("raw injection, features of scales 0.01 to 10", Case(*BASE), {"injection": "raw"}),
-)
-
-
-@contextmanager
-def _without_start() -> Iterator[None]:
-    zero = lambda self, w, sizes, *constants: torch.zeros_like(constants[-1])  # noqa: E731
-    unimodal = lambda self, w, sizes, x, mask: torch.zeros_like(x)  # noqa: E731
-    with mock.patch.object(kernels.TwoLayerKernel, "start", unimodal):
-        with mock.patch.object(kernels.GatedKernel, "start", zero):
-            yield
-
-
-def _without_reuse() -> AbstractContextManager:
-    solve = Equilibrium._run
-
-    def run(self, *args, **options):
-        solution = solve(self, *args, **options)
-        return replace(solution, converged=torch.zeros_like(solution.converged))
-
-    return mock.patch.object(Equilibrium, "_run", run)
-
-
-def _without_layer_norm() -> AbstractContextManager:
-    def pull(self, u: Tensor, x: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-        rows, width = x.shape
-        return torch.ops.aten.native_group_norm_backward(
-            u, x, mean, rstd, None, rows, width, 1, self.groups, [True, False, False]
-        )[0]
-
-    return mock.patch.object(products.Norm, "pull", pull)
-
-
-IDEAS: Mapping[str, Callable[[], AbstractContextManager]] = {
-    "none (all ideas on)": nullcontext,
-    "approach in bfloat16": partial(
-        mock.patch, "fusions.equilibrium.fast._bfloat16_pays", lambda rows: False
-    ),
-    "converged samples leave": partial(
-        mock.patch, "fusions.equilibrium.solvers.PATIENCE", math.inf
-    ),
-    "start at the image of zero": _without_start,
-    "last evaluation and product reused": _without_reuse,
-    "LayerNorm's backward for GroupNorm's": _without_layer_norm,
-}
 
 
 def memory(settings: Settings, limits: Sequence[int] = (10, 50, 200)) -> Iterator[Row]:
@@ -275,20 +176,6 @@ def _block_peak(block: str, limit: int, device: str) -> tuple[int, int]:
 
     step()
     return peak_bytes(step, device), cotangent.numel() * cotangent.element_size()
-
-
-def _shape(case: Case) -> Row:
-    return {"batch": case.batch, "modalities": case.modalities, "dim": case.dim}
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 PARTS: Mapping[str, Callable[..., Iterator[Row]]] = {

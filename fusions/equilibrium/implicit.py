@@ -105,6 +105,7 @@ def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor | None]:
 
 
 def autocast_state(device: str) -> dict:
+    """Returns the arguments with which `torch.autocast` brings about the present state."""
     return {
         "device_type": device,
         "dtype": torch.get_autocast_dtype(device),

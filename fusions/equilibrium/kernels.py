@@ -22,9 +22,19 @@ import torch
 from torch import Tensor
 
 from .cells import GatedCell, ResidualCells
-from .products import Norm, Sizes, Weights, relu_pull, relu_pull_, repeated, scaled, summed
-
-Trace = tuple[Tensor, ...]  # (R, ...) each
+from .gated_kernel import GatedKernel
+from .products import (
+    Constants,
+    Norm,
+    Sizes,
+    Trace,
+    Weights,
+    relu_pull,
+    relu_pull_,
+    repeated,
+    scaled,
+    summed,
+)
 
 
 class ResidualWeights(NamedTuple):
@@ -89,12 +99,28 @@ class TwoLayerKernel(ResidualKernel):
         image, *stats_v = self.norm.affine(v, w.scale[2], w.shift[2], sizes)
         return (image if mask is None else image.mul_(mask)), (e, *stats_e, v, *stats_v)
 
-    def cuts(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
+    def cuts(
+        self,
+        w: ResidualWeights,
+        u: Tensor,
+        sizes: Sizes,
+        z: Tensor,
+        constants: Constants,
+        trace: Trace,
+    ):
         """Returns the cotangent before the first ReLU."""
         _, de = self._above(w, u, sizes, constants, trace)
         return (relu_pull_(w.w2.pull(de, sizes), trace[3]),)
 
-    def product(self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants, trace, cuts):
+    def product(
+        self,
+        w: ResidualWeights,
+        u: Tensor,
+        sizes: Sizes,
+        constants: Constants,
+        trace: Trace,
+        cuts: Trace,
+    ):
         """Returns J^T u."""
         product = w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
         if self.residual:
@@ -102,7 +128,9 @@ class TwoLayerKernel(ResidualKernel):
             product += dq
         return product
 
-    def _above(self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants, trace: Trace):
+    def _above(
+        self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants: Constants, trace: Trace
+    ):
         """Returns the cotangents before the second ReLU and of e = B h + b + x."""
         _, mask = constants
         *_, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
@@ -116,7 +144,16 @@ class TwoLayerKernel(ResidualKernel):
         a, mean, rstd, *_ = trace
         return self.norm.pull(scaled(cuts[0], w.scale[0], sizes), a, mean, rstd)
 
-    def gradients(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace, cuts):
+    def gradients(
+        self,
+        w: ResidualWeights,
+        u: Tensor,
+        sizes: Sizes,
+        z: Tensor,
+        constants: Constants,
+        trace: Trace,
+        cuts: Trace,
+    ):
         """Returns the gradients of x and mask, and those of the parameters."""
         _, mask = constants
         a, _, _, h, e, _, _, v, _, _ = trace
@@ -143,15 +180,31 @@ class OneLayerKernel(ResidualKernel):
         v = w.w2.times(h, sizes, w.b2).relu_()
         return (v if mask is None else v * mask), (a, *stats, h, v)
 
-    def cuts(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace: Trace):
+    def cuts(
+        self,
+        w: ResidualWeights,
+        u: Tensor,
+        sizes: Sizes,
+        z: Tensor,
+        constants: Constants,
+        trace: Trace,
+    ):
         """Returns the cotangent of h."""
         return (w.w2.pull(self._above(u, constants, trace), sizes),)
 
-    def product(self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants, trace, cuts):
+    def product(
+        self,
+        w: ResidualWeights,
+        u: Tensor,
+        sizes: Sizes,
+        constants: Constants,
+        trace: Trace,
+        cuts: Trace,
+    ):
         """Returns J^T u."""
         return w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
 
-    def _above(self, u: Tensor, constants, trace: Trace) -> Tensor:
+    def _above(self, u: Tensor, constants: Constants, trace: Trace) -> Tensor:
         """Returns the cotangent before the ReLU."""
         _, mask = constants
         return relu_pull(u if mask is None else u * mask, trace[4])
@@ -161,115 +214,21 @@ class OneLayerKernel(ResidualKernel):
         a, mean, rstd, *_ = trace
         return self.norm.pull(scaled(cuts[0], w.scale[0], sizes), a, mean, rstd)
 
-    def gradients(self, w: ResidualWeights, u: Tensor, sizes: Sizes, z, constants, trace, cuts):
+    def gradients(
+        self,
+        w: ResidualWeights,
+        u: Tensor,
+        sizes: Sizes,
+        z: Tensor,
+        constants: Constants,
+        trace: Trace,
+        cuts: Trace,
+    ):
         """Returns the gradients of x and mask, and those of the parameters."""
         a, _, _, h, _ = trace
         da, dv = self._below(w, sizes, trace, cuts), self._above(u, constants, trace)
         norms = [(a, cuts[0])]
         return (da, None), self._parameter_gradients(w, ((z, da), (h, dv)), norms)
-
-
-class GatedWeights(NamedTuple):
-    """Prepared parameters of `GatedCell`, as of one cell."""
-
-    gate: Weights | None
-    gate_bias: Tensor | None
-    weight: Weights
-    bias: Tensor
-    scale: Tensor
-    shift: Tensor
-
-
-class GatedKernel:
-    """`GatedCell.step`; constants total, lifted, m, dropped and x, (R, d or 1) each or None."""
-
-    def __init__(self, cell: GatedCell) -> None:
-        self.norm, self.factor = Norm(cell.groups), cell.scale
-        self.gate, self.relu_first = cell.gate, cell.norm_order == "relu_norm"
-
-    def prepare(self, parameters: Sequence[Tensor | None], precision: torch.dtype | None):
-        """Returns the weights that the other methods take."""
-        gate, gate_bias, weight, *vectors = parameters
-        if self.gate:
-            gate = Weights(gate.unsqueeze(0), 1.0, precision, transposed=True)
-            gate_bias = gate_bias.view(1, 1, -1)
-        weight = Weights(weight.unsqueeze(0), self.factor, precision, transposed=True)
-        return GatedWeights(gate, gate_bias, weight, *(t.view(1, 1, -1) for t in vectors))
-
-    def start(self, w: GatedWeights, sizes: Sizes, total, lifted, m, dropped, x: Tensor) -> Tensor:
-        """Returns the image of zero, where the gate closes."""
-        if not self.gate:
-            return self.image(w, x, sizes, total, lifted, m, dropped, x)[0]
-        return self._from_product(w, repeated(w.bias[0], sizes), sizes, dropped, x)[0]
-
-    def image(self, w: GatedWeights, z: Tensor, sizes: Sizes, total, lifted, m, dropped, x: Tensor):
-        """Returns the next rows, and the trace."""
-        gates = s = total
-        if self.gate:
-            if lifted is None:
-                gates = w.gate.times(torch.addcmul(total, m, z), sizes)
-                gates = gates.addcmul_(m, w.gate_bias[0])
-            else:
-                gates = torch.addcmul(lifted, m, w.gate.times(z, sizes, w.gate_bias))
-            s = z * gates
-        product = w.weight.times(s, sizes, w.bias)
-        image, trace = self._from_product(w, product, sizes, dropped, x)
-        return image, (gates, *trace)
-
-    def _from_product(self, w: GatedWeights, u: Tensor, sizes: Sizes, dropped, x: Tensor):
-        """Returns the next rows and the trace from u = V s + v on."""
-        u = (u if dropped is None else u.mul_(dropped)).add_(x)
-        u = u.relu_() if self.relu_first else u
-        image, *stats = self.norm.affine(u, w.scale, w.shift, sizes)
-        return (image, (u, *stats)) if self.relu_first else (image.relu_(), (u, *stats, image))
-
-    def cuts(self, w: GatedWeights, u: Tensor, sizes: Sizes, z: Tensor, constants, trace: Trace):
-        """Returns the cotangents of s and, through the gate, of what W multiplies."""
-        _, lifted, m, dropped, _ = constants
-        _, dx = self._above(w, u, sizes, trace)
-        ds = w.weight.pull(dx if dropped is None else dx * dropped, sizes)
-        if not self.gate:
-            return (ds,)
-        dgates = ds * z
-        return ds, w.gate.pull(dgates if lifted is None else dgates * m, sizes)
-
-    def product(self, w: GatedWeights, u: Tensor, sizes: Sizes, constants, trace, cuts):
-        """Returns J^T u."""
-        if not self.gate:
-            return torch.zeros_like(u)
-        ds, dsum = cuts
-        _, lifted, m, _, _ = constants
-        return (dsum * m if lifted is None else dsum).addcmul(ds, trace[0])
-
-    def _above(self, w: GatedWeights, u: Tensor, sizes: Sizes, trace: Trace):
-        """Returns the cotangents of the affine norm's result and of V s + v + x."""
-        _, before, mean, rstd, *image = trace
-        dn = u if self.relu_first else relu_pull(u, *image)
-        dx = self.norm.pull(scaled(dn, w.scale, sizes), before, mean, rstd)
-        return dn, relu_pull_(dx, before) if self.relu_first else dx
-
-    def gradients(self, w: GatedWeights, u: Tensor, sizes: Sizes, z, constants, trace, cuts):
-        """Returns the gradients of the constants, and those of the parameters."""
-        total, lifted, m, dropped, _ = constants
-        gates, before, *_ = trace
-        s = z * gates if self.gate else total
-        dn, dx = self._above(w, u, sizes, trace)
-        linear = dx if dropped is None else dx * dropped
-        of_context, of_gate = (cuts[0], None), (None, None)
-        if self.gate:
-            ds, dsum = cuts
-            dgates = ds * z
-            shift = dgates * m
-            if lifted is None:
-                of_context = dsum, None
-                weight = w.gate.gradient(torch.addcmul(total, m, z), dgates)
-            else:
-                of_context = None, dgates
-                weight = w.gate.gradient(z, shift)
-            of_gate = weight[0], shift.sum(0)
-        of_norm = (dn * self.norm(before)[0]).sum(0), dn.sum(0)
-        of_linear = w.weight.gradient(s, linear)[0], linear.sum(0)
-        return (*of_context, None, None, dx), (*of_gate, *of_linear, *of_norm)
 
 
 def make_kernel(cell: ResidualCells | GatedCell) -> TwoLayerKernel | OneLayerKernel | GatedKernel:

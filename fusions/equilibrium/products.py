@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 Sizes = Sequence[int]
+Constants = Sequence[Tensor | None]  # (R, ...) each
+Trace = Sequence[Tensor]  # (R, ...) each
 EPS = 1e-5  # that of torch's group_norm
 
 
