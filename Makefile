@@ -3,15 +3,19 @@ PYTHON ?= python3
 VENV = .venv
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
+BENCH =
 ARGS = --dataset digits --fusions deq,deq_paper,concat,weighted_sum --runs 5 --jobs 2
 
-.PHONY: help compare test lint
+.PHONY: help compare bench test lint
 
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
 
 compare: $(STAMP)  ## train and compare fusions; other options: make compare ARGS="--dataset brca ..."
 	$(RUN) examples.compare_fusions $(ARGS)
+
+bench: $(STAMP)  ## measure what DEQ fusion costs; other options: make bench BENCH="--parts cases"
+	$(RUN) examples.bench $(BENCH)
 
 test: $(STAMP)  ## run the unit tests
 	$(RUN) pytest

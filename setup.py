@@ -16,6 +16,7 @@ PACKAGES = (
     "datasets.brca",
 )
 PLOT = ["matplotlib"]
+BENCH = [*PLOT, "torchdeq"]
 TEST = ["pytest", "setuptools>=70.1"]  # the first setuptools that builds a wheel on its own
 
 setup(
@@ -38,8 +39,9 @@ setup(
     ],
     extras_require={
         "plot": PLOT,
+        "bench": BENCH,
         "test": TEST,
-        "dev": [*TEST, *PLOT, "ruff"],
+        "dev": [*TEST, *BENCH, "ruff"],
     },
     packages=[f"{ROOT}.{package}" for package in PACKAGES],
     package_dir={f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},

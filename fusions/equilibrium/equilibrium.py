@@ -144,8 +144,8 @@ class Equilibrium:
         tol, max_steps = self._limits(direction)
         left, spent = max_steps, 0
         if rough is not None and max_steps >= 4 and tol > torch.finfo(start.dtype).eps:
-            # down to the precision of bfloat16, and leaving half of the steps for the rest
-            limits = {"tol": max(tol, torch.finfo(torch.bfloat16).eps), "max_steps": max_steps // 2}
+            # down to the precision of bfloat16, and leaving most steps for the rest
+            limits = {"tol": max(tol, torch.finfo(torch.bfloat16).eps), "max_steps": max_steps // 4}
             spent = find_fixed_point(rough, start, solver=self.solver, **limits).steps
             (start,) = rough.trace()
             left -= int(spent.max())

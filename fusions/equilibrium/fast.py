@@ -97,7 +97,7 @@ class _FastGradient(torch.autograd.Function):
         *inputs: Tensor | None,
     ) -> Tensor:
         constants, parameters = inputs[:count], inputs[count:]
-        like = constants[-1] if constants[-1] is not None else constants[0]
+        like = next(c for c in constants if c is not None)
         precision, lower = _precisions(like)
         with torch.autocast(like.device.type, enabled=False):  # the kernels see to precision
             full = kernel.prepare(parameters, precision)
@@ -164,9 +164,10 @@ def _image_only(function: Callable, weights: Any) -> Callable:
 def _precisions(rows: Tensor) -> tuple[torch.dtype | None, torch.dtype | None]:
     """Returns the dtype of products, None for that of the rows, and one to approach with."""
     state = autocast_state(rows.device.type)
-    if state["enabled"] and rows.dtype != torch.float64:
+    if state["enabled"] and rows.dtype != torch.float64:  # which autocast leaves alone
         return state["dtype"], None
-    return None, torch.bfloat16 if rows.dtype == torch.float32 and _bfloat16_pays(rows) else None
+    pays = rows.dtype == torch.float32 and _bfloat16_pays(rows)
+    return None, torch.bfloat16 if pays else None
 
 
 def _bfloat16_pays(rows: Tensor) -> bool:
