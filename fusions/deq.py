@@ -149,15 +149,15 @@ class DEQFusion(nn.Module):
         self.jacobian_weight, self.jacobian_blocks = jacobian_weight, jacobian_blocks
         self.jacobian_probes, self.jacobian_every = jacobian_probes, jacobian_every
         self.equilibrium = Equilibrium(
-            solver,
-            tol,
-            max_steps,
-            backward_tol,
-            backward_max_steps,
-            on_failure,
-            gradient,
-            neumann_terms,
-            neumann_damping,
+            solver=solver,
+            tol=tol,
+            max_steps=max_steps,
+            backward_tol=backward_tol,
+            backward_max_steps=backward_max_steps,
+            on_failure=on_failure,
+            gradient=gradient,
+            neumann_terms=neumann_terms,
+            neumann_damping=neumann_damping,
         )
         self.projections = nn.ModuleList(
             nn.Identity() if injection == "raw" and width == dim else _orthogonal(width, dim)

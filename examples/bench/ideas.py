@@ -92,7 +92,7 @@ IDEAS: Mapping[str, Callable[[], AbstractContextManager]] = {
     "converged samples leave": partial(
         mock.patch, "fusions.equilibrium.solvers.PATIENCE", math.inf
     ),
-    "cells batched": _without_batching,
+    "cells batched in the solve": _without_batching,
     "start at the image of zero": _without_start,
     "last evaluation and product reused": _without_reuse,
     "LayerNorm's backward for GroupNorm's": _without_layer_norm,

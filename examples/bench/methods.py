@@ -63,8 +63,9 @@ class Method:
     Attributes:
         module: does it.
         around: makes a context in which a training step or an inference runs.
-        solved: what the solves of the last step did: most `steps`, most `backward_steps`, worst
-            `residual` and share `converged`; empty if nothing was solved.
+        solved: what the solves of the last step did: most `steps`, most `backward_steps`, and of
+            the forward solves the worst `residual` and the share `converged`; empty if nothing
+            was solved.
     """
 
     module: nn.Module
@@ -93,7 +94,7 @@ def deq(case: Case, engine: str = "fast", **options) -> Method:
 
 
 def _solved(info: SolveRecord) -> dict[str, float]:
-    solves = [*info.forward.values(), *info.backward.values()]
+    solves = info.forward.values()
     most = {
         name: max(int(stats.steps.max()) for stats in side.values())
         for name, side in (("steps", info.forward), ("backward_steps", info.backward))
@@ -105,7 +106,10 @@ def _solved(info: SolveRecord) -> dict[str, float]:
 
 
 def torchdeq(case: Case) -> Method:
-    """The same map, all states solved together, by torchdeq's Anderson and implicit gradient."""
+    """The same map, all states solved together, by torchdeq's Anderson and implicit gradient.
+
+    Its tolerance is on the joint state of every sample, which is less than on each block.
+    """
     fusion, equilibrium = case.fusion(joint=True), TorchDEQ()
     fusion.equilibrium = equilibrium
     return Method(fusion, solved=lambda: equilibrium.last)

@@ -64,6 +64,7 @@ def _case(settings: Settings, case: Case, count: int) -> Iterator[Row]:
         yield {
             "part": "cases",
             "threads": count,
+            "device": case.device,
             **case.shape,
             "method": name,
             "train_ms": training[name],

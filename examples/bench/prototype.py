@@ -125,10 +125,10 @@ def _anderson(f: Callable[[Tensor], Tensor], z: Tensor, tol: float, m: int = 6, 
         k = len(zs)
         gram = g @ g.mT
         trace = gram.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
-        border = torch.zeros(len(z), k + 1, k + 1)
+        border = g.new_zeros(len(z), k + 1, k + 1)
         border[:, 0, 1:] = border[:, 1:, 0] = 1
-        border[:, 1:, 1:] = gram / trace + 1e-6 * torch.eye(k)
-        right = torch.zeros(len(z), k + 1, 1)
+        border[:, 1:, 1:] = gram / trace + 1e-6 * torch.eye(k).to(g)
+        right = g.new_zeros(len(z), k + 1, 1)
         right[:, 0] = 1
         alpha = torch.linalg.solve(border, right)[:, 1:]
         z = (alpha * torch.stack(images, 1)).sum(1)

@@ -144,11 +144,8 @@ class Equilibrium:
         tol, max_steps = self._limits(direction)
         left, spent = max_steps, 0
         if rough is not None and max_steps >= 4 and tol > torch.finfo(start.dtype).eps:
-            # down to the precision of bfloat16, and leaving most steps for the rest
-            limits = {"tol": max(tol, torch.finfo(torch.bfloat16).eps), "max_steps": max_steps // 4}
-            spent = find_fixed_point(rough, start, solver=self.solver, **limits).steps
-            (start,) = rough.trace()
-            left -= int(spent.max())
+            start, spent = self._approach(rough, start, tol, max_steps // 4)
+            left -= max_steps // 4  # for every sample, whatever its batch-mates took
         solution = find_fixed_point(
             f, start, solver=self.solver, tol=tol, max_steps=left, observe=observe
         )
@@ -158,20 +155,33 @@ class Equilibrium:
         handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
         return solution
 
+    def _approach(
+        self, rough: Traced, start: Tensor, tol: float, max_steps: int
+    ) -> tuple[Tensor, Tensor | int]:
+        """Returns where to start the solve proper, and the steps of each sample until there."""
+        # closer than to the precision of bfloat16 it could not come
+        limits = {"tol": max(tol, torch.finfo(torch.bfloat16).eps), "max_steps": max_steps}
+        try:
+            found = find_fixed_point(rough, start, solver=self.solver, **limits)
+        except FloatingPointError:  # it is for full precision to say so
+            return start, max_steps
+        (image,) = rough.trace()  # one step further, at no cost
+        return torch.where(found.converged.unsqueeze(1), image, found.value), found.steps
+
     def _series(self, f: Map, start: Tensor, rough: Map | None = None) -> Solution:
         """Returns the u of an approximate gradient as a `Solution` that has not converged.
 
         Args:
             f: u -> J^T u + g.
             start: g.
-            rough: the same map as f in lower precision.
+            rough: is not used; what is left out of the series is to be the only error.
         """
         terms, a = self.neumann_terms, self.neumann_damping
         if self.gradient == "one_step":
             terms, a = 1, 1.0
         u = a * start
         for _ in range(terms - 1):
-            u = torch.lerp(u, (rough or f)(u), a)
+            u = torch.lerp(u, f(u), a)
         unknown = start.new_full((len(start),), torch.nan)
         steps = torch.full_like(unknown, terms - 1, dtype=torch.long)
         return Solution(u, unknown, unknown.isfinite(), steps)

@@ -80,7 +80,9 @@ def fast_fixed_point(
             map in lower precision, whose trace is its image.
     """
     inputs = (*constants, *parameters)
-    return _FastGradient.apply(kernel, sizes, len(constants), solve, solve_adjoint, *inputs)
+    learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    counts = len(constants), learns
+    return _FastGradient.apply(kernel, sizes, counts, solve, solve_adjoint, *inputs)
 
 
 class _FastGradient(torch.autograd.Function):
@@ -91,27 +93,29 @@ class _FastGradient(torch.autograd.Function):
         ctx: FunctionCtx,
         kernel: Any,
         sizes: Sizes,
-        count: int,
+        counts: tuple[int, bool],
         solve: Solve,
         solve_adjoint: Solve,
         *inputs: Tensor | None,
     ) -> Tensor:
+        count, learns = counts
         constants, parameters = inputs[:count], inputs[count:]
         like = next(c for c in constants if c is not None)
-        precision, lower = _precisions(like)
+        precisions = _precisions(like)
         with torch.autocast(like.device.type, enabled=False):  # the kernels see to precision
-            full = kernel.prepare(parameters, precision)
-            rough = kernel.prepare(parameters, lower) if lower else None
+            full, rough = _prepared(kernel, parameters, precisions)
             f = Traced(partial(kernel.image, full), sizes, constants)
-            approach = rough and Traced(_image_only(kernel.image, rough), sizes, constants)
+            approach = _approach(kernel.image, rough, sizes, constants)
             solution = solve(f, kernel.start(full, sizes, *constants), approach)
-            z, trace = solution.value, f.trace()
-            if not any(ctx.needs_input_grad):
+            z = solution.value
+            if not learns:
                 return z
+            trace = f.trace()
             if not bool(solution.converged.all()):  # the last iterate is not always the best
                 trace = kernel.image(full, z, sizes, *constants)[1]
         ctx.save_for_backward(z, *inputs, *trace)
-        ctx.kernel, ctx.sizes, ctx.solve, ctx.weights = kernel, sizes, solve_adjoint, (full, rough)
+        ctx.kernel, ctx.sizes, ctx.solve = kernel, sizes, solve_adjoint
+        ctx.weights, ctx.precisions = (full, rough), precisions
         ctx.ends = 1 + count, 1 + len(inputs)
         return z
 
@@ -130,7 +134,10 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     """Returns the gradients of all inputs, for the cotangent g of the fixed point."""
     tensors = ctx.saved_tensors
     z, constants, trace = tensors[0], tensors[1 : ctx.ends[0]], tensors[ctx.ends[1] :]
-    kernel, sizes, (full, rough), count = ctx.kernel, ctx.sizes, ctx.weights, len(constants)
+    parameters = tensors[ctx.ends[0] : ctx.ends[1]]
+    kernel, sizes, count = ctx.kernel, ctx.sizes, len(constants)
+    full, rough = ctx.weights or _prepared(kernel, parameters, ctx.precisions)
+    ctx.weights = None  # not kept any longer; a second backward makes them again
 
     def adjoint(weights, u: Tensor, sizes: Sizes, unit: Tensor, z: Tensor, *rest: Tensor | None):
         constants, trace = rest[:count], rest[count:]
@@ -140,8 +147,7 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     unit, scale = unit_cotangent(g)
     rows = unit, z, *constants, *trace
     f = Traced(partial(adjoint, full), sizes, rows)
-    approach = rough and Traced(_image_only(adjoint, rough), sizes, rows)
-    solution = ctx.solve(f, unit, approach)
+    solution = ctx.solve(f, unit, _approach(adjoint, rough, sizes, rows))
     u, cuts = solution.value, f.trace()
     if not bool(solution.converged.all()):
         cuts = kernel.cuts(full, u, sizes, z, constants, trace)
@@ -151,14 +157,28 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     return [*of_constants, *of_parameters]
 
 
-def _image_only(function: Callable, weights: Any) -> Callable:
-    """Makes a function for `Traced` whose trace is its image."""
+def _approach(
+    function: Callable, rough: Any, sizes: Sizes, rows: Sequence[Tensor | None]
+) -> Traced | None:
+    """Returns the map with the weights `rough`, whose trace is its image; None without them."""
+    if rough is None:
+        return None
 
-    def image_only(*rows):
-        image, _ = function(weights, *rows)
+    def image_only(*arguments):
+        image, _ = function(rough, *arguments)
         return image, (image,)
 
-    return image_only
+    return Traced(image_only, sizes, rows)
+
+
+def _prepared(
+    kernel: Any,
+    parameters: Sequence[Tensor | None],
+    precisions: tuple[torch.dtype | None, torch.dtype | None],
+) -> tuple[Any, Any]:
+    """Returns the weights of the map, and those to approach with or None."""
+    full, lower = precisions
+    return kernel.prepare(parameters, full), kernel.prepare(parameters, lower) if lower else None
 
 
 def _precisions(rows: Tensor) -> tuple[torch.dtype | None, torch.dtype | None]:

@@ -134,9 +134,9 @@ class TwoLayerKernel(ResidualKernel):
         """Returns the cotangents before the second ReLU and of e = B h + b + x."""
         _, mask = constants
         *_, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
-        dv = scaled(u if mask is None else u * mask, w.scale[2], sizes)
-        dq = dv = self.norm.pull(dv, v, mean_v, rstd_v)  # one name, so that memory is given back
-        relu_pull_(dq, v)
+        dq = scaled(u if mask is None else u * mask, w.scale[2], sizes)
+        dq = self.norm.pull(dq, v, mean_v, rstd_v)  # under one name, which gives memory back
+        dq = relu_pull_(dq, v)
         return dq, self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
 
     def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:

@@ -47,16 +47,16 @@ class Weights:
         """Returns the gradient of `matrix`, for all rows x and cotangents u of `times`."""
         x, u = (t.view(len(self.matrix), -1, t.shape[1]) for t in (x, u))
         pair = (u.mT, x) if self.transposed else (x.mT, u)
-        return self._product(*pair, None).to(x.dtype)
+        return self._product(*pair).to(x.dtype)
 
     def _products(self, x: Tensor, sizes: Sizes, matrix: Tensor, bias: Tensor | None) -> Tensor:
         parts = []
-        for (rows,), (w, b) in by_cell(sizes, [x], [matrix, matrix if bias is None else bias]):
-            product = self._product(_rounded_up(rows, w.dtype), w, None if bias is None else b)
+        for (rows,), (w, *b) in by_cell(sizes, [x], [matrix] if bias is None else [matrix, bias]):
+            product = self._product(_rounded_up(rows, w.dtype), w, *b)
             parts.append(product[:, : rows.shape[1]].to(x.dtype).flatten(0, 1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _product(self, a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    def _product(self, a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
         start = a[:, :1, :1] if bias is None else bias  # the former counts nothing
         a, b, start = (t.to(self.matrix.dtype) for t in (a, b, start))
         beta = 0 if bias is None else 1
@@ -158,7 +158,7 @@ def _rounded_up(x: Tensor, dtype: torch.dtype) -> Tensor:
     rows = x.shape[1]
     step = max(16, 2 ** (rows.bit_length() - 4))  # at most an eighth more
     size = -(-rows // step) * step
-    if dtype == x.dtype or size == rows:
+    if dtype == x.dtype or size == rows or not x.is_cpu:
         return x.to(dtype)
     padded = x.new_zeros(len(x), size, x.shape[2], dtype=dtype)
     padded[:, :rows] = x

@@ -21,7 +21,9 @@ Map = Callable[[Tensor], Tensor]
 Observer = Callable[[int, Tensor, Tensor], None]  # (step from 1, state, residual (batch,))
 
 
-PATIENCE = 0.5  # converged rows leave once they have cost so many evaluations of all rows
+# Converged rows leave once they have cost so many evaluations of all rows, and are the greater
+# part: what is kept of them, and the rest apart, then take no more memory than there was.
+PATIENCE = 0.5
 
 
 class ConvergenceWarning(UserWarning):
@@ -93,11 +95,12 @@ def find_fixed_point(
             better = new < residual
             residual = torch.fmin(new, residual)
             converged = residual <= tol
-            # one transfer from the device for all questions
+            # one transfer from the device for these questions
             counts = torch.stack([x.sum() for x in (new.isnan(), better, converged)])
             not_finite, improved, done = counts.tolist()
             if not_finite:
-                raise FloatingPointError(_not_finite(new.isnan(), step, max_steps))
+                bad = results.original(new.isnan().nonzero().squeeze(1))
+                raise FloatingPointError(_not_finite(bad.tolist(), len(start), step, max_steps))
             best = z if improved == len(z) else torch.where(better.unsqueeze(1), z, best)
             if done == len(z) or step == max_steps:
                 break
@@ -110,7 +113,8 @@ def find_fixed_point(
                 results.put(rows, (best, residual, steps))
                 best, residual, steps = best[rows], residual[rows], steps[rows]
                 z = following[rows]
-                f.narrow(rows), rule.narrow(rows)
+                f.narrow(rows)
+                rule.narrow(rows)
             else:  # a converged sample is left alone, so that rounding cannot drive it away
                 z = torch.where(converged.unsqueeze(1), z, following) if done else following
         best, residual, steps = results.whole((best, residual, steps))
@@ -128,6 +132,10 @@ class Rows:
         """Keeps what the present rows have; those of the given indices among them stay present."""
         self._kept = list(self.whole(parts))
         self._rows = rows if self._rows is None else self._rows[rows]
+
+    def original(self, rows: Tensor) -> Tensor:
+        """Returns the indices among all rows of those at the given ones among the present."""
+        return rows if self._rows is None else self._rows[rows]
 
     def whole(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Returns all rows: what the present ones have, and what was kept of the others."""
@@ -185,10 +193,9 @@ def _relative_residual(z: Tensor, fz: Tensor) -> Tensor:
     return torch.where(finite, change / size.clamp_min(limits.tiny), torch.nan)
 
 
-def _not_finite(bad: Tensor, step: int, max_steps: int) -> str:
-    rows = bad.nonzero().flatten().tolist()
+def _not_finite(rows: Sequence[int], count: int, step: int, max_steps: int) -> str:
     return (
         f"iterates must stay finite, but f returned NaN or infinity at step {step} of "
-        f"{max_steps} for {len(rows)} of {len(bad)} samples (first: {rows[:5]}); "
+        f"{max_steps} for {len(rows)} of {count} samples (first: {rows[:5]}); "
         "check the inputs and weights, or try solver='picard'"
     )

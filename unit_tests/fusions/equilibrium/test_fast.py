@@ -9,6 +9,7 @@ import torch
 from fusions.deq import DEQFusion
 from fusions.equilibrium import find_fixed_point
 from fusions.equilibrium.fast import Traced
+from fusions.equilibrium.kernels import TwoLayerKernel
 from unit_tests.fusions.deq_reference import DIM, EXACT, VARIANTS, WIDTHS, make, make_features
 
 PAYS = "fusions.equilibrium.fast._bfloat16_pays"
@@ -176,7 +177,105 @@ def test_observing_takes_the_plain_engine():
     assert seen
 
 
-def test_inference_keeps_nothing():
+def test_inference_evaluates_nothing_for_a_gradient():
+    options = {"tol": 0.0, "max_steps": 3, "on_failure": "ignore", "f_fuse": False}
+    fusion, image = DEQFusion([16], 16, **options), TwoLayerKernel.image
+    for grad, evaluations in ((False, 3), (True, 4)):  # the best iterate, once more
+        with (
+            torch.set_grad_enabled(grad),
+            mock.patch.object(TwoLayerKernel, "image", autospec=True, side_effect=image) as counted,
+        ):
+            fusion([torch.randn(3, 16)])
+        assert counted.call_count == evaluations
+
+
+def test_prepared_weights_do_not_outlive_the_backward_pass():
     fusion = DEQFusion([16], 16)
-    with torch.no_grad():
-        assert fusion([torch.randn(3, 16)]).grad_fn is None
+    with mock.patch(PAYS, lambda rows: True):
+        fused = fusion([torch.randn(3, 16)])
+    node = fused.grad_fn
+    while "_FastGradient" not in node.name():
+        node = node.next_functions[0][0]
+    fused.backward(torch.ones_like(fused), retain_graph=True)
+    assert node.weights is None
+    first = fusion.fuse.weight.grad.clone()
+    fused.backward(torch.ones_like(fused))
+    torch.testing.assert_close(fusion.fuse.weight.grad, 2 * first)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"dropout": 0.3},
+        {"residual": True},
+        {"cell": "one_layer"},
+        {"gate": False},
+        {"norm_order": "norm_relu"},
+        {"f_theta": False, "dropout": 0.3},
+    ],
+    ids=str,
+)
+def test_samples_leave_with_all_that_is_theirs(options):
+    options = {"injection": "raw", "groups": 2, "tol": 1e-11, "max_steps": 300, **options}
+    fusion = DEQFusion([DIM] * 3, DIM, **options, recurrent_scale=0.03).double()
+    features = mixed_features(16, DIM, torch.float64)
+    present = torch.ones(16, 3, dtype=torch.bool)
+    present[::3, 0] = present[1::5, 2] = False
+    with mock.patch("fusions.equilibrium.solvers.PATIENCE", 0.0):
+        fast = run(fusion, features, "fast", present)
+    assert_close(fast, run(fusion, features, "plain", present), 1e-8)
+
+
+def test_a_sample_has_its_steps_whatever_its_batch_mates_took():
+    options = {"injection": "raw", "max_steps": 24, "on_failure": "ignore", "tol": 1e-4}
+    fusion = DEQFusion([64], 64, **options, recurrent_scale=0.3)
+    x = torch.randn(12, 64) * torch.logspace(-2, 1, 12).unsqueeze(1)
+    with mock.patch(PAYS, lambda rows: True):
+        fusion([x])
+        together = fusion.info.forward["z_1"]
+        assert not together.converged.all() and together.steps.max() <= 24
+        for i in range(12):
+            fusion([x[i : i + 1]])
+            alone = fusion.info.forward["z_1"]
+            assert alone.converged.item() == together.converged[i].item()
+            assert abs(alone.steps.item() - together.steps[i].item()) <= 1  # rounding
+
+
+def test_an_approach_that_overflows_is_left_to_full_precision():
+    fusion, image = DEQFusion([16], 16), TwoLayerKernel.image
+
+    def overflowing(self, weights, *rows):
+        result, trace = image(self, weights, *rows)
+        return (
+            result * float("nan") if weights.w1.matrix.dtype == torch.bfloat16 else result
+        ), trace
+
+    x = torch.randn(3, 16)
+    expected = fusion([x])
+    with (
+        mock.patch(PAYS, lambda rows: True),
+        mock.patch.object(TwoLayerKernel, "image", overflowing),
+    ):
+        torch.testing.assert_close(fusion([x]), expected, rtol=1e-2, atol=1e-2)
+    assert fusion.info.converged.all()
+
+
+@pytest.mark.parametrize("options", [{"gradient": "one_step"}, {"gradient": "neumann"}], ids=str)
+def test_engines_agree_on_approximate_gradients(options):
+    fusion, _ = make("default", WIDTHS[:3], **options, **EXACT)
+    features = make_features(fusion.input_dims, batch=5)
+    fast, plain = run(fusion, features, "fast"), run(fusion, features, "plain")
+    assert_close(fast, plain, 1e-8)
+    assert not fast[2].backward
+
+
+def test_a_long_neumann_series_is_as_exact_as_the_solve():
+    """An approach in lower precision has no part in it."""
+    options = {"tol": 1e-6, "recurrent_scale": 0.05, "fuse_weights": False}
+    fusion = DEQFusion([64], 64, **options, gradient="neumann", neumann_terms=60)
+    exact = DEQFusion([64], 64, **options)
+    exact.load_state_dict(fusion.state_dict())
+    features = [torch.randn(5, 64).requires_grad_()]
+    with mock.patch(PAYS, lambda rows: True):
+        assert_close(run(fusion, features, "fast"), run(exact, features, "fast"), 1e-4)

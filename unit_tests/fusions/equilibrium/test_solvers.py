@@ -254,6 +254,16 @@ def test_converged_samples_leave_a_map_that_can_narrow(double, solver):
     torch.testing.assert_close(found.residual, whole.residual, rtol=1e-3, atol=0)
 
 
+def test_after_narrowing_the_samples_keep_their_numbers():
+    class Failing(Narrowing):
+        def __call__(self, z):
+            return super().__call__(z) * (torch.nan if len(self.sizes) > 1 else 1.0)
+
+    slopes = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.9]).view(6, 1, 1)
+    with pytest.raises(FloatingPointError, match=r"for 1 of 6 samples \(first: \[5\]\)"):
+        find_fixed_point(Failing(slopes, torch.ones(6, 1)), torch.zeros(6, 1), solver="picard")
+
+
 def test_nothing_leaves_while_somebody_looks_on(double):
     f = Narrowing(
         torch.zeros(3, 2, 2) + torch.tensor([0.0, 0.3, 0.9]).view(3, 1, 1), torch.ones(3, 2)
