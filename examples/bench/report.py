@@ -149,7 +149,7 @@ def _memory(rows: Sequence[Row]) -> str:
     table += [
         [row["method"], str(row["limit"]), f"{row['states']:.1f}", str(2 * m + 10)] for row in rows
     ]
-    title = "## Peak memory of a block's forward and backward solve (tolerance 0)"
+    title = "## Peak memory of a block's forward and backward solve"
     return f"{title}\n\n{_table(table)}"
 
 

@@ -85,8 +85,9 @@ class GatedKernel:
     ):
         """Returns the cotangents of s and, through the gate, of what W multiplies."""
         _, lifted, m, dropped, _ = constants
-        _, dx = self._above(w, u, sizes, trace)
-        ds = w.weight.pull(dx if dropped is None else dx * dropped, sizes)
+        _, ds = self._above(w, u, sizes, trace)
+        ds = ds if dropped is None else ds.mul_(dropped)
+        ds = w.weight.pull(ds, sizes)  # under one name, which frees memory
         if not self.gate:
             return (ds,)
         dgates = ds * z

@@ -33,6 +33,7 @@ from .products import (
     relu_pull_,
     repeated,
     scaled,
+    scaled_,
     summed,
 )
 
@@ -74,6 +75,24 @@ class ResidualKernel:
         return *products, scale, shift
 
 
+class TwoLayerTrace(NamedTuple):
+    """Inputs of the norms with their statistics, and the results of the ReLUs, v among the former.
+
+    a = A z + a, h, e = B h + b + x and v, which the last norm takes.
+    """
+
+    a: Tensor
+    mean_a: Tensor
+    rstd_a: Tensor
+    h: Tensor
+    e: Tensor
+    mean_e: Tensor
+    rstd_e: Tensor
+    v: Tensor
+    mean_v: Tensor
+    rstd_v: Tensor
+
+
 class TwoLayerKernel(ResidualKernel):
     """h = ReLU(Norm(A z + a)), step = Norm(ReLU(Norm(B h + b + x) [+ z]))."""
 
@@ -109,8 +128,10 @@ class TwoLayerKernel(ResidualKernel):
         trace: Trace,
     ):
         """Returns the cotangent before the first ReLU."""
-        _, de = self._above(w, u, sizes, constants, trace)
-        return (relu_pull_(w.w2.pull(de, sizes), trace[3]),)
+        t = TwoLayerTrace(*trace)
+        de = scaled_(self._above(w, u, sizes, constants, trace), w.scale[1], sizes)
+        de = self.norm.pull(de, t.e, t.mean_e, t.rstd_e)  # under one name, which frees memory
+        return (relu_pull_(w.w2.pull(de, sizes), t.h),)
 
     def product(
         self,
@@ -124,20 +145,17 @@ class TwoLayerKernel(ResidualKernel):
         """Returns J^T u."""
         product = w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
         if self.residual:
-            dq, _ = self._above(w, u, sizes, constants, trace)
-            product += dq
+            product += self._above(w, u, sizes, constants, trace)
         return product
 
     def _above(
         self, w: ResidualWeights, u: Tensor, sizes: Sizes, constants: Constants, trace: Trace
-    ):
-        """Returns the cotangents before the second ReLU and of e = B h + b + x."""
+    ) -> Tensor:
+        """Returns the cotangent before the second ReLU."""
         _, mask = constants
-        *_, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
+        t = TwoLayerTrace(*trace)
         dq = scaled(u if mask is None else u * mask, w.scale[2], sizes)
-        dq = self.norm.pull(dq, v, mean_v, rstd_v)  # under one name, which gives memory back
-        dq = relu_pull_(dq, v)
-        return dq, self.norm.pull(scaled(dq, w.scale[1], sizes), e, mean_e, rstd_e)
+        return relu_pull_(self.norm.pull(dq, t.v, t.mean_v, t.rstd_v), t.v)
 
     def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:
         """Returns the cotangent of a = A z + a."""
@@ -156,11 +174,12 @@ class TwoLayerKernel(ResidualKernel):
     ):
         """Returns the gradients of x and mask, and those of the parameters."""
         _, mask = constants
-        a, _, _, h, e, _, _, v, _, _ = trace
-        dq, de = self._above(w, u, sizes, constants, trace)
+        t = TwoLayerTrace(*trace)
+        dq = self._above(w, u, sizes, constants, trace)
+        de = self.norm.pull(scaled(dq, w.scale[1], sizes), t.e, t.mean_e, t.rstd_e)
         da = self._below(w, sizes, trace, cuts)
-        norms = (a, cuts[0]), (e, dq), (v, u if mask is None else u * mask)
-        return (de, None), self._parameter_gradients(w, ((z, da), (h, de)), norms)
+        norms = (t.a, cuts[0]), (t.e, dq), (t.v, u if mask is None else u * mask)
+        return (de, None), self._parameter_gradients(w, ((z, da), (t.h, de)), norms)
 
 
 class OneLayerKernel(ResidualKernel):

@@ -122,6 +122,13 @@ def scaled(x: Tensor, scale: Tensor, sizes: Sizes) -> Tensor:
     return result
 
 
+def scaled_(x: Tensor, scale: Tensor, sizes: Sizes) -> Tensor:
+    """Computes `scaled` in place of x."""
+    for (rows,), (factor,) in by_cell(sizes, [x], [scale]):
+        rows.mul_(factor)
+    return x
+
+
 def repeated(x: Tensor, sizes: Sizes) -> Tensor:
     """Returns a row of each cell, (N, d), as rows (R, d)."""
     return torch.cat([row.expand(size, -1) for row, size in zip(x.split(1), sizes, strict=True)])

@@ -76,16 +76,15 @@ class Anderson:
             return
         self._last = tuple(x[rows] for x in self._last)
         self._gram = self._gram[rows]
-        self._residuals = self._packed(self._residuals, rows)
-        self._images = self._packed(self._images, rows)
+        self._residuals = self._selected(self._residuals, rows)
+        self._images = self._selected(self._images, rows)
 
-    def _packed(self, slots: Tensor, rows: Tensor) -> Tensor:
-        """Returns the slots with those rows only, in the memory that they have."""
-        packed = slots.flatten()[: self.memory * len(rows) * slots.shape[2]]
-        packed = packed.view(self.memory, len(rows), slots.shape[2])
-        for slot in range(min(self._count, self.memory)):  # never writes what is still to be read
-            packed[slot] = slots[slot, rows]
-        return packed
+    def _selected(self, slots: Tensor, rows: Tensor) -> Tensor:
+        """Returns the slots with those rows only."""
+        selected = slots.new_empty(self.memory, len(rows), slots.shape[2])
+        used = min(self._count, self.memory)
+        torch.index_select(slots[:used], 1, rows, out=selected[:used])
+        return selected
 
     def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
         """Returns the minimising gamma, (batch, kept, 1), of dR^T dR and dR^T r."""
