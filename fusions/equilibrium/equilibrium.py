@@ -165,7 +165,7 @@ class Equilibrium:
             found = find_fixed_point(rough, start, solver=self.solver, **limits)
         except FloatingPointError:  # it is for full precision to say so
             return start, max_steps
-        (image,) = rough.trace()  # one step further, at no cost
+        (image,) = rough.finish()  # one step further, at no cost
         return torch.where(found.converged.unsqueeze(1), image, found.value), found.steps
 
     def _series(self, f: Map, start: Tensor, rough: Map | None = None) -> Solution:

@@ -56,9 +56,11 @@ class Traced:
             cells = torch.bucketize(rows, ends, right=True)
             self._sizes = torch.bincount(cells, minlength=len(ends)).tolist()
 
-    def trace(self) -> tuple[Tensor, ...]:
-        """Returns what the last evaluation of every row worked out."""
-        return self._rows.whole(self._trace)
+    def finish(self) -> tuple[Tensor, ...]:
+        """Returns what the last evaluation of every row worked out, and holds nothing any more."""
+        trace = self._rows.whole(self._trace)
+        self._rows, self._trace, self._constants = Rows(), (), ()
+        return trace
 
 
 def fast_fixed_point(
@@ -110,7 +112,7 @@ class _FastGradient(torch.autograd.Function):
             z = solution.value
             if not learns:
                 return z
-            trace = f.trace()
+            trace = f.finish()
             if not bool(solution.converged.all()):  # the last iterate is not always the best
                 trace = kernel.image(full, z, sizes, *constants)[1]
         ctx.save_for_backward(z, *inputs, *trace)
@@ -148,7 +150,7 @@ def _gradients(ctx: FunctionCtx, g: Tensor) -> list[Tensor | None]:
     rows = unit, z, *constants, *trace
     f = Traced(partial(adjoint, full), sizes, rows)
     solution = ctx.solve(f, unit, _approach(adjoint, rough, sizes, rows))
-    u, cuts = solution.value, f.trace()
+    u, cuts = solution.value, f.finish()
     if not bool(solution.converged.all()):
         cuts = kernel.cuts(full, u, sizes, z, constants, trace)
     if scale is not None:
