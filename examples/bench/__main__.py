@@ -1,6 +1,6 @@
 """What deep equilibrium fusion costs: one command, one run.
 
-python -m examples.bench                       everything (about ten minutes), to results/bench
+python -m examples.bench                       everything (under ten minutes), to results/bench
 python -m examples.bench --parts cases --shapes 128,2,512
 python -m examples.bench --device cuda         the same on a GPU
 

@@ -199,11 +199,16 @@ def _draw_sweep(axes: Any, sweep: str, rows: Sequence[Row]) -> None:
         colour = METHOD_COLOURS.get(method, "#CC79A7")
         x, y = zip(*((row["value"], row["train_ms"]) for row in group), strict=True)
         axes.plot(x, y, "o-", color=colour, label=method)
-    if sweep != "modalities":
-        axes.set_xscale("log")
+    if sweep in ("dim", "batch"):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)
+    if sweep != "modalities":
+        axes.set_xscale("log")
+        values = sorted({row["value"] for row in rows})
+        axes.set_xticks(values, [f"{value:g}" for value in values], rotation=45)
+        axes.set_xticks([], minor=True)
+    else:
         axes.set_ylabel("training step (ms)")
         axes.legend(fontsize="small")
     axes.set_xlabel({"modalities": "N", "dim": "d", "batch": "B", "tol": "tolerance"}[sweep])
