@@ -40,7 +40,8 @@ class Equilibrium:
         gradient: "exact", "one_step" or "neumann". Only the exact one solves: the others have
             no convergence to record.
         neumann_terms, neumann_damping: K, and a, above 0 and at most 1.
-        engine: "fast" (fast.py) or "plain" (implicit.py), for cells.
+        engine: "fast" (fast.py) or "plain" (implicit.py), for cells. Where the fast one approaches
+            in lower precision, a quarter of the steps is set aside for that.
     """
 
     solver: str | Callable[[], Rule] = "anderson"
