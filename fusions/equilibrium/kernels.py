@@ -61,6 +61,23 @@ class ResidualKernel:
         w1, w2 = (Weights(w, f, precision) for w, f in zip((w1, w2), self.factors, strict=True))
         return ResidualWeights(w1, b1, w2, b2, scale, shift)
 
+    def product(
+        self,
+        w: ResidualWeights,
+        u: Tensor,
+        sizes: Sizes,
+        constants: Constants,
+        trace: Trace,
+        cuts: Trace,
+    ) -> Tensor:
+        """Returns J^T u, but for what passes z by."""
+        return w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
+
+    def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:
+        """Returns the cotangent of what the first norm takes."""
+        a, mean, rstd, *_ = trace
+        return self.norm.pull(scaled(cuts[0], w.scale[0], sizes), a, mean, rstd)
+
     def _parameter_gradients(self, w: ResidualWeights, linear, norms) -> tuple[Tensor, ...]:
         """Returns the gradients in the order of the parameters.
 
@@ -143,7 +160,7 @@ class TwoLayerKernel(ResidualKernel):
         cuts: Trace,
     ):
         """Returns J^T u."""
-        product = w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
+        product = super().product(w, u, sizes, constants, trace, cuts)
         if self.residual:
             product += self._above(w, u, sizes, constants, trace)
         return product
@@ -156,11 +173,6 @@ class TwoLayerKernel(ResidualKernel):
         t = TwoLayerTrace(*trace)
         dq = scaled(u if mask is None else u * mask, w.scale[2], sizes)
         return relu_pull_(self.norm.pull(dq, t.v, t.mean_v, t.rstd_v), t.v)
-
-    def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:
-        """Returns the cotangent of a = A z + a."""
-        a, mean, rstd, *_ = trace
-        return self.norm.pull(scaled(cuts[0], w.scale[0], sizes), a, mean, rstd)
 
     def gradients(
         self,
@@ -211,27 +223,10 @@ class OneLayerKernel(ResidualKernel):
         """Returns the cotangent of h."""
         return (w.w2.pull(self._above(u, constants, trace), sizes),)
 
-    def product(
-        self,
-        w: ResidualWeights,
-        u: Tensor,
-        sizes: Sizes,
-        constants: Constants,
-        trace: Trace,
-        cuts: Trace,
-    ):
-        """Returns J^T u."""
-        return w.w1.pull(self._below(w, sizes, trace, cuts), sizes)
-
     def _above(self, u: Tensor, constants: Constants, trace: Trace) -> Tensor:
         """Returns the cotangent before the ReLU."""
         _, mask = constants
         return relu_pull(u if mask is None else u * mask, trace[4])
-
-    def _below(self, w: ResidualWeights, sizes: Sizes, trace: Trace, cuts: Trace) -> Tensor:
-        """Returns the cotangent before the norm."""
-        a, mean, rstd, *_ = trace
-        return self.norm.pull(scaled(cuts[0], w.scale[0], sizes), a, mean, rstd)
 
     def gradients(
         self,

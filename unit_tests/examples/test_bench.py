@@ -87,6 +87,7 @@ def test_memory_does_not_depend_on_the_step_limit(monkeypatch):
     states = [row["states"] for row in memory(Settings(), limits=(30, 60))]
     assert states[0] == pytest.approx(states[1], rel=0.02)
     assert states[2] == pytest.approx(states[3], rel=0.02)
+    assert max(states[:4]) < 2 * 6 + 14  # the pairs and differences of Anderson, and a product
 
 
 def test_everything_is_measured_and_written(monkeypatch, tmp_path, capsys):
