@@ -1,56 +1,195 @@
 """The fusions that can be compared: one entry adds a fusion to every comparison."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 from torch import nn
 
-from .common_fusions import Concat
-from .deq import DEQFusion
+from . import adapters
+from .common_fusions import LowRankTensorFusion, MultiplicativeInteractions3Modal
+from .cross import CrossFusion
+from .gated import GatedMultimodalUnit
+from .mutan import Mutan
+from .token_attention import TokenAttention
 from .weighted_sum import WeightedSum
 
-# (widths of the features, width of the state) -> (fusion, width of the fused feature)
-Build = Callable[..., tuple[nn.Module, int]]
-
-_QUIET = {"on_failure": "ignore"}  # a comparison's table has the share that converged
+CLASSES_ONLY = ("classification",)
 
 
-def _deq(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
-    """DEQ fusion with the scale-free injection (the default)."""
-    fusion = DEQFusion(input_dims, **{"dim": width} | _QUIET | options)
-    return fusion, fusion.dim
+@dataclass(frozen=True)
+class Entry:
+    """A fusion as a comparison meets it.
+
+    Attributes:
+        build: (widths of the features, width wanted, **options) -> the fusion, or (fusion, width
+            of its result) if that is another width; None if it predicts on its own.
+        summary: what it is, in a few words.
+        cost: multiply-adds a sample, for N modalities of width d fused to width d.
+        modalities: least and most number of them; no bound if most is None.
+        features: "vectors", (batch, d_i), and "sequences", (batch, time, d_i), as it takes them.
+        tasks: what it can be trained for.
+        predicts: whether it is built with `outputs`, their number, and `task`.
+        reduce: width that features are projected to first, with learnt maps, where the size of
+            the fusion explodes; the option `reduce` changes it.
+        search: option -> values to choose from, when hyperparameters are searched.
+    """
+
+    build: Callable[..., Any]
+    summary: str
+    cost: str
+    modalities: tuple[int, int | None] = (1, None)
+    features: tuple[str, ...] = ("vectors",)
+    tasks: tuple[str, ...] = ("classification", "multilabel", "regression")
+    predicts: bool = False
+    reduce: int | None = None
+    search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    def __call__(self, input_dims: Sequence[int], dim: int, /, **options: Any) -> adapters.Sized:
+        """Returns the fusion and the width of its result, see `build`."""
+        reduce = options.pop("reduce", self.reduce)
+        dims = list(input_dims) if reduce is None else [reduce] * len(input_dims)
+        built = self.build(dims, dim, **options)
+        fusion, width = (built, dim) if isinstance(built, nn.Module) else built
+        if reduce is not None:
+            fusion = adapters.Reduced(input_dims, reduce, fusion)
+        return fusion, width
 
 
-def _deq_one_step(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
-    """DEQ fusion with the Jacobian-free gradient."""
-    return _deq(input_dims, width, **{"gradient": "one_step"} | options)
+_DEQ = {"dropout": (0.0, 0.2, 0.5), "jacobian_weight": (0.0, 0.1, 1.0)}
+_SOLVES = "steps x (2 N + 2) d^2"
 
-
-def _deq_neumann(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
-    """DEQ fusion with the gradient of a truncated Neumann series."""
-    return _deq(input_dims, width, **{"gradient": "neumann"} | options)
-
-
-def _deq_paper(input_dims: Sequence[int], width: int, /, **options) -> tuple[nn.Module, int]:
-    """DEQ fusion with the paper's equations, injected as they are written."""
-    fusion = DEQFusion.from_preset("paper", input_dims, **{"dim": width} | _QUIET | options)
-    return fusion, fusion.dim
-
-
-def _concat(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
-    """Concatenation; its width is the sum of the modalities'."""
-    return Concat(), sum(input_dims)
-
-
-def _weighted_sum(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
-    """Weighted sum with learnt scalars."""
-    return WeightedSum(input_dims, dim), dim
-
-
-FUSIONS: Mapping[str, Build] = {
-    "deq": _deq,
-    "deq_one_step": _deq_one_step,
-    "deq_neumann": _deq_neumann,
-    "deq_paper": _deq_paper,
-    "concat": _concat,
-    "weighted_sum": _weighted_sum,
+FUSIONS: Mapping[str, Entry] = {
+    "deq": Entry(adapters.deq, "DEQ fusion, scale-free injection", _SOLVES, search=_DEQ),
+    "deq_one_step": Entry(
+        partial(adapters.deq, gradient="one_step"),
+        "DEQ fusion, Jacobian-free gradient",
+        _SOLVES,
+        search=_DEQ,
+    ),
+    "deq_neumann": Entry(
+        partial(adapters.deq, gradient="neumann"),
+        "DEQ fusion, gradient of a truncated Neumann series",
+        _SOLVES,
+        search=_DEQ,
+    ),
+    "deq_paper": Entry(
+        adapters.deq_paper, "DEQ fusion, the paper's equations as written", _SOLVES, search=_DEQ
+    ),
+    "deq_unrolled": Entry(
+        partial(adapters.deq, unroll=6),
+        "DEQ fusion's map applied 6 times, backpropagated",
+        "6 (2 N + 2) d^2",
+        search={"dropout": _DEQ["dropout"], "unroll": (2, 4, 8)},
+    ),
+    "concat": Entry(adapters.concat, "concatenation", "none"),
+    "concat_linear": Entry(adapters.concat_linear, "concatenation and a linear map", "N d^2"),
+    "weighted_sum": Entry(WeightedSum, "sum with learnt scalars", "N d"),
+    "film": Entry(
+        adapters.film, "second modality scales and shifts the first", "2 d^2", modalities=(2, 2)
+    ),
+    "interactions": Entry(
+        adapters.interactions,
+        "multiplicative interactions of two",
+        "d^3",
+        modalities=(2, 2),
+        search={"output": ("matrix", "vector")},
+    ),
+    "interactions3": Entry(
+        MultiplicativeInteractions3Modal,
+        "multiplicative interactions of three",
+        "N d reduce + reduce^3 d",
+        modalities=(3, 3),
+        reduce=16,
+        search={"reduce": (8, 16, 24)},
+    ),
+    "tensor": Entry(
+        adapters.tensor_fusion,
+        "outer product of all",
+        "N d reduce + (reduce + 1)^N",
+        modalities=(2, None),
+        reduce=6,
+        search={"reduce": (3, 5, 6)},
+    ),
+    "low_rank": Entry(
+        partial(LowRankTensorFusion, rank=16),
+        "outer product, low-rank",
+        "16 N d^2",
+        search={"rank": (4, 16, 32)},
+    ),
+    "mutan": Entry(
+        partial(Mutan, dropout=0.5),
+        "Tucker product, low-rank",
+        "11 N d^2",
+        modalities=(2, None),
+        search={"rank": (5, 10, 20)},
+    ),
+    "nl_gate": Entry(
+        adapters.nl_gate, "non-local gate, first attends to second", "3 d^2", modalities=(2, 2)
+    ),
+    "gmu": Entry(GatedMultimodalUnit, "gated multimodal unit", "(N + N^2) d^2"),
+    "attention": Entry(
+        TokenAttention,
+        "Transformer layer over modality tokens",
+        "12 (N + 1) d^2",
+        search={"layers": (1, 2), "dropout": (0.0, 0.2)},
+    ),
+    "cross": Entry(
+        CrossFusion,
+        "cross fusion of encoders",
+        "(N^2 + N) d^2",
+        (2, None),
+        search={"consistency": (0.1, 1.0)},
+    ),
+    "evidential": Entry(
+        adapters.evidential,
+        "Dempster's combination of opinions",
+        "N d classes",
+        tasks=CLASSES_ONLY,
+        predicts=True,
+    ),
+    "late": Entry(
+        adapters.late, "mean of each modality's prediction", "N d outputs", predicts=True
+    ),
+    "mult": Entry(
+        adapters.mult,
+        "cross-modal Transformers (MulT)",
+        "time (12 N^2 + 36 N^3) 16^2",
+        features=("vectors", "sequences"),
+        search={"layers": (1, 2)},
+    ),
+    "late_transformer": Entry(
+        adapters.late_transformer,
+        "Transformer over each modality's series",
+        "3 N time d 9 x 4096",
+        features=("sequences",),
+        search={"embed_dim": (9, 18)},
+    ),
+    "early_transformer": Entry(
+        adapters.early_transformer,
+        "Transformer over the stacked series",
+        "3 time d 9 x 4096",
+        features=("sequences",),
+        tasks=("regression",),
+        predicts=True,
+    ),
+    "early_gru": Entry(
+        adapters.EarlyGRU,
+        "sequences concatenated step by step, GRU",
+        "time 3 (N + 1) d^2",
+        features=("sequences",),
+    ),
 }
+
+LATER: Mapping[str, str] = {
+    "MVAE": "needs its own objective",
+    "MFM": "needs its own objective",
+    "CCA": "needs its own objective",
+    "RefNet": "needs its own objective",
+    "RMFE": "needs its own objective",
+    "MCTN": "needs its own training structure",
+    "gradient blend": "needs its own training structure",
+    "MFAS": "needs its own training structure",
+}
+"""MultiBench's methods that are not there yet, and why."""

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 
 class WithAuxiliaryLoss:
-    """Adds every submodule's `auxiliary_loss` to `objective` while training.
+    """Adds every submodule's `auxiliary_loss` and `supervised_loss(truth)` while training.
 
-    For loops that know nothing of such losses, as MultiBench's:
+    The former is a scalar, the latter a method that returns one from the truth. For loops that
+    know nothing of such losses, as MultiBench's:
 
         train(..., objective=WithAuxiliaryLoss(nn.CrossEntropyLoss()), objective_args_dict={})
 
@@ -35,9 +36,12 @@ class WithAuxiliaryLoss:
         loss = self._plain(prediction, truth, args)
         if not args["training"]:
             return loss
-        values = [getattr(module, "auxiliary_loss", None) for module in args["model"].modules()]
+        modules = list(args["model"].modules())
+        values = [getattr(module, "auxiliary_loss", None) for module in modules]
         distinct = {id(value): value for value in values if value is not None}  # hosts pass them on
-        return loss + sum(distinct.values())
+        methods = dict.fromkeys(getattr(module, "supervised_loss", None) for module in modules)
+        supervised = [f(truth.to(prediction.device)) for f in methods if callable(f)]
+        return loss + sum(distinct.values()) + sum(supervised)
 
     def _plain(self, prediction: Tensor, truth: Tensor, args: Mapping[str, Any]) -> Tensor:
         kind = type(self.objective)

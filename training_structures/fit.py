@@ -45,6 +45,7 @@ def fit(
     device: torch.device | str | None = None,
     seed: int | None = None,
     checkpoint: str | Path | None = None,
+    checkpoint_seconds: float = 0.0,
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     split_batch: Split = split_last,
@@ -54,10 +55,10 @@ def fit(
     """Trains `model` in place, and leaves it in evaluation mode with its last epoch's weights.
 
     The model is called with a batch's inputs and returns a prediction, or an exact tuple
-    (prediction, extras). The objective is called with prediction and truth, and extras if there
-    are any, and returns their mean loss. In training every submodule's `auxiliary_loss` (a
-    weighted scalar) is added to it, unless the objective has a true `adds_auxiliary_loss`; and
-    what submodules report as `info.summary()` is averaged into the epoch's record.
+    (prediction, extras). The objective is called with prediction, truth and any extras, and
+    returns their mean loss. In training every submodule's `auxiliary_loss`, a weighted scalar,
+    and `supervised_loss(truth)` are added, unless the objective has a true `adds_auxiliary_loss`;
+    and what submodules report as `info.summary()` is averaged into the epoch's record.
 
     Args:
         model: any module.
@@ -67,8 +68,7 @@ def fit(
         epochs: their number, those of a resumed run included.
         optimizer: builds the optimiser from the list of `parameters`.
         parameters: parameters or parameter groups; by default all that require a gradient.
-        scheduler: builds the scheduler from the optimiser. It steps once an epoch;
-            ReduceLROnPlateau is given the selection metric.
+        scheduler: builds it from the optimiser; steps once an epoch, ReduceLROnPlateau on `select`.
         accumulate: batches a step; their gradient is that of one joined batch.
         clip_norm: bound on the norm of the gradient of `clipped`.
         clipped: by default all parameters of the model.
@@ -79,8 +79,9 @@ def fit(
         device: where to train; by default where the model is.
         seed: seeds the global random generators for this run; afterwards they are as before.
         checkpoint: file for everything needed to go on, written after every epoch.
-        resume: goes on after the last epoch in `checkpoint` if that file exists, as if the run
-            had never been interrupted.
+        checkpoint_seconds: leave out epochs that end sooner after the last writing; the last
+            epoch is always written.
+        resume: goes on from `checkpoint`, if that file exists, as if never interrupted.
         settings: what else a resumed run must share, as numbers and text: its data, say.
         split_batch: batch to (inputs, truth); tensors in lists, tuples and dicts are moved.
         on_epoch: called with the epoch's record and whether it is the best so far.
@@ -116,7 +117,9 @@ def fit(
             if on_epoch:
                 on_epoch(run.history.epochs[-1], improved)
             if checkpoint:
-                run.save(checkpoint)
+                run.save(checkpoint, after=checkpoint_seconds)
+        if checkpoint:
+            run.save(checkpoint)
     model.eval()
     return run.history
 
@@ -167,7 +170,8 @@ class _Training:
         prediction, *extras = call(self.model, inputs)
         loss = self.objective(prediction, truth, *extras)
         if not getattr(self.objective, "adds_auxiliary_loss", False):
-            loss = loss + sum(_attributes(self.model, "auxiliary_loss"))
+            own = filter(callable, dict.fromkeys(_attributes(self.model, "supervised_loss")))
+            loss = sum(_attributes(self.model, "auxiliary_loss"), loss) + sum(f(truth) for f in own)
         value = loss.item()
         if math.isfinite(value):
             (loss * share).backward()

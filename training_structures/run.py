@@ -1,5 +1,6 @@
 """A run's state: what it has measured, and everything it needs to go on after an interruption."""
 
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,6 +55,8 @@ class Run:
     generators: list[torch.Generator]
     settings: dict[str, Any]
     history: History = field(default_factory=History)
+    saved_epochs: int = 0
+    saved_at: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         if self.key is None and isinstance(self.scheduler, ReduceLROnPlateau):
@@ -61,7 +64,7 @@ class Run:
                 "ReduceLROnPlateau follows a validation metric, so it needs valid data"
             )
         if self.maximise is None:
-            self.maximise = not str(self.key).endswith(("loss", "mse", "mae"))
+            self.maximise = more_is_better(str(self.key))
         groups = [(len(g["params"]), float(g["lr"])) for g in self.optimizer.param_groups]
         self.settings |= {
             "optimizer": type(self.optimizer).__name__,
@@ -104,8 +107,16 @@ class Run:
         best = self.history.epochs[self.history.best_epoch - 1][self.key]
         return new > best if self.maximise else new < best
 
-    def save(self, path: str | Path) -> None:
-        """Writes a checkpoint; if that fails, what was at `path` stays."""
+    def save(self, path: str | Path, *, after: float = 0.0) -> None:
+        """Writes a checkpoint, unless the last is that recent; if it fails, the last one stays.
+
+        Args:
+            path: the file.
+            after: seconds since the last writing before which there is nothing to do.
+        """
+        epochs, now = len(self.history.epochs), time.monotonic()
+        if epochs == self.saved_epochs or now - self.saved_at < after:
+            return
         contents = {
             "settings": self.settings,
             "model": self.model.state_dict(),
@@ -116,6 +127,7 @@ class Run:
             "generators": [generator.get_state() for generator in self.generators],
         }
         save_checkpoint(path, contents)
+        self.saved_epochs, self.saved_at = epochs, now
 
     def resume(self, path: str | Path | None) -> None:
         """Goes back to where `save` wrote `path`; starts afresh if there is no such file.
@@ -136,9 +148,15 @@ class Run:
         if self.scheduler is not None:
             self.scheduler.load_state_dict(saved["scheduler"])
         self.history = History(**saved["history"])
+        self.saved_epochs = len(self.history.epochs)
         set_rng_state(saved["rng"])
         for generator, state in zip(self.generators, saved["generators"], strict=True):
             generator.set_state(state)
+
+
+def more_is_better(name: str) -> bool:
+    """Returns whether more of a metric is better, by its name: not of loss, mse and mae."""
+    return not name.endswith(("loss", "mse", "mae"))
 
 
 def load_best(model: nn.Module, source: History | str | Path) -> None:

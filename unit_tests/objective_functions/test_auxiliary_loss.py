@@ -48,6 +48,48 @@ def test_the_added_loss_is_differentiated():
     assert host.first.auxiliary_loss.grad == 1
 
 
+class Supervised(nn.Module):
+    """Its loss is a constant times the sum of the truth."""
+
+    def __init__(self, scale):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(scale))
+
+    def supervised_loss(self, truth):
+        return self.scale * truth.sum()
+
+
+class Passing(Supervised):
+    """Passes on the method of a module within, and holds a value of that name that is none."""
+
+    def __init__(self):
+        super().__init__(0.0)
+        self.first, self.second, self.silent = Supervised(2.0), Supervised(0.5), nn.Identity()
+        self.silent.supervised_loss = None
+        self.supervised_loss = self.first.supervised_loss
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_losses_from_the_truth_are_added_once_each_and_only_in_training(training):
+    host, prediction, truth = Passing(), torch.randn(3, 1), torch.ones(3, 1)
+    args = {"training": training, "model": host}
+    total = WithAuxiliaryLoss(nn.MSELoss())(prediction, truth, args)
+    plain = nn.functional.mse_loss(prediction, truth)
+    torch.testing.assert_close(total, plain + (2.5 * 3 if training else 0.0))
+    if training:
+        total.backward()
+        assert host.first.scale.grad == host.second.scale.grad == 3
+
+
+def test_truth_goes_where_the_prediction_is():
+    seen = []
+    host = nn.Identity()
+    host.supervised_loss = lambda truth: seen.append(truth.device.type) or 0.0
+    objective = WithAuxiliaryLoss(lambda prediction, truth, args: 0.0)
+    objective(torch.ones(2, device="meta"), torch.ones(2), {"training": True, "model": host})
+    assert seen == ["meta"]
+
+
 def test_another_objective_gets_all_three_arguments():
     args = {"training": False}
     seen = []

@@ -160,6 +160,36 @@ def test_auxiliary_losses_are_added_in_training_unless_the_objective_adds_them()
     assert history.epochs[0]["valid_loss"] == scored
 
 
+class Judged(Plain):
+    """Adds a loss of its own from the truth, which a part of it passes on."""
+
+    def __init__(self):
+        super().__init__()
+        self.part, self.silent = nn.Identity(), nn.Identity()
+        self.part.supervised_loss, self.silent.supervised_loss = self.supervised_loss, 0.5
+
+    def forward(self, inputs):
+        self.output = super().forward(inputs)
+        return self.output
+
+    def supervised_loss(self, truth):
+        return 2 * cross_entropy(self.output, truth)
+
+
+def test_losses_from_the_truth_are_added_once_in_training_unless_the_objective_adds_them():
+    model, batches = model_of(Judged), loader(batch_size=24)
+    frozen = partial(quiet_fit, epochs=1, optimizer=partial(torch.optim.SGD, lr=0.0))
+    history = frozen(model, batches, batches, cross_entropy)
+    plain = history.epochs[0]["valid_loss"]
+    assert history.epochs[0]["train_loss"] == pytest.approx(3 * plain, rel=1e-6)
+    quiet_fit(model, batches, None, cross_entropy, epochs=1, optimizer=SGD)
+    assert_same(model, by_hand(model_of(), batches, lr=0.3))
+    adding = partial(cross_entropy)
+    adding.adds_auxiliary_loss = True
+    record = frozen(model, batches, batches, adding).epochs[0]
+    assert record["train_loss"] == pytest.approx(record["valid_loss"], rel=1e-6)
+
+
 def test_solver_reports_are_averaged_over_samples_after_the_backward_pass(monkeypatch):
     model, backwards = model_of(Model), []
     model.head.register_full_backward_hook(lambda *_: backwards.append(1))

@@ -1,0 +1,146 @@
+"""What lets every fusion be built as (input_dims, dim, **options), and take vectors."""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import common_fusions as common
+from .deq import DEQFusion
+from .evidential import EvidentialFusion
+from .late import LateFusion
+from .mult import MULTModel
+
+Sized = tuple[nn.Module, int | None]
+"""A fusion and the width of its result; None of a fusion that predicts on its own."""
+
+
+class Reduced(nn.Module):
+    """A fusion of features that are projected, without bias, to one small width first."""
+
+    def __init__(self, input_dims: Sequence[int], width: int, fusion: nn.Module) -> None:
+        super().__init__()
+        self.projections = nn.ModuleList(nn.Linear(d, width, bias=False) for d in input_dims)
+        self.fusion = fusion
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.fusion([p(x) for p, x in zip(self.projections, features, strict=True)])
+
+
+class Steps(nn.Module):
+    """A fusion of sequences, given vectors, too: each is a sequence of one step."""
+
+    def __init__(self, fusion: nn.Module) -> None:
+        super().__init__()
+        self.fusion = fusion
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.fusion([x if x.dim() > 2 else x.unsqueeze(1) for x in features])
+
+
+class EarlyGRU(nn.Module):
+    """Sequences concatenated step by step, and the last state of a GRU over them."""
+
+    def __init__(self, input_dims: Sequence[int], dim: int) -> None:
+        super().__init__()
+        self.fusion = common.ConcatEarly()
+        self.gru = nn.GRU(sum(input_dims), dim, batch_first=True)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.gru(self.fusion(features))[1][-1]
+
+
+class Encoded(nn.Module):
+    """The concatenation of each modality's own encoding."""
+
+    def __init__(self, encoders: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return torch.cat([e(x) for e, x in zip(self.encoders, features, strict=True)], dim=1)
+
+
+def deq(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
+    """DEQ fusion, silent about convergence: a comparison's table has it."""
+    fusion = DEQFusion(input_dims, **{"dim": dim, "on_failure": "ignore"} | options)
+    return fusion, fusion.dim
+
+
+def deq_paper(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
+    """DEQ fusion with the paper's equations, injected as they are written."""
+    options = {"dim": dim, "on_failure": "ignore"} | options
+    fusion = DEQFusion.from_preset("paper", input_dims, **options)
+    return fusion, fusion.dim
+
+
+def concat(input_dims: Sequence[int], dim: int) -> Sized:
+    """Concatenation; its width is the sum of the modalities'."""
+    return common.Concat(), sum(input_dims)
+
+
+def concat_linear(input_dims: Sequence[int], dim: int) -> Sized:
+    """Concatenation and a linear map."""
+    return common.ConcatWithLinear(sum(input_dims), dim), dim
+
+
+def film(input_dims: Sequence[int], dim: int) -> Sized:
+    """FiLM: linear maps of the second modality scale and shift the first."""
+    base, other = input_dims
+    return common.FiLM(nn.Linear(other, base), nn.Linear(other, base)), base
+
+
+def interactions(input_dims: Sequence[int], dim: int, output: str = "matrix") -> Sized:
+    """Multiplicative interactions of two modalities."""
+    width = dim if output == "matrix" else input_dims[1]
+    return common.MultiplicativeInteractions2Modal(input_dims, dim, output), width
+
+
+def tensor_fusion(input_dims: Sequence[int], dim: int) -> Sized:
+    """The outer product of all, each with a one in front."""
+    return common.TensorFusion(), prod(d + 1 for d in input_dims)
+
+
+def nl_gate(input_dims: Sequence[int], dim: int, positions: int = 4) -> Sized:
+    """The non-local gate, with linear maps to `positions` positions."""
+    width = dim // positions * positions
+    query, key = ((d, width) for d in input_dims)
+    return common.NLgate(positions, width // positions, positions, query, key, key), width
+
+
+def early_transformer(input_dims: Sequence[int], dim: int, *, outputs: int, task: str) -> Sized:
+    """A Transformer over the stacked features that predicts one number."""
+    if outputs != 1:
+        raise ValueError(f"EarlyFusionTransformer predicts one number, got outputs={outputs}")
+    return nn.Sequential(common.Stack(), common.EarlyFusionTransformer(len(input_dims))), None
+
+
+def late_transformer(input_dims: Sequence[int], dim: int, embed_dim: int = 9) -> Sized:
+    """A Transformer for each modality over its own numbers."""
+    encoders = [common.LateFusionTransformer(embed_dim) for _ in input_dims]
+    return Encoded(encoders), embed_dim * len(encoders)
+
+
+def mult(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
+    """The multimodal Transformer; options are its hyperparameters."""
+    hyper = MULTModel.DefaultHyperParams()
+    chosen = {"embed_dim": 16, "num_heads": 4, "layers": 1, "output_dim": dim} | options
+    for name, value in chosen.items():
+        if not hasattr(hyper, name):
+            raise TypeError(f"MULTModel has no hyperparameter {name!r}")
+        setattr(hyper, name, value)
+    return Steps(MULTModel(len(input_dims), list(input_dims), hyper)), hyper.output_dim
+
+
+def evidential(
+    input_dims: Sequence[int], dim: int, *, outputs: int, task: str, **options: Any
+) -> Sized:
+    """The evidential combination of each modality's opinion."""
+    return EvidentialFusion(input_dims, outputs, **options), None
+
+
+def late(input_dims: Sequence[int], dim: int, *, outputs: int, task: str) -> Sized:
+    """The mean of each modality's prediction."""
+    return LateFusion(input_dims, outputs, probabilities=task == "classification"), None

@@ -1,0 +1,51 @@
+"""MUTAN, Tucker fusion with slices of bounded rank (Ben-younes et al., 2017, arXiv:1705.06676)."""
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from .equilibrium import checks
+from .modalities import check_widths, without_absent
+
+
+class Mutan(nn.Module):
+    """Fuses features by a sum of R products of linear maps.
+
+        h_m = tanh(W_m dropout(x_m) + b_m),    z = sum_{r=1..R} prod_m (A_{r,m} h_m + a_{r,m})
+
+    Two modalities as published, with the biases a of the authors' release; the product over
+    more of them is the natural extension. (The release without attention has hidden = dim =
+    360, R = 10 and dropout = 0.5.)
+
+    Args:
+        input_dims: width of each modality's features.
+        dim: width of the fused feature.
+        hidden: width of every h_m.
+        rank: R, the number of products.
+        dropout: probability of dropout, in training, on the features.
+    """
+
+    def __init__(
+        self,
+        input_dims: Sequence[int],
+        dim: int,
+        *,
+        hidden: int = 360,
+        rank: int = 10,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_widths(input_dims, dim=dim, hidden=hidden, rank=rank)
+        checks.check_range("dropout", dropout, 0, 1)
+        self.input_dims, self.rank = tuple(input_dims), rank
+        self.dropout = nn.Dropout(dropout)
+        self.projections = nn.ModuleList(nn.Linear(width, hidden) for width in input_dims)
+        self.factors = nn.ModuleList(nn.Linear(hidden, rank * dim) for _ in input_dims)
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Maps features, a (..., d_i) tensor for each modality, to the fused one, (..., dim)."""
+        features = without_absent(self, features, self.input_dims)
+        layers = zip(features, self.projections, self.factors, strict=True)
+        terms = math.prod(factor(project(self.dropout(x)).tanh()) for x, project, factor in layers)
+        return terms.unflatten(-1, (self.rank, -1)).sum(-2)

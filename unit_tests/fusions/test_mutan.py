@@ -1,0 +1,55 @@
+"""MUTAN is a sum over ranks of products over modalities."""
+
+import pytest
+import torch
+
+from fusions.mutan import Mutan
+
+WIDTHS, DIM, RANK = [3, 5, 2], 4, 3
+
+
+def by_hand(fusion, features):
+    total = 0
+    for r in range(RANK):
+        product, rows = 1, slice(r * DIM, (r + 1) * DIM)
+        for x, project, factor in zip(features, fusion.projections, fusion.factors, strict=True):
+            h = (x @ project.weight.T + project.bias).tanh()
+            product = product * (h @ factor.weight[rows].T + factor.bias[rows])
+        total = total + product
+    return total
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_follows_the_formula(double, count):
+    fusion = Mutan(WIDTHS[:count], DIM, hidden=6, rank=RANK)
+    features = [torch.randn(7, width) for width in WIDTHS[:count]]
+    torch.testing.assert_close(fusion(features), by_hand(fusion, features))
+
+
+def test_is_a_tucker_form_whose_core_slices_have_the_rank(double):
+    fusion = Mutan(WIDTHS[:2], DIM, hidden=6, rank=RANK)
+    for factor in fusion.factors:
+        torch.nn.init.zeros_(factor.bias)
+    features = [torch.randn(7, width) for width in WIDTHS[:2]]
+    a, b = (factor.weight.view(RANK, DIM, 6) for factor in fusion.factors)
+    core = torch.einsum("rkp,rkq->pqk", a, b)
+    h = [p(x).tanh() for p, x in zip(fusion.projections, features, strict=True)]
+    torch.testing.assert_close(fusion(features), torch.einsum("bp,bq,pqk->bk", *h, core))
+    assert torch.linalg.matrix_rank(core.permute(2, 0, 1)).tolist() == [RANK] * DIM
+
+
+def test_drops_entries_of_the_features_in_training_only(double):
+    fusion = Mutan(WIDTHS, DIM, hidden=6, rank=RANK, dropout=0.5)
+    features = [torch.randn(7, width) for width in WIDTHS]
+    torch.manual_seed(1)
+    fused = fusion(features)
+    torch.manual_seed(1)
+    dropped = [torch.nn.functional.dropout(x, 0.5) for x in features]
+    torch.testing.assert_close(fused, by_hand(fusion, dropped))
+    torch.testing.assert_close(fusion.eval()(features), by_hand(fusion, features))
+
+
+@pytest.mark.parametrize("option", [{"rank": 0}, {"hidden": 0}, {"dropout": 1.0}])
+def test_refuses_options_that_make_no_sense(option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))} must be"):
+        Mutan(WIDTHS, DIM, **option)
