@@ -11,7 +11,16 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from .fit import History, evaluate, fit
-from .multibench import Trained, print_complexity, ready, report_epoch, robustness, task_metrics
+from .multibench import (
+    Trained,
+    measure_all,
+    print_complexity,
+    ready,
+    report_epoch,
+    report_scores,
+    save_whole,
+    task_metrics,
+)
 
 CROSS_ENTROPY = nn.CrossEntropyLoss()
 
@@ -67,6 +76,18 @@ def deal_with_objective(
     if kind in (nn.MSELoss, nn.BCEWithLogitsLoss, nn.L1Loss):
         return objective(pred, truth.float().to(pred.device))
     return objective(pred, truth, args)
+
+
+def two_arguments(criterion: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """Returns a loss of prediction and truth; four of torch's own get the truth as they need it."""
+    if type(criterion) in (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss, nn.L1Loss):
+        return partial(deal_with_objective, criterion, args=None)
+    return criterion
+
+
+def default_device() -> str:
+    """Returns where MultiBench trains."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def train(
@@ -126,6 +147,11 @@ def train(
     measure, selected = task_metrics(task, auprc)
     loss = partial(deal_with_objective, objective)
     loss.adds_auxiliary_loss = getattr(objective, "adds_auxiliary_loss", False)
+
+    def save_best() -> None:
+        model.reps, model.fuseout = [], None  # a batch's activations are no part of a model
+        save_whole(model, save)
+
     started = time.time()
     history = fit(
         trained,
@@ -142,11 +168,11 @@ def train(
         metrics=measure,
         select=selection or selected,
         patience=8 if early_stop and patience is None else patience,
-        device=device or ("cuda" if torch.cuda.is_available() else "cpu"),
+        device=device or default_device(),
         seed=seed,
         checkpoint=f"{save}.ckpt",
         resume=resume,
-        on_epoch=partial(report_epoch, trained, task, save, validtime),
+        on_epoch=partial(report_epoch, task, save_best, trained if validtime else None),
         progress=progress,
     )
     if track_complexity:
@@ -165,28 +191,14 @@ def single_test(
 ) -> dict[str, float]:
     """Prints and returns accuracy, F1 scores, or for regression the mean criterion."""
     measure, _ = task_metrics(task, auprc)
-    if type(criterion) in (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss):
-        criterion = partial(deal_with_objective, criterion, args=None)
     scores = evaluate(
         model,
         test_dataloader,
-        objective=criterion if task == "regression" else None,
+        objective=two_arguments(criterion) if task == "regression" else None,
         metrics=measure,
         split_batch=lambda batch: (ready(batch[:-1], is_packed, input_to_float), batch[-1]),
     )
-    if auprc:
-        print(f"AUPRC: {scores['auprc']}")
-    if task == "multilabel":
-        print(f" f1_micro: {scores['f1_micro']} f1_macro: {scores['f1_macro']}")
-        return {"micro": scores["f1_micro"], "macro": scores["f1_macro"]}
-    if task == "regression":
-        print(f"mse: {scores['loss']}")
-        return {"MSE": scores["loss"]}
-    if task == "posneg-classification":
-        print(f"acc: {scores['accuracy_nonzero']}, {scores['accuracy']}")
-        return {"Accuracy": scores["accuracy_nonzero"]}
-    print(f"acc: {scores['accuracy']}")
-    return {"Accuracy": scores["accuracy"]}
+    return report_scores(task, scores, loss="mse", f1="{}")
 
 
 def test(
@@ -218,20 +230,4 @@ def test(
         auprc=auprc,
         input_to_float=input_to_float,
     )
-    noisy = isinstance(test_dataloaders_all, dict)
-    if noisy == no_robust or (noisy and not all(test_dataloaders_all.values())):
-        raise TypeError(
-            "test_dataloaders_all must be one loader with no_robust=True, a dict of modality to a "
-            "list of loaders (one a noise level) without it, "
-            f"got {type(test_dataloaders_all).__name__} with {no_robust=}"
-        )
-    started = time.time()
-    first = next(iter(test_dataloaders_all.values()))[0] if noisy else test_dataloaders_all
-    scores = measure(first)
-    print_complexity("Inference", started, model)
-    if not noisy:
-        return scores
-    return {
-        name: robustness([measure(loader) for loader in loaders])
-        for name, loaders in test_dataloaders_all.items()
-    }
+    return measure_all(measure, model, test_dataloaders_all, no_robust)

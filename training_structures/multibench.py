@@ -88,15 +88,20 @@ def task_metrics(task: str, auprc: bool) -> tuple[Callable[[Tensor, Tensor], dic
     return (with_auprc if auprc else measure), selected
 
 
+def save_whole(module: nn.Module, path: str | Path) -> None:
+    """Pickles a module, in evaluation mode as MultiBench leaves it in the file."""
+    save_atomically(path, partial(torch.save, module.eval()))
+
+
 def report_epoch(
-    trained: Trained, task: str, save: str | Path, validtime: bool, record: dict, improved: bool
+    task: str, save: Callable[[], None], timed: Trained | None, record: dict, improved: bool
 ) -> None:
-    """Prints an epoch's lines, and saves the whole MMDL if it is the best one so far."""
+    """Prints an epoch's lines, with samples and time if `timed`, and saves if it is the best."""
     say = tqdm.write  # print, but beside a progress bar
     epoch = f"Epoch {record['epoch'] - 1}"
     say(f"{epoch} train loss: {torch.tensor(record['train_loss'])!s}")
-    if validtime:
-        say(f"train total: {trained.samples['train']}")
+    if timed:
+        say(f"train total: {timed.samples['train']}")
     loss = torch.tensor(record["valid_loss"])
     if task == "classification":
         say(f"{epoch} valid loss: {loss!s} acc: {record['valid_accuracy']}")
@@ -107,14 +112,35 @@ def report_epoch(
         say(f"{epoch} valid loss: {record['valid_loss']}")
     if improved:
         say("Saving Best")
-        model = trained.model.eval()  # as MultiBench leaves it in the file
-        model.reps, model.fuseout = [], None  # a batch's activations are no part of a model
-        save_atomically(save, partial(torch.save, model))
+        save()
     if "valid_auprc" in record:
         say(f"AUPRC: {record['valid_auprc']}")
-    if validtime:
-        say(f"valid time:  {time.time() - trained.since}")
-        say(f"Valid total: {trained.samples['valid']}")
+    if timed:
+        say(f"valid time:  {time.time() - timed.since}")
+        say(f"Valid total: {timed.samples['valid']}")
+
+
+def report_scores(task: str, scores: dict[str, float], *, loss: str, f1: str) -> dict[str, float]:
+    """Prints a test's lines, and returns what MultiBench returns.
+
+    Args:
+        loss: what the line of the mean criterion calls it.
+        f1: name of a multilabel score, with {} for its average.
+    """
+    if "auprc" in scores:
+        print(f"AUPRC: {scores['auprc']}")
+    if "loss" in scores:
+        print(f"{loss}: {scores['loss']}")
+    if task == "multilabel":
+        print(f" f1_micro: {scores['f1_micro']} f1_macro: {scores['f1_macro']}")
+        return {f1.format(average): scores[f"f1_{average}"] for average in ("micro", "macro")}
+    if task == "regression":
+        return {"MSE": scores["loss"]}
+    if task == "posneg-classification":
+        print(f"acc: {scores['accuracy_nonzero']}, {scores['accuracy']}")
+        return {"Accuracy": scores["accuracy_nonzero"]}
+    print(f"acc: {scores['accuracy']}")
+    return {"Accuracy": scores["accuracy"]}
 
 
 def print_complexity(what: str, started: float, model: nn.Module) -> None:
@@ -129,6 +155,28 @@ def print_complexity(what: str, started: float, model: nn.Module) -> None:
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             print(f"Training Peak Mem: {peak / (2**20 if sys.platform == 'darwin' else 2**10)}")
     print(f"{what} Params: {sum(p.numel() for p in model.parameters())}")
+
+
+def measure_all(
+    measure: Callable[[Iterable], dict[str, float]],
+    model: nn.Module,
+    loaders: Iterable | dict[str, list],
+    no_robust: bool,
+) -> dict:
+    """Measures one loader (`no_robust`), or {modality: [loader a noise level]}: see `test`."""
+    noisy = isinstance(loaders, dict)
+    if noisy == no_robust or (noisy and not all(loaders.values())):
+        raise TypeError(
+            "test_dataloaders_all must be one loader with no_robust=True, a dict of modality to a "
+            "list of loaders (one a noise level) without it, "
+            f"got {type(loaders).__name__} with {no_robust=}"
+        )
+    started = time.time()
+    scores = measure(next(iter(loaders.values()))[0] if noisy else loaders)
+    print_complexity("Inference", started, model)
+    if not noisy:
+        return scores
+    return {name: robustness([measure(loader) for loader in row]) for name, row in loaders.items()}
 
 
 def robustness(scores: list[dict[str, float]], step: float = 0.1) -> dict[str, dict]:

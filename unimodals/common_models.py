@@ -1,4 +1,4 @@
-"""Small encoders and heads under MultiBench's names, signatures and attribute names.
+"""Encoders and heads under MultiBench's names, signatures and attribute names.
 
 Parameters are drawn in MultiBench's order, so a seed gives the same ones, and state_dicts
 cross in both directions. Dropout is off in evaluation.
@@ -9,9 +9,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .recurrent import GRU, LSTM, GRUWithLinear
+from .convolutional import GlobalPooling2D, LeNet
+from .recurrent import GRU, LSTM, GRUWithLinear, TwoLayersLSTM
+from .sequence import DAN, Transformer
+from .vision import (
+    VGG,
+    VGG16,
+    ResNetLSTMEnc,
+    VGG11Pruned,
+    VGG11Slim,
+    VGG16Pruned,
+    VGG16Slim,
+)
 
-for _model in (GRU, GRUWithLinear, LSTM):
+for _model in (
+    *(GRU, GRUWithLinear, LSTM, TwoLayersLSTM, DAN, Transformer, GlobalPooling2D, LeNet),
+    *(VGG, VGG11Pruned, VGG11Slim, VGG16, VGG16Pruned, VGG16Slim, ResNetLSTMEnc),
+):
     _model.__module__ = __name__  # whole-model files name MultiBench's module, not ours
 
 
@@ -169,13 +183,6 @@ class MaxOut_MLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.op4(self.op3(self.op2(self.op1(self.op0(x)))))
         return hidden if self.hid2val is None else self.hid2val(hidden)
-
-
-class GlobalPooling2D(nn.Module):
-    """The mean over all positions, (batch, channels, ...) -> (batch, channels)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.reshape(*x.shape[:2], -1).mean(dim=2)
 
 
 class Constant(nn.Module):

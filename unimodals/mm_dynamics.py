@@ -23,7 +23,7 @@ class MMDynamics(nn.Module):
         hidden: width of the h_v.
         num_classes: number of classes.
         fusion: maps a list of (batch, hidden) tensors to (batch, fused_dim).
-        fused_dim: width of the fused feature.
+        fused_dim: width of the fused feature; None if the fusion returns the logits itself.
         dropout: probability of dropout on the h_v.
     """
 
@@ -33,7 +33,7 @@ class MMDynamics(nn.Module):
         hidden: int,
         num_classes: int,
         fusion: nn.Module,
-        fused_dim: int,
+        fused_dim: int | None,
         *,
         dropout: float = 0.5,
     ) -> None:
@@ -45,7 +45,7 @@ class MMDynamics(nn.Module):
         self.classifiers = nn.ModuleList(_linear(hidden, num_classes) for _ in input_dims)
         self.confidences = nn.ModuleList(_linear(hidden, 1) for _ in input_dims)
         self.fusion = fusion
-        self.head = _linear(fused_dim, num_classes)
+        self.head = nn.Identity() if fused_dim is None else _linear(fused_dim, num_classes)
 
     def forward(self, views: Sequence[Tensor]) -> tuple[Tensor, dict[str, list[Tensor]]]:
         """Maps views, (batch, d_v) each, to logits (batch, classes) and what the loss needs.

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 
-def _pack(x: Sequence[Tensor], batch_first: bool = True) -> PackedSequence:
-    """Packs [padded, lengths], so that a recurrent layer ends with each sample."""
+def padded_pair(x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Returns padded and lengths, of what an encoder with has_padding=True is called with."""
     if not isinstance(x, (list, tuple)) or len(x) != 2:
         came = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"{type(x).__name__}"
         raise TypeError(
@@ -16,7 +16,13 @@ def _pack(x: Sequence[Tensor], batch_first: bool = True) -> PackedSequence:
             "pass both, or construct the encoder with has_padding=False"
         )
     padded, lengths = x
-    lengths = torch.as_tensor(lengths).cpu()  # where PyTorch wants them, whatever padded is on
+    return padded, torch.as_tensor(lengths)
+
+
+def _pack(x: Sequence[Tensor], batch_first: bool = True) -> PackedSequence:
+    """Packs [padded, lengths], so that a recurrent layer ends with each sample."""
+    padded, lengths = padded_pair(x)
+    lengths = lengths.cpu()  # where PyTorch wants them, whatever padded is on
     return pack_padded_sequence(padded, lengths, batch_first=batch_first, enforce_sorted=False)
 
 
@@ -159,3 +165,58 @@ class LSTM(nn.Module):
         if self.dropout:
             out = self.dropout_layer(out)
         return out if self.linear_layer_outdim is None else self.linear(out)
+
+
+class TwoLayersLSTM(nn.Module):
+    """Two LSTM layers, (batch, time, indim) -> (batch, time, directions * hiddim).
+
+    MultiBench's second layer takes inputs of width 2 * indim; here it takes the states of the
+    first. The parameters are the same where MultiBench's run: bidirectional, indim = hiddim.
+
+    Args:
+        indim: width of the input.
+        hiddim: width of the states of a direction.
+        dropout: drop entries of the result in training.
+        dropoutp: share of the entries that is dropped.
+        flatten: return (batch, time * directions * hiddim).
+        has_padding: take [padded, lengths] and return the last state of each direction, that of
+            a sample's end and, read backwards, that of its start: (batch, directions * hiddim).
+        LayNorm: with padding, normalise the states between the layers. Without padding
+            MultiBench never does, nor does this.
+        isBidirectional: read in both directions, not forwards alone.
+    """
+
+    def __init__(
+        self,
+        indim: int,
+        hiddim: int,
+        dropout: bool = False,
+        dropoutp: float = 0.1,
+        flatten: bool = False,
+        has_padding: bool = False,
+        LayNorm: bool = True,
+        isBidirectional: bool = True,
+    ) -> None:
+        super().__init__()
+        width = 2 * hiddim if isBidirectional else hiddim
+        self.lstm_0 = nn.LSTM(indim, hiddim, batch_first=True, bidirectional=isBidirectional)
+        self.lstm_1 = nn.LSTM(width, hiddim, batch_first=True, bidirectional=isBidirectional)
+        self.layer_norm = nn.LayerNorm(width)
+        self.dropout_layer = nn.Dropout(dropoutp)
+        self.dropout = dropout
+        self.flatten = flatten
+        self.has_padding = has_padding
+        self.LayerNorm = LayNorm
+
+    def forward(self, x: Tensor | Sequence[Tensor]) -> Tensor:
+        if self.has_padding:
+            states = self.lstm_0(_pack(x))[0]
+            if self.LayerNorm:
+                states = PackedSequence(self.layer_norm(states.data), *states[1:])
+            last = self.lstm_1(states)[1][0]  # (directions, batch, hiddim)
+            out = last.transpose(0, 1).flatten(1)
+        else:
+            out = self.lstm_1(self.lstm_0(x)[0])[0]
+        if self.dropout:
+            out = self.dropout_layer(out)
+        return out.flatten(1) if self.flatten else out
