@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from training_structures.metrics import (
     multilabel,
     posneg,
     regression,
+    sentiment,
 )
 
 
@@ -93,16 +95,63 @@ def test_posneg_without_and_with_zeros():
     assert posneg(prediction, truth) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("metric", [classification, multilabel, regression, posneg])
+def binary_by_counting(guess, truth):
+    """Accuracy, and F1 weighted by the truth, of (score > 0), a sample at a time."""
+    pairs = [(g > 0, t > 0) for g, t in zip(guess, truth, strict=True)]
+    f1 = 0.0
+    for positive in (False, True):
+        hits = sum(g == t == positive for g, t in pairs)
+        said, is_so = (sum(pair[side] == positive for pair in pairs) for side in (0, 1))
+        f1 += is_so / len(pairs) * 2 * hits / max(1, said + is_so)
+    return sum(g == t for g, t in pairs) / len(pairs), f1
+
+
+@pytest.mark.parametrize("shape", [(80,), (80, 1)])
+def test_sentiment(shape):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(-15, 16, 80) / 5  # tenths and zeros among them
+    truth[:10] = 0
+    guess = 0.7 * truth + rng.normal(size=80) + 0.5
+    guess[:12] = [0, 0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.5, -4.2, 9, 0, 0.4]
+    truth[4:9] = [2, 2, -2, 3, -3]  # halves go to the even neighbour, 3.5 is clipped
+    scores = sentiment(*(torch.from_numpy(x).float().reshape(shape) for x in (guess, truth)))
+    near = [
+        np.round(min(3, max(-3, g))) == np.round(min(3, max(-3, t)))
+        for g, t in zip(guess, truth, strict=True)
+    ]
+    expected = {
+        "mae": sum(abs(g - t) for g, t in zip(guess, truth, strict=True)) / 80,
+        "corr": np.corrcoef(guess, truth)[0, 1],
+        "acc7": sum(near) / 80,
+    }
+    kept = [i for i in range(80) if truth[i] != 0]
+    expected["acc2"], expected["f1"] = binary_by_counting(guess, truth)
+    expected["acc2_nonzero"], expected["f1_nonzero"] = binary_by_counting(guess[kept], truth[kept])
+    assert scores == pytest.approx(expected, rel=1e-5)
+    assert len({round(score, 6) for score in scores.values()}) == 7  # no two can be mixed up
+
+
+def test_sentiment_weights_f1_by_the_truth():
+    guess, truth = torch.ones(4), torch.tensor([1.0, -1.0, -1.0, -1.0])
+    assert sentiment(guess, truth)["f1"] == pytest.approx(1 / 4 * 2 / 5)  # none for the negatives
+    assert sentiment(truth, guess)["f1"] == pytest.approx(2 / 5)  # the published order
+
+
+def test_sentiment_without_a_nonzero_truth_has_no_score_on_them():
+    scores = sentiment(torch.tensor([1.0, -1.0, -2.0]), torch.zeros(3))
+    assert math.isnan(scores["acc2_nonzero"]) and math.isnan(scores["f1_nonzero"])
+    assert scores["acc2"] == pytest.approx(2 / 3) and math.isnan(scores["corr"])
+
+
+@pytest.mark.parametrize("metric", [classification, multilabel, regression, posneg, sentiment])
 def test_predictions_must_be_finite(metric):
     prediction = torch.tensor([[0.0, math.nan], [0.0, 1.0]])
     with pytest.raises(FloatingPointError, match="1 of 4 are not"):
-        metric(
-            prediction, torch.zeros(2, 2) if metric in (multilabel, regression) else torch.ones(2)
-        )
+        whole = metric in (multilabel, regression, sentiment)
+        metric(prediction, torch.zeros(2, 2) if whole else torch.ones(2))
 
 
-@pytest.mark.parametrize("metric", [classification, regression])
+@pytest.mark.parametrize("metric", [classification, regression, sentiment])
 def test_shapes_must_agree(metric):
     with pytest.raises(ValueError, match=r"got \(4, 2\) and \(3,\)"):
         metric(torch.zeros(4, 2), torch.zeros(3))

@@ -1,0 +1,1 @@
+"""Affect: the sentiment of spoken utterances from text, audio and vision."""
