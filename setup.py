@@ -11,9 +11,11 @@ PACKAGES = (
     "unimodals",
     "objective_functions",
     "training_structures",
+    "training_structures.comparison",
     "datasets",
     "datasets.digits",
     "datasets.brca",
+    "datasets.affect",
 )
 PLOT = ["matplotlib"]
 BENCH = [*PLOT, "torchdeq"]

@@ -9,7 +9,8 @@ import torch
 
 from fusions.registry import FUSIONS
 from training_structures.comparison import Recipe
-from training_structures.comparison_run import run_fusion
+from training_structures.comparison.methods import Method, refusal
+from training_structures.comparison.single_run import run_fusion
 
 
 def run_one(
@@ -31,16 +32,19 @@ def run_one(
     torch.set_num_threads(args.threads)
     recipe = make_recipe(args)
     try:
+        if args.modalities:
+            recipe = recipe.restricted(args.modalities)
+        reason = refusal(FUSIONS[args.fusion], recipe)
+        if reason:
+            parser.error(f"{args.fusion} {reason}")
         result = run_fusion(
-            recipe,
-            FUSIONS[args.fusion],
-            args.fusion,
+            Method(args.fusion, recipe, FUSIONS[args.fusion]),
             args.seed,
             device=args.device,
             checkpoint=args.checkpoint,
             progress=True,
         )
-    except FileNotFoundError as error:
+    except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     print(f"{recipe.name}: {args.fusion}, seed {args.seed}")
     scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in result["scores"].items())
@@ -63,8 +67,8 @@ def _parser(description: str, needs_data: bool) -> argparse.ArgumentParser:
     if needs_data:
         add("--data-dir", type=Path, required=True, help="folder of the data")
         add("--official", action="store_true", help="keep the official split, not a fresh one")
-        add("--modalities", type=int, nargs="+", help="views to use, such as 1 3; default: all")
-    add("--fusion", choices=FUSIONS, default="deq", help="fusion to train")
+    add("--modalities", nargs="+", metavar="NAME", help="those to use, by name; default: all")
+    add("--fusion", choices=FUSIONS, default="deq", metavar="NAME", help="; ".join(FUSIONS))
     add("--seed", type=int, default=0, help="seed of weights, batches and split")
     add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
     add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from scipy.stats import loguniform
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
@@ -13,11 +14,13 @@ from torch.utils.data import DataLoader
 
 from datasets.brca.get_data import get_dataloader
 from objective_functions.mm_dynamics import mm_dynamics_loss
-from training_structures.comparison import Fusion, Loaders, Recipe
+from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import classification
 from unimodals.mm_dynamics import MMDynamics
 
 HIDDEN = 128  # the authors have 500: smaller, so that runs take seconds
+VIEWS = {"mRNA": 1, "methylation": 2, "miRNA": 3}  # MOGONET's numbers
+SCORES = "accuracy", "f1_weighted", "f1_macro", "auc", "accuracy_4", "f1_weighted_4", "f1_macro_4"
 
 
 def recipe(args: Namespace) -> Recipe:
@@ -31,28 +34,32 @@ def recipe(args: Namespace) -> Recipe:
     split = "official split" if args.official else "fresh splits"
     return Recipe(
         name=f"{args.data_dir.name}, MM-Dynamics, {split}",
-        load=partial(load, args.data_dir, args.official, getattr(args, "modalities", None)),
+        modalities=tuple(VIEWS),
+        load=partial(load, args.data_dir, args.official),
         build=partial(build, HIDDEN),
         objective=mm_dynamics_loss,
         metrics=scores,
+        scores=[Score(name) for name in SCORES],
         epochs=300 if args.epochs is None else args.epochs,
         select="accuracy",
         optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-4),
         resplit=not args.official,
+        search={"lr": loguniform(3e-4, 5e-3), "weight_decay": (1e-5, 1e-4, 1e-3)},
         floors={"linear": linear_floor},
     )
 
 
-def load(data_dir: Path, official: bool, modalities: Sequence[int] | None, run: int) -> Loaders:
+def load(data_dir: Path, official: bool, run: int, modalities: Sequence[str]) -> Loaders:
     """Returns the loaders of a run; the validation part is cut by the run's number."""
-    return get_dataloader(data_dir, modalities=modalities, split_seed=run, resplit=not official)
+    numbers = [VIEWS[name] for name in modalities]
+    return get_dataloader(data_dir, modalities=numbers, split_seed=run, resplit=not official)
 
 
 def build(hidden: int, fusion: Fusion, train: DataLoader) -> nn.Module:
     """Returns MM-Dynamics of width `hidden` around the fusion."""
     *views, labels = train.dataset.tensors
-    module, width = fusion([hidden] * len(views), hidden)
     classes = int(labels.max()) + 1
+    module, width = fusion([hidden] * len(views), hidden, classes)
     return MMDynamics([view.shape[1] for view in views], hidden, classes, module, width)
 
 

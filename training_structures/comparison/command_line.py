@@ -1,200 +1,195 @@
-"""Fusions head to head: the same data, model, loop, budget and selection for each of them.
-
-A `Recipe` says what a benchmark is. A run trains one fusion with one seed, selects the epoch
-on validation data, and scores the test part once. Every finished run is a file, so that an
-interrupted comparison goes on where it stopped.
-"""
+"""The program around a comparison."""
 
 import argparse
-import ast
-import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import joblib
-from tqdm import tqdm
 
 from . import report
-from .comparison_run import MixedSettings, run_and_store, stored
-from .recipe import Fusion as Fusion
-from .recipe import Loaders as Loaders
-from .recipe import Recipe as Recipe
+from .arguments import parse
+from .compare import Comparison, compare
+from .methods import gather
+from .recipe import Fusion, Recipe, Score
+from .table import markdown
 
-
-def compare(
-    recipe: Recipe,
-    fusions: Mapping[str, Fusion],
-    *,
-    runs: Sequence[int],
-    output: str | Path,
-    jobs: int = 1,
-    threads: int = 1,
-    device: str = "cpu",
-    progress: bool = True,
-) -> list[dict[str, Any]]:
-    """Returns the result of every method (recipe's floors, then fusions) in every run.
-
-    Each result is written to `output`/runs as soon as it is there, and read from there if it is
-    there already. Its keys are listed at `comparison_run.run_fusion`.
-
-    Args:
-        runs: run numbers; the seed and, if the recipe resplits, the split of each.
-        jobs: processes to run in parallel.
-        threads: threads of each process.
-
-    Raises:
-        MixedSettings: if `output` holds a run with other settings.
-    """
-    folder = Path(output) / "runs"
-    folder.mkdir(parents=True, exist_ok=True)
-    methods = [*recipe.floors, *fusions]
-    done = {(m, run): stored(recipe, folder, m, run) for run in runs for m in methods}
-    todo = [key for key, result in done.items() if result is None]
-    work = (
-        joblib.delayed(run_and_store)(
-            recipe, fusions.get(method), method, run, folder, threads=threads, device=device
-        )
-        for method, run in todo
-    )
-    parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-    finished = parallel(work)
-    hidden = None if progress else True
-    bar = {"total": len(done), "initial": len(done) - len(todo), "unit": "run"}
-    if progress and bar["initial"]:
-        print(f"{bar['initial']} of {bar['total']} runs were there already, in {folder}")
-    for result in tqdm(finished, desc=recipe.name, disable=hidden, **bar):
-        done[result["method"], result["run"]] = result
-    return [done[method, run] for method in methods for run in runs]
+WIDTH = 128  # of every modality, where sizes are listed
 
 
 def command_line(
     recipes: Mapping[str, Callable[..., Recipe]],
     fusions: Mapping[str, Fusion],
     argv: Sequence[str] | None = None,
-) -> list[dict[str, Any]]:
+    *,
+    program: str,
+    subject: str | None = None,
+    later: Mapping[str, str] | None = None,
+) -> Comparison | None:
     """Runs the comparison that the arguments ask for, and prints and writes its results.
 
     Args:
         recipes: dataset -> function of the parsed arguments that returns its recipe.
         fusions: name -> fusion, those that can be asked for.
         argv: the arguments; by default the process's.
+        program: how it is called, for messages and for whoever repeats it.
+        subject: the fusion that the comparison is about, set off in text and pictures.
+        later: methods that are not there yet -> why, for `--list`.
+
+    Raises:
+        SystemExit: for arguments that make no sense, with a message; and after the results are
+            written, if a run has failed.
     """
-    parser, args = _arguments(recipes, fusions, argv)
-    recipe = recipes[args.dataset](args)
-    output, runs = args.output or _folder(args), args.runs or (20 if recipe.resplit else 5)
+    argv = sys.argv[1:] if argv is None else list(argv)
+    parser, args = parse(program, recipes, fusions, argv)
+    if args.list:
+        print(listing(fusions, later or {}))
+        return None
+    try:
+        recipe = _recipe(args)
+        score, baseline = _choices(args, recipe)
+        output, runs = args.output or _folder(args), _runs(args, recipe)
+        with _cluster(args.cluster):
+            found = compare(
+                recipe,
+                args.chosen,
+                runs=runs,
+                output=output,
+                unimodal=not args.no_unimodal,
+                trials=args.search,
+                drop_modality=args.drop_modality,
+                codes=args.codes,
+                jobs=None if args.cluster else args.jobs,
+                threads=args.threads,
+                device=args.device,
+            )
+        if not found.results:
+            sys.exit(f"every run failed, the last with:\n{found.failures[-1]['error']}")
+        says = report.write(
+            found,
+            recipe,
+            output,
+            score=score,
+            baseline=baseline,
+            subject=subject,
+            test_share=_test_share(recipe, runs[0]),
+            made_with={"threads": args.threads, "device": args.device},
+            command=[program, *argv],
+        )
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    print(f"\n{says}\n\nin {output}: results.html (pictures), .md, .csv, .json; runs (each run)")
+    if found.failures:
+        sys.exit(f"{len(found.failures)} runs failed; the same command tries them again")
+    return found
+
+
+def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
+    """Returns a table of the fusions: what they take, and what they cost."""
+    lines = []
+    for name, fusion in fusions.items():
+        least, most = fusion.modalities
+        bound = f"{least}" if least == most else f"{least} or more" if most is None else None
+        takes = " or ".join(fusion.features)
+        tasks = "any task" if len(fusion.tasks) > 1 else fusion.tasks[0]
+        reduced = f"reduced to {fusion.reduce} first" if fusion.reduce else ""
+        lines.append(
+            [
+                name,
+                fusion.summary,
+                bound or f"{least} to {most}",
+                takes,
+                tasks,
+                f"{_parameters(fusion):,}",
+                fusion.cost,
+                reduced,
+            ]
+        )
+    head = ["fusion", "what it is", "modalities", "takes", "for", "parameters", "cost", ""]
+    text = (
+        f"{markdown(head, lines)}\n\nparameters: of the fusion, for {WIDTH} numbers from each of "
+        "three modalities (or as many as it takes); cost: multiply-adds a sample, for N "
+        "modalities of width d. Late fusion of predictions is `late`; every single modality is "
+        "a row of its own. A fusion of your own: --fusion my_module:MyFusion."
+    )
+    if later:
+        rest = "; ".join(f"{name} ({why})" for name, why in later.items())
+        text += f"\n\nNot there yet: {rest}."
+    return text
+
+
+def _parameters(fusion: Fusion) -> int:
+    least, most = fusion.modalities
+    count = max(least, min(3, most or 3))
+    options = {}
+    if fusion.predicts:
+        task = fusion.tasks[0]
+        options = {"task": task, "outputs": 1 if task == "regression" else 10}
+    module, _ = fusion([WIDTH] * count, WIDTH, **options)
+    return sum(p.numel() for p in module.parameters())
+
+
+def _recipe(args: argparse.Namespace) -> Recipe:
+    recipe = args.recipe(args)
     options = {**recipe.fusion_options}
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
     recipe = replace(recipe, fusion_options=options, part=args.part)
-    chosen = {name: fusions[name] for name in args.fusions}
-    try:
-        results = compare(
-            recipe,
-            chosen,
-            runs=range(args.first_run, args.first_run + runs),
-            output=output,
-            jobs=args.jobs,
-            threads=args.threads,
-            device=args.device,
-        )
-    except (MixedSettings, FileNotFoundError) as error:
-        parser.error(str(error))
-    table = report.table(results, test_share=_test_share(recipe, args.first_run))
-    title = recipe.name if recipe.part == "test" else f"{recipe.name}, validation part"
-    resampling = "resampling (Nadeau and Bengio, 2003) and " if recipe.resplit else ""
-    legend = (
-        "Scores in percent, mean ± sd over runs; costs a run. p: paired t-test, corrected for "
-        f"{resampling}the number of comparisons (Holm, 1979); intervals are for each comparison "
-        "alone. converged: share of all forward solves in training, rounded down."
-    )
-    print(report.write(table, results, output, title=title, legend=legend))
-    print(f"\nin {output}: results.md, results.csv, results.png, and every run in runs")
-    return results
+    return recipe.restricted(args.modalities) if args.modalities else recipe
+
+
+def _choices(args: argparse.Namespace, recipe: Recipe) -> tuple[Score, str | None]:
+    """Returns the score and the baseline to compare by."""
+    known = {score.name: score for score in recipe.scores}
+    if args.metric not in (None, *known):
+        raise ValueError(f"unknown metric {args.metric!r}; choose from {', '.join(known)}")
+    unimodal = not args.no_unimodal
+    methods, _ = gather(recipe, args.chosen, unimodal=unimodal, codes=args.codes)
+    names = [method.name for method in methods]
+    if args.baseline not in (None, *names):
+        raise ValueError(f"unknown baseline {args.baseline!r}; choose from {', '.join(names)}")
+    baseline = args.baseline or ("concat" if "concat" in names else None)
+    return known[args.metric] if args.metric else recipe.scores[0], baseline
+
+
+def _runs(args: argparse.Namespace, recipe: Recipe) -> Sequence[int]:
+    if args.seeds:
+        return args.seeds
+    return range(args.first_run, args.first_run + (args.runs or (20 if recipe.resplit else 5)))
 
 
 def _folder(args: argparse.Namespace) -> Path:
     """Returns the folder of results where none is given: one for each kind of comparison."""
-    data = [args.data_dir.name] if args.data_dir else []
-    kind = [*(["official"] if args.official else []), *([args.part] if args.part != "test" else [])]
-    return Path("results", "-".join([args.dataset, *data, *kind]))
+    kind = [args.dataset_name, *([args.data_dir.name] if args.data_dir else [])]
+    kind += ["official"] if args.official else []
+    kind += [args.part] if args.part != "test" else []
+    kind += ["search"] if args.search > 1 else []
+    return Path("results", "-".join([*kind, *(args.modalities or [])]))
 
 
 def _test_share(recipe: Recipe, run: int) -> float | None:
     """Returns scored samples per training sample where runs are fresh splits of one set."""
     if not recipe.resplit:
         return None
-    train, valid, test = recipe.load(run)
+    train, valid, test = recipe.loaders(run)
     return len((test if recipe.part == "test" else valid).dataset) / len(train.dataset)
 
 
-def _arguments(
-    recipes: Mapping[str, Any], fusions: Mapping[str, Any], argv: Sequence[str] | None
-) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
-        description="Trains fusions under one protocol and compares them: a table on the terminal, "
-        "results.md, results.csv and results.png in the output folder. An interrupted comparison "
-        "goes on where it stopped when the same command is given again.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-
-    add = parser.add_argument
-    add("--dataset", choices=recipes, default=next(iter(recipes)), help="benchmark")
-    add("--data-dir", type=Path, help="folder of the data, for benchmarks that read one")
-    add(
-        "--fusions",
-        type=partial(_names, fusions),
-        default=list(fusions),
-        help="names, separated by commas",
-    )
-    text = "option of a fusion's constructor, such as deq.dropout=0.5; may be given several times"
-    add(
-        "--option",
-        type=partial(_option, fusions),
-        action="append",
-        default=[],
-        metavar="FUSION.NAME=VALUE",
-        help=text,
-    )
-    add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
-    add("--runs", type=_count, help="runs of each fusion; by default 20 on fresh splits, else 5")
-    add("--first-run", type=int, default=0, help="seed of the first run; the others follow")
-    add("--official", action="store_true", help="keep the official split instead of fresh ones")
-    add("--epochs", type=_count, help="bound on the epochs of a run, instead of the recipe's")
-    add("--output", type=Path, help="folder for results; by default one in results/")
-    add("--jobs", type=_count, default=1, help="processes to run in parallel")
-    add("--threads", type=_count, default=1, help="threads of each process")
-    add("--device", default="cpu", help="where to train, such as cpu or cuda")
-    args = parser.parse_args(argv)
-    for method, name, _ in args.option:
-        if method not in args.fusions:
-            parser.error(f"--option {method}.{name} must be of a fusion in {args.fusions}")
-    return parser, args
-
-
-def _names(fusions: Mapping[str, Any], text: str) -> list[str]:
-    chosen = text.split(",")
-    unknown = [name for name in chosen if name not in fusions]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {list(fusions)}")
-    return chosen
-
-
-def _option(fusions: Mapping[str, Any], text: str) -> tuple[str, str, Any]:
-    match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
-    if not match or match[1] not in fusions:
-        raise argparse.ArgumentTypeError(
-            f"must be FUSION.NAME=VALUE with a fusion of {list(fusions)}, got {text!r}"
-        )
+@contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Sends joblib's work to the dask cluster at an address, if there is one."""
+    if address is None:
+        yield
+        return
     try:
-        return match[1], match[2], ast.literal_eval(match[3])
-    except (ValueError, SyntaxError):
-        return match[1], match[2], match[3]  # a word, such as raw
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
-    return int(text)
+        from dask.distributed import Client
+    except ModuleNotFoundError as error:
+        raise ValueError("--cluster needs dask: pip install distributed") from error
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"no dask scheduler answers at {address} ({error})") from error
+    with client, joblib.parallel_config(backend="dask"):
+        yield

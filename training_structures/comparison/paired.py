@@ -24,7 +24,33 @@ class Paired:
     p: float | None
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A method's score over its runs: mean, standard deviation, and a 95 % confidence interval
+    of the mean; what needs a second run is NaN without one."""
+
+    mean: float
+    sd: float
+    low: float
+    high: float
+
+
 MIN_RUNS = 6  # with fewer runs no p-value is given
+
+
+def estimate(values: Sequence[float], *, test_share: float | None = None) -> Estimate:
+    """Returns mean, spread and interval of scores over runs, see `compare_paired`."""
+    x = np.asarray(values, dtype=float)
+    mean, runs = float(x.mean()), len(x)
+    if runs < 2:
+        return Estimate(mean, math.nan, math.nan, math.nan)
+    half = float(stats.t.ppf(0.975, runs - 1)) * _error(x, test_share)
+    return Estimate(mean, float(x.std(ddof=1)), mean - half, mean + half)
+
+
+def _error(x: np.ndarray, test_share: float | None) -> float:
+    """Returns the standard error of the mean."""
+    return math.sqrt((1 / len(x) + (test_share or 0)) * float(x.var(ddof=1)))
 
 
 def compare_paired(
@@ -43,7 +69,7 @@ def compare_paired(
     mean, runs = float(d.mean()), len(d)
     if runs < 2:
         return Paired(mean, math.nan, math.nan, None)
-    error = math.sqrt((1 / runs + (test_share or 0)) * float(d.var(ddof=1)))
+    error = _error(d, test_share)
     half = float(stats.t.ppf(0.975, runs - 1)) * error
     p = None
     if runs >= MIN_RUNS and math.isfinite(mean):

@@ -1,7 +1,7 @@
 """What a benchmark is: the one place for everything that its fusions share."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -9,8 +9,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-Fusion = Callable[..., tuple[nn.Module, int]]  # (input_dims, dim, **options) -> (fusion, width)
+Fusion = Callable[..., tuple[nn.Module, int | None]]
+"""(input_dims, dim, outputs) -> (fusion, width of its result): what a recipe builds with. The
+width is None of a fusion that predicts on its own: the model then goes without a head."""
+
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
+
+TASKS = ("classification", "multilabel", "regression")
+FEATURES = ("vectors", "sequences")
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a number among a recipe's metrics is read.
+
+    Attributes:
+        name: its key in the metrics.
+        percent: whether it is shown in percent.
+        lower: whether less of it is better.
+    """
+
+    name: str
+    percent: bool = True
+    lower: bool = False
 
 
 @dataclass(frozen=True)
@@ -19,18 +40,25 @@ class Recipe:
 
     Attributes:
         name: names the benchmark in tables.
-        load: run number -> (train, valid, test) loaders.
-        build: (fusion, train loader) -> model; `fusion(input_dims, dim)` returns the fusion and
-            its width.
+        modalities: their names, in the order of a batch.
+        load: (run number, names of modalities) -> (train, valid, test) loaders whose batches
+            hold these modalities in this order, then the truth.
+        build: (fusion, train loader) -> model; `fusion(input_dims, dim, outputs)` returns the
+            fusion and its width, see `Fusion`.
         objective: the loss, as `fit` calls it.
-        metrics: (prediction, truth) of a whole part -> named scores, more is better; the first
-            is the one that pictures show.
+        metrics: (prediction, truth) of a whole part -> named numbers.
+        scores: those of the metrics that tables show, the most important one first; one that
+            the metrics of a set do not have is left out.
         epochs: the most epochs a run may take.
+        task: "classification", "multilabel" or "regression".
+        features: what the fusion meets: "vectors" (batch, d) or "sequences" (batch, time, d).
         select, patience: the validation score that chooses the epoch and stops (see `fit`).
         optimizer: builds the optimiser from parameter groups.
         resplit: whether every run is a fresh split of one set (see `compare_paired`).
         fusion_options: fusion -> options of its constructor.
         fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
+        search: keyword of the optimiser -> values to choose from, or a distribution of scipy,
+            when hyperparameters are searched.
         floors: name -> function of the loaders to learn from and the loader to predict that
             returns the prediction: what a fusion must beat to have learnt anything.
         part: what is scored: "test", or "valid" to choose hyperparameters by, when the test part
@@ -38,26 +66,75 @@ class Recipe:
     """
 
     name: str
-    load: Callable[[int], Loaders]
+    modalities: Sequence[str]
+    load: Callable[[int, Sequence[str]], Loaders]
     build: Callable[[Fusion, DataLoader], nn.Module]
     objective: Callable[..., Tensor]
     metrics: Callable[[Tensor, Tensor], dict[str, float]]
+    scores: Sequence[Score]
     epochs: int
+    task: str = "classification"
+    features: str = "vectors"
     select: str = "loss"
     patience: int | None = None
     optimizer: Callable[[list], torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-3)
     resplit: bool = False
     fusion_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fusion_lr: Mapping[str, float] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=lambda: {"lr": (3e-4, 1e-3, 3e-3)})
     floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     part: str = "test"
 
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("task", self.task, TASKS),
+            ("features", self.features, FEATURES),
+            ("part", self.part, ("test", "valid")),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {list(known)}, got {value!r}")
+        if not self.scores:
+            raise ValueError("scores must name at least one of the metrics, got none")
+
+    def loaders(self, run: int) -> Loaders:
+        """Returns the (train, valid, test) loaders of a run, with the recipe's modalities."""
+        return self.load(run, self.modalities)
+
+    def restricted(self, modalities: Sequence[str]) -> "Recipe":
+        """Returns the recipe with these of its modalities alone.
+
+        Raises:
+            ValueError: for names that are not its modalities, or come twice.
+        """
+        wrong = set(modalities) - set(self.modalities) or len(set(modalities)) < len(modalities)
+        if wrong or not modalities:
+            raise ValueError(
+                f"modalities must be different names out of {list(self.modalities)}, "
+                f"got {list(modalities)}"
+            )
+        return replace(self, modalities=tuple(modalities))
+
+    def tuned(
+        self, method: str, options: Mapping[str, Any], optimizer: Mapping[str, Any]
+    ) -> "Recipe":
+        """Returns the recipe with other options of a fusion, and keywords of the optimiser."""
+        return replace(
+            self,
+            fusion_options={**self.fusion_options, method: dict(options)},
+            optimizer=partial(self.optimizer, **optimizer) if optimizer else self.optimizer,
+        )
+
     def settings(self, method: str) -> dict[str, str]:
         """What decides a run of `method` besides its number, as text."""
-        names = "name load build objective metrics epochs select patience optimizer resplit part"
-        shared = {name: _described(getattr(self, name)) for name in names.split()}
         own = {"options": repr(dict(self.fusion_options.get(method, {})))}
-        return shared | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
+        return self.shared_settings() | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
+
+    def shared_settings(self) -> dict[str, str]:
+        """What decides the runs of all methods, as text."""
+        names = "name modalities load build objective metrics epochs select patience optimizer"
+        return {
+            name: _described(getattr(self, name)) for name in [*names.split(), "resplit", "part"]
+        }
 
 
 def _described(value: Any) -> str:

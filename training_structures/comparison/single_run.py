@@ -1,9 +1,8 @@
-"""One run of a comparison: train a fusion or fit a floor, score it once, store the result."""
+"""One run of one method: train a fusion or fit a floor, and score it once."""
 
-import json
-import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,42 +10,115 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from .checkpoint import save_atomically, seeded
-from .evaluation import evaluate
-from .fit import fit
-from .recipe import Fusion, Recipe
-from .run import History, load_best
+from ..checkpoint import seeded
+from ..evaluation import evaluate
+from ..fit import fit
+from ..run import History, load_best, more_is_better
+from .methods import Method
+from .missing import without
+from .recipe import Loaders
+from .search import choices
+
+CHECKPOINT_SECONDS = 10.0  # work that a killed run may lose
 
 
-class MixedSettings(ValueError):
-    """A folder of results holds runs with other settings."""
+@dataclass
+class Trained:
+    """A trained model, the fusion's own modules in it, what training measured, and the data."""
+
+    model: nn.Module
+    fusions: list[nn.Module]
+    history: History
+    loaders: Loaders
+
+
+def run_floor(method: Method, run: int) -> dict[str, Any]:
+    """Fits a floor, and scores it on the recipe's part."""
+    recipe = method.recipe
+    train, valid, test = recipe.loaders(run)
+    # nothing is selected, so validation data may be learnt from, unless it is scored
+    known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
+    started = time.perf_counter()
+    prediction = recipe.floors[method.name](known, scored)
+    seconds = time.perf_counter() - started
+    truth = torch.cat([batch[-1] for batch in scored])
+    return {"scores": recipe.metrics(prediction, truth), "seconds": seconds}
 
 
 def run_fusion(
-    recipe: Recipe,
-    fusion: Fusion,
-    method: str,
+    method: Method,
     run: int,
     *,
+    trials: int = 1,
+    drop_modality: bool = False,
     device: str = "cpu",
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
-    """Trains one fusion once, and scores the selected epoch on the recipe's part once.
+    """Trains one method once, and scores the selected epoch on the recipe's part once.
 
-    With a `checkpoint`, an interrupted run resumes from it.
+    Args:
+        method: what to train.
+        run: the seed and, if the recipe resplits, the split.
+        trials: hyperparameter settings to train with; the one that is best on validation data
+            is scored.
+        drop_modality: score also with each modality in turn missing, see `without`.
+        device: where to train.
+        checkpoint: file from which an interrupted run resumes; later trials have one beside it.
+        progress: shows a bar of the epochs.
 
     Returns:
         `scores` (the recipe's metrics on its part), `valid` (those that selected), `parameters`
-        (of the model), `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (of training), and
-        for fusions that solve an equilibrium `solver_<name>`: means over all training batches of
-        all epochs, and of the shares that converged the lowest epoch's, `solver_<name>_lowest`.
+        (of the model), `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (of training),
+        `hyperparameters` (as the search chose them), `curve` (records of the epochs), `trials`
+        and `missing` if asked for, and for fusions that solve an equilibrium `solver_<name>`:
+        means over all training batches of all epochs, and of the shares that converged the
+        lowest epoch's, `solver_<name>_lowest`.
     """
-    settings = {**recipe.settings(method), "run": run}
+    recipe, best, tried = method.recipe, None, []
+    for number, choice in enumerate(choices(method, trials, run)):
+        path = checkpoint
+        if checkpoint and number:
+            path = checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
+        trained = _train(method.changed(**choice), run, device, path, progress)
+        score = _selecting(trained.history, recipe.select)
+        tried.append({**choice, "valid": score})
+        sign = 1 if more_is_better(recipe.select) else -1
+        if best is None or sign * score > sign * tried[best[0]]["valid"]:
+            best = number, trained
+    number, trained = best
+    load_best(trained.model, trained.history)
+    train, valid, test = trained.loaders
+    scored = test if recipe.part == "test" else valid
+    result = {
+        "scores": evaluate(trained.model, scored, metrics=recipe.metrics),
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "fusion_parameters": sum(p.numel() for f in trained.fusions for p in f.parameters()),
+        "hyperparameters": {k: tried[number][k] for k in ("options", "optimizer")},
+        **_summary(trained.history, recipe.select),
+    }
+    if trials > 1:
+        result["trials"] = tried
+    if drop_modality and len(recipe.modalities) > 1:
+        result["missing"] = {}
+        for index, name in enumerate(recipe.modalities):
+            with without(trained.fusions, index):
+                scores = evaluate(trained.model, scored, metrics=recipe.metrics)
+            result["missing"][name] = scores
+    return result
+
+
+def _train(
+    method: Method, run: int, device: str, checkpoint: Path | None, progress: bool
+) -> Trained:
+    recipe = method.recipe
+    settings = {**method.settings(), "run": run}
     del settings["epochs"]  # a resumed run may be given more of them
     with seeded(run):
-        train, valid, test = recipe.load(run)
-        model, own = _build(recipe, fusion, method, train)
+        loaders = recipe.loaders(run)
+        train, valid, _ = loaders
+        model, fusions = _build(method, train)
+        own = [p for module in fusions for p in module.parameters()]
         history = fit(
             model,
             train,
@@ -54,39 +126,36 @@ def run_fusion(
             recipe.objective,
             epochs=recipe.epochs,
             optimizer=recipe.optimizer,
-            parameters=_groups(model, own, recipe.fusion_lr.get(method)),
+            parameters=_groups(model, own, recipe.fusion_lr.get(method.name)),
             metrics=recipe.metrics,
             select=recipe.select,
             patience=recipe.patience,
             device=device,
             checkpoint=checkpoint,
+            checkpoint_seconds=CHECKPOINT_SECONDS,
             resume=checkpoint is not None,
             settings=settings,
             progress=progress,
         )
-    load_best(model, history)
-    scored = test if recipe.part == "test" else valid
-    return {
-        "scores": evaluate(model, scored, metrics=recipe.metrics),
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "fusion_parameters": sum(p.numel() for p in own),
-        **_summary(history),
-    }
+    return Trained(model, fusions, history, loaders)
 
 
-def _build(
-    recipe: Recipe, fusion: Fusion, method: str, train: DataLoader
-) -> tuple[nn.Module, list[nn.Parameter]]:
-    """Returns the recipe's model around the fusion, and the fusion's own parameters."""
-    made: list[nn.Module] = []
+def _build(method: Method, train: DataLoader) -> tuple[nn.Module, list[nn.Module]]:
+    """Returns the recipe's model around the fusion, and the fusion's own modules."""
+    recipe, made = method.recipe, []
 
-    def make(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
-        module, width = fusion(input_dims, dim, **recipe.fusion_options.get(method, {}))
+    def make(
+        input_dims: Sequence[int], dim: int, outputs: int | None = None
+    ) -> tuple[nn.Module, int | None]:
+        options = dict(recipe.fusion_options.get(method.name, {}))
+        if getattr(method.fusion, "predicts", False):
+            options = {"outputs": outputs, "task": recipe.task} | options
+        built = method.fusion(input_dims, dim, **options)
+        module, width = built if isinstance(built, tuple) else (built, dim)
         made.append(module)
         return module, width
 
-    model = recipe.build(make, train)
-    return model, [p for module in made for p in module.parameters()]
+    return recipe.build(make, train), made
 
 
 def _groups(model: nn.Module, own: list[nn.Parameter], rate: float | None) -> list[dict[str, Any]]:
@@ -95,17 +164,23 @@ def _groups(model: nn.Module, own: list[nn.Parameter], rate: float | None) -> li
     groups = [{"params": [p for p in model.parameters() if id(p) not in apart]}]
     if own:
         groups.append({"params": own} | ({} if rate is None else {"lr": rate}))
-    return groups
+    return [group for group in groups if group["params"]]
 
 
-def _summary(history: History) -> dict[str, Any]:
+def _selecting(history: History, select: str) -> float:
+    return history.epochs[history.best_epoch - 1][f"valid_{select}"]
+
+
+def _summary(history: History, select: str) -> dict[str, Any]:
     best = history.epochs[history.best_epoch - 1]
+    kept = "epoch", "train_loss", f"valid_{select}", "solver_steps", "solver_converged"
     return {
         "valid": {k[len("valid_") :]: v for k, v in best.items() if k.startswith("valid_")},
         "epochs": len(history.epochs),
         "best_epoch": history.best_epoch,
         "seconds": sum(epoch["seconds"] for epoch in history.epochs),
         **_solver_means(history),
+        "curve": [{k: float(f"{e[k]:.6g}") for k in kept if k in e} for e in history.epochs],
     }
 
 
@@ -120,62 +195,3 @@ def _solver_means(history: History) -> dict[str, float]:
         if name.endswith("converged")
     }
     return means | lowest
-
-
-def _run_floor(recipe: Recipe, method: str, run: int) -> dict[str, Any]:
-    train, valid, test = recipe.load(run)
-    # nothing is selected, so validation data may be learnt from, unless it is scored
-    known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
-    started = time.perf_counter()
-    prediction = recipe.floors[method](known, scored)
-    seconds = time.perf_counter() - started
-    truth = torch.cat([batch[-1] for batch in scored])
-    return {"scores": recipe.metrics(prediction, truth), "seconds": seconds}
-
-
-def run_and_store(
-    recipe: Recipe,
-    fusion: Fusion | None,
-    method: str,
-    run: int,
-    folder: Path,
-    *,
-    threads: int,
-    device: str,
-) -> dict[str, Any]:
-    """Carries out one run of one method, and writes its result to a file of its own."""
-    torch.set_num_threads(threads)
-    if method in recipe.floors:
-        result = _run_floor(recipe, method, run)
-    else:
-        result = run_fusion(recipe, fusion, method, run, device=device)
-    result |= {"method": method, "run": run, "settings": recipe.settings(method)}
-    result |= {"versions": {"python": platform.python_version(), "torch": torch.__version__}}
-    text = json.dumps(result, indent=1)
-    save_atomically(_path(folder, method, run), lambda file: file.write(text.encode()))
-    return result
-
-
-def stored(recipe: Recipe, folder: Path, method: str, run: int) -> dict[str, Any] | None:
-    """Returns the stored result of a run, or None.
-
-    Raises:
-        MixedSettings: if its settings were others.
-    """
-    path = _path(folder, method, run)
-    if not path.exists():
-        return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    settings = recipe.settings(method)
-    changed = [k for k in settings if result["settings"].get(k) != settings[k]]
-    if changed:
-        raise MixedSettings(
-            f"{path} must come from the same settings, but {changed[0]} was "
-            f"{result['settings'].get(changed[0])} and is {settings[changed[0]]}; choose another "
-            "output folder, or delete that file"
-        )
-    return result
-
-
-def _path(folder: Path, method: str, run: int) -> Path:
-    return folder / f"{method}-{run}.json"

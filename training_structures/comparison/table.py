@@ -1,18 +1,18 @@
-"""What a comparison's results say: a table with statistics, files of it, and a picture."""
+"""What a comparison's results say, in rows: scores with intervals, tests, and costs."""
 
 import csv
 import io
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from statistics import fmean, stdev
+from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any
 
-from .checkpoint import save_atomically
-from .paired import MIN_RUNS, Paired, compare_paired, holm
+from .paired import MIN_RUNS, Estimate, Paired, compare_paired, estimate, holm
+from .recipe import Score
 
 Result = Mapping[str, Any]
-COLUMNS = {  # heading -> (key of the results, format)
+COSTS = {  # heading -> (key of the results, format)
     "parameters": ("parameters", "{:,.0f}"),
     "epochs": ("epochs", "{:.0f}"),
     "seconds": ("seconds", "{:.1f}"),
@@ -21,66 +21,122 @@ COLUMNS = {  # heading -> (key of the results, format)
 }
 
 
-def table(
-    results: Sequence[Result], *, baseline: str | None = None, test_share: float | None = None
-) -> list[dict[str, Any]]:
-    """Returns a row for each method, in order: scores, costs, and the test against `baseline`.
+@dataclass(frozen=True)
+class Row:
+    """A method's results over its runs.
 
-    Scores are (mean, sd over runs); costs are means over runs. `test` is the
-    paired comparison of the first score with the baseline's (by default "concat", if there), its
-    `p` corrected for the number of methods that are compared (Holm).
+    Attributes:
+        method: its name.
+        runs: their number.
+        scores: name -> estimate over the runs.
+        test: the paired comparison of the first score with the baseline's, `p` corrected for
+            the number of methods compared (Holm); None for the baseline, and without one.
+        costs: heading -> mean over the runs; None where a method has no such thing.
+        missing: modality -> first score without it, if that was measured.
+    """
+
+    method: str
+    runs: int
+    scores: dict[str, Estimate]
+    test: Paired | None
+    costs: dict[str, float | None]
+    missing: dict[str, Estimate]
+
+
+def make_rows(
+    results: Sequence[Result],
+    scores: Sequence[Score],
+    *,
+    baseline: str | None = None,
+    test_share: float | None = None,
+) -> list[Row]:
+    """Returns a row for each method, the best first score first.
 
     Args:
         results: of `compare`.
-        baseline: a method.
+        scores: what to show; the first is what is compared.
+        baseline: the method that the others are compared with.
         test_share: see `compare_paired`.
     """
     methods: dict[str, list[Result]] = {}
     for result in results:
         methods.setdefault(result["method"], []).append(result)
-    scores = list(results[0]["scores"])
-    if baseline is None and "concat" in methods:
-        baseline = "concat"
-    rows = [_row(method, group, scores) for method, group in methods.items()]
-    others = [row for row in rows if baseline is not None and row["method"] != baseline]
-    for row in others:
-        first, second = (
-            [run["scores"][scores[0]] for run in methods[name]]
-            for name in (row["method"], baseline)
-        )
-        row["test"] = compare_paired(first, second, test_share=test_share)
-    for row, p in zip(others, holm([row["test"].p for row in others]), strict=True):
-        row["test"] = Paired(row["test"].difference, row["test"].low, row["test"].high, p)
-    return rows
+    rows = [_row(name, group, scores, test_share) for name, group in methods.items()]
+    if baseline in methods:
+        tests = [_test(methods[r.method], methods[baseline], scores[0], test_share) for r in rows]
+        tests = [None if row.method == baseline else t for row, t in zip(rows, tests, strict=True)]
+        adjusted = holm([None if test is None else test.p for test in tests])
+        rows = [
+            replace(row, test=None if test is None else replace(test, p=p))
+            for row, test, p in zip(rows, tests, adjusted, strict=True)
+        ]
+    sign = 1 if scores[0].lower else -1
+    return sorted(rows, key=lambda row: sign * row.scores[scores[0].name].mean)
 
 
-def _row(method: str, group: Sequence[Result], scores: Sequence[str]) -> dict[str, Any]:
-    row: dict[str, Any] = {"method": method, "runs": len(group), "test": None}
-    for score in scores:
-        values = [run["scores"][score] for run in group]
-        row[score] = fmean(values), stdev(values) if len(values) > 1 else math.nan
-    for heading, (key, _) in COLUMNS.items():
-        row[heading] = fmean(run[key] for run in group) if key in group[0] else None
-    if row["converged"] is not None:  # in percent, and rounded down: 100 means all
-        row["converged"] = math.floor(1e4 * row["converged"] + 1e-6) / 100
-    return row
+def _row(
+    name: str, group: Sequence[Result], scores: Sequence[Score], test_share: float | None
+) -> Row:
+    costs: dict[str, float | None] = {}
+    for heading, (key, _) in COSTS.items():
+        costs[heading] = fmean(run[key] for run in group) if key in group[0] else None
+    if costs["converged"] is not None:  # in percent, and rounded down: 100 means all
+        costs["converged"] = math.floor(1e4 * costs["converged"] + 1e-6) / 100
+
+    def over_runs(pick: str, where: Sequence[Mapping[str, float]]) -> Estimate:
+        return estimate([scored[pick] for scored in where], test_share=test_share)
+
+    return Row(
+        method=name,
+        runs=len(group),
+        scores={s.name: over_runs(s.name, [run["scores"] for run in group]) for s in scores},
+        test=None,
+        costs=costs,
+        missing={
+            modality: over_runs(scores[0].name, [run["missing"][modality] for run in group])
+            for modality in group[0].get("missing", {})
+        },
+    )
 
 
-def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Returns the table as Markdown: scores in percent, mean ± sd over the runs."""
-    scores = [name for name, value in rows[0].items() if isinstance(value, tuple)]
-    tested = any(row["test"] for row in rows)
-    baseline = next((row["method"] for row in rows if row["test"] is None), None)
-    head = ["method", "runs", *scores]
-    head += [*([f"minus {baseline} [95 %]", "p"] if tested else []), *COLUMNS]
+def _test(
+    group: Sequence[Result], reference: Sequence[Result], score: Score, test_share: float | None
+) -> Paired | None:
+    first, second = ({r["run"]: r["scores"][score.name] for r in g} for g in (group, reference))
+    shared = sorted(first.keys() & second.keys())  # a run may have failed for one of them
+    if not shared:
+        return None
+    return compare_paired(
+        [first[r] for r in shared], [second[r] for r in shared], test_share=test_share
+    )
+
+
+def cells(
+    rows: Sequence[Row], scores: Sequence[Score], baseline: str | None
+) -> tuple[list[str], list[list[str]]]:
+    """Returns the heading and the lines of the table, as text; empty columns are left out."""
+    first, *others = scores
+    head = ["method", "runs", _heading(first), "95 % interval"]
+    head += [_heading(score) for score in others]
+    tested = any(row.test for row in rows)
+    head += [f"minus {baseline} [95 %]", "p"] if tested else []
+    costs = [c for c in COSTS if any(row.costs[c] is not None for row in rows)]
+    missing = list(dict.fromkeys(m for row in rows for m in row.missing))
+    head += [*costs, *(f"without {modality}" for modality in missing)]
     lines = []
     for row in rows:
-        cells = [row["method"], str(row["runs"]), *(_score_cell(row[s]) for s in scores)]
-        if tested:
-            cells += _test_cells(row["test"])
-        for heading, (_, form) in COLUMNS.items():
-            cells.append("" if row[heading] is None else form.format(row[heading]))
-        lines.append(cells)
+        main = row.scores[first.name]
+        line = [row.method, str(row.runs), spread(main, first), interval(main, first)]
+        line += [spread(row.scores[score.name], score) for score in others]
+        line += test_cells(row.test, first) if tested else []
+        line += ["" if row.costs[c] is None else COSTS[c][1].format(row.costs[c]) for c in costs]
+        line += [spread(row.missing[m], first) if m in row.missing else "" for m in missing]
+        lines.append(line)
+    return head, lines
+
+
+def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """Returns a table as Markdown, its columns aligned."""
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     rule = ["-" * width for width in widths]
     return "\n".join(
@@ -89,97 +145,61 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _score_cell(score: tuple[float, float]) -> str:
-    mean, sd = _percent(score)
-    return f"{mean:.1f}" if math.isnan(sd) else f"{mean:.1f} ± {sd:.1f}"
+def _heading(score: Score) -> str:
+    return f"{score.name}{' %' if score.percent else ''}{' (less is better)' * score.lower}"
 
 
-def _test_cells(test: Paired | None) -> list[str]:
+def number(value: float, score: Score, *, sign: bool = False) -> str:
+    """Returns a score as text: in percent with one decimal, or with three."""
+    plus = "+" if sign else ""
+    return f"{100 * value:{plus}.1f}" if score.percent else f"{value:{plus}.3f}"
+
+
+def spread(value: Estimate, score: Score) -> str:
+    """Returns mean ± sd as text."""
+    mean = number(value.mean, score)
+    return mean if math.isnan(value.sd) else f"{mean} ± {number(value.sd, score)}"
+
+
+def interval(value: Estimate, score: Score) -> str:
+    """Returns the 95 % interval as text; nothing for a single run."""
+    if math.isnan(value.low):
+        return ""
+    return f"{number(value.low, score)} to {number(value.high, score)}"
+
+
+def test_cells(test: Paired | None, score: Score) -> list[str]:
+    """Returns a difference with its interval, and the p-value, as text."""
     if test is None:
         return ["", ""]
-    difference, low, high = _percent((test.difference, test.low, test.high))
+    difference = number(test.difference, score, sign=True)
+    if not math.isnan(test.low):
+        bounds = (number(value, score, sign=True) for value in (test.low, test.high))
+        difference += f" [{', '.join(bounds)}]"
     if test.p is None:
         p = f"(< {MIN_RUNS} runs)"
     else:
         p = "< 0.001" if test.p < 0.001 else f"{test.p:.3f}"
-    return [f"{difference:+.1f} [{low:+.1f}, {high:+.1f}]", p]
-
-
-def _percent(values: Sequence[float]) -> list[float]:
-    return [100 * value for value in values]
+    return [difference, p]
 
 
 def as_csv(results: Sequence[Result]) -> str:
-    """Returns every run as a line of CSV: method, run, scores, costs."""
+    """Returns every run as a line of CSV: method, run, costs, scores, scores without modalities."""
     scores = list(results[0]["scores"])
     keys = [k for k in dict.fromkeys(k for r in results for k in r) if _is_number(results, k)]
+    missing = list(dict.fromkeys(m for r in results for m in r.get("missing", {})))
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["method", *keys, *scores])
+    hidden = [f"{score} without {m}" for m in missing for score in scores]
+    writer.writerow(["method", *keys, *scores, *hidden])
     for result in results:
-        costs = [result.get(key, "") for key in keys]
-        writer.writerow([result["method"], *costs, *(result["scores"][s] for s in scores)])
+        line = [result["method"], *(result.get(key, "") for key in keys)]
+        line += [result["scores"][score] for score in scores]
+        left = result.get("missing", {})
+        line += [left[m][score] if m in left else "" for m in missing for score in scores]
+        writer.writerow(line)
     return stream.getvalue()
 
 
 def _is_number(results: Sequence[Result], key: str) -> bool:
     return any(isinstance(result.get(key), (int, float)) for result in results)
-
-
-def draw(rows: Sequence[Mapping[str, Any]], results: Sequence[Result], *, title: str) -> bytes:
-    """Returns a PNG: the first score of every run with its mean, and score against seconds."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    score = next(name for name, value in rows[0].items() if isinstance(value, tuple))
-    figure = Figure(figsize=(10, 0.5 * len(rows) + 2.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
-    for i, row in enumerate(rows):
-        runs = [r for r in results if r["method"] == row["method"]]
-        values = [100 * r["scores"][score] for r in runs]
-        mean, sd = _percent(row[score])
-        left.plot(values, [i] * len(values), "o", color=f"C{i}", alpha=0.35, markersize=5)
-        sd = None if math.isnan(sd) else sd
-        left.errorbar(mean, i, xerr=sd, fmt="D", color=f"C{i}", capsize=4, markersize=7)
-        label = row["method"]
-        right.errorbar(row["seconds"], mean, sd, fmt="D", color=f"C{i}", capsize=4, label=label)
-    left.set_yticks(range(len(rows)), [row["method"] for row in rows])
-    left.set_ylim(len(rows) - 0.5, -0.5)
-    left.set_xlabel(f"{score} (%): runs, mean and sd")
-    right.set_xscale("log")
-    right.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
-    right.set_xlabel("seconds a run")
-    right.set_ylabel(f"{score} (%)")
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
-    figure.suptitle(title)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=150)
-    return stream.getvalue()
-
-
-def write(
-    rows: Sequence[Mapping[str, Any]],
-    results: Sequence[Result],
-    output: Path,
-    *,
-    title: str,
-    legend: str = "",
-) -> str:
-    """Writes results.md, results.csv and results.png; returns the table and its legend.
-
-    The picture is left out where matplotlib is not installed.
-    """
-    text = f"{markdown(rows)}\n\n{legend}".strip()
-    files = {
-        "results.md": f"# {title}\n\n{text}\n".encode(),
-        "results.csv": as_csv(results).encode(),
-    }
-    try:
-        files["results.png"] = draw(rows, results, title=title)
-    except ModuleNotFoundError:
-        pass
-    for name, content in files.items():
-        save_atomically(Path(output) / name, lambda file, content=content: file.write(content))
-    return text

@@ -1,0 +1,1 @@
+"""Sentiment of spoken utterances: CMU-MOSI at utterance level."""

@@ -1,0 +1,195 @@
+"""The arguments of a comparison's command line."""
+
+import argparse
+import ast
+import hashlib
+import importlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+DESCRIPTION = """\
+Trains fusions under one protocol and compares them. Every fusion gets the same encoders, loop,
+budget and selection on validation data; the test part is read once. The answer is a table on the
+terminal, and results.html (with pictures), .md, .csv and .json in the output folder. An
+interrupted comparison goes on where it stopped when the same command is given again."""
+
+EPILOG = """\
+A fusion of your own, in my_module.py: a class MyFusion(input_dims, dim) that maps a list of
+(batch, input_dims[i]) tensors to (batch, dim), or a function that returns (module, width):
+  {program} --fusion my_module:MyFusion
+A dataset of your own: a function of these arguments that returns a Recipe:
+  {program} --dataset my_module:recipe"""
+
+
+def parse(
+    program: str,
+    recipes: Mapping[str, Callable],
+    fusions: Mapping[str, Any],
+    argv: Sequence[str] | None,
+) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
+    """Returns the parser, for errors found later, and the arguments.
+
+    `args.recipe` is the function of the recipe, `args.chosen` name -> fusion, and `args.codes`
+    name -> digest of the file of a fusion of the user's.
+    """
+    parser = argparse.ArgumentParser(
+        prog=program,
+        description=DESCRIPTION,
+        epilog=EPILOG.format(program=program),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _what(parser, recipes, fusions)
+    _how(parser)
+    args = parser.parse_args(argv)
+    own = {name.partition(":")[2]: imported for name, imported in args.fusion}
+    args.dataset_name, args.recipe = args.dataset
+    args.chosen = {name: fusions[name] for name in args.fusions} | {
+        name: fusion for name, (fusion, _) in own.items()
+    }
+    args.codes = {name: digest for name, (_, digest) in own.items()}
+    clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.fusion) and list(own))
+    if clash:
+        parser.error(f"--fusion must have a name of its own, {clash} is there already")
+    for method, name, _ in args.option:
+        if method not in args.chosen:
+            parser.error(f"--option {method}.{name} must be of a fusion in {list(args.chosen)}")
+    return parser, args
+
+
+def _what(
+    parser: argparse.ArgumentParser, recipes: Mapping[str, Any], fusions: Mapping[str, Any]
+) -> None:
+    add = parser.add_argument_group("what to compare").add_argument
+    first = next(iter(recipes))
+    add("--list", action="store_true", help="show the fusions, what they take and cost, and stop")
+    add(
+        "--dataset",
+        type=partial(_dataset, recipes),
+        default=first,  # argparse parses a default that is text
+        metavar="NAME",
+        help=f"{', '.join(recipes)}, or my_module:recipe (default: {first})",
+    )
+    add("--data-dir", type=Path, metavar="DIR", help="folder of the data, where there is one")
+    add("--official", action="store_true", help="the official split instead of fresh ones")
+    add("--modalities", type=_words, metavar="A,B", help="those to use, by name; by default all")
+    add(
+        "--fusions",
+        type=partial(_names, fusions),
+        default=list(fusions),
+        metavar="A,B",
+        help="names, see --list; by default all that can take the data",
+    )
+    add(
+        "--fusion",
+        type=_imported,
+        action="append",
+        default=[],
+        metavar="MODULE:NAME",
+        help="a fusion of your own besides; may be given several times",
+    )
+    add(
+        "--option",
+        type=_option,
+        action="append",
+        default=[],
+        metavar="FUSION.NAME=VALUE",
+        help="option of a fusion's constructor, as deq.dropout=0.5; may be given several times",
+    )
+    add("--no-unimodal", action="store_true", help="leave out the single modalities")
+    add("--metric", metavar="NAME", help="score to compare by; by default the recipe's first")
+    add("--baseline", metavar="METHOD", help="what the others are tested against (default: concat)")
+    add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
+    add("--search", type=_count, default=1, metavar="TRIALS", help="settings every fusion tries")
+    add("--drop-modality", action="store_true", help="score with each modality missing, too")
+
+
+def _how(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how to run it").add_argument
+    add("--runs", type=_count, help="of each method (default: 20 on fresh splits, else 5)")
+    add("--first-run", type=int, default=0, metavar="SEED", help="the others follow (default: 0)")
+    add("--seeds", type=_integers, metavar="A,B", help="the runs' numbers, instead of those two")
+    add("--epochs", type=_count, help="bound on the epochs of a run, instead of the recipe's")
+    add("--output", type=Path, metavar="DIR", help="folder for results; by default in results/")
+    add("--jobs", type=_count, default=1, help="processes to run in parallel (default: 1)")
+    add("--threads", type=_count, default=1, help="threads of each process (default: 1)")
+    add("--device", default="cpu", help="where to train, such as cpu or cuda (default: cpu)")
+    add(
+        "--cluster",
+        metavar="ADDRESS",
+        help="scheduler of a dask cluster to run on, as tcp://host:8786; its workers need the "
+        "same folders",
+    )
+
+
+def _dataset(recipes: Mapping[str, Any], text: str) -> tuple[str, Any]:
+    if ":" in text:
+        return text.replace(":", "-"), _import(text)[0]
+    if text not in recipes:
+        raise argparse.ArgumentTypeError(
+            f"unknown {text!r}; choose from {', '.join(recipes)}, or name my_module:recipe"
+        )
+    return text, recipes[text]
+
+
+def _imported(text: str) -> tuple[str, tuple[Any, str]]:
+    return text, _import(text)
+
+
+def _import(text: str) -> tuple[Any, str]:
+    """Returns what `module:name` names, and a digest of the module's file."""
+    module_name, _, name = text.partition(":")
+    if not module_name or not name:
+        raise argparse.ArgumentTypeError(f"must be module:name, got {text!r}")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:  # whatever a user's module raises
+        raise argparse.ArgumentTypeError(
+            f"cannot import {module_name} ({type(error).__name__}: {error}); name a module in "
+            "the current folder or on PYTHONPATH that imports"
+        ) from error
+    found = getattr(module, name, None)
+    if not callable(found):
+        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        raise argparse.ArgumentTypeError(
+            f"{module_name} must have a class or function {name}; it has {known}"
+        )
+    path = getattr(module, "__file__", None)
+    return found, hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+
+
+def _names(fusions: Mapping[str, Any], text: str) -> list[str]:
+    chosen = _words(text)
+    unknown = [name for name in chosen if name not in fusions]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {', '.join(fusions)}")
+    return chosen
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
+
+
+def _integers(text: str) -> list[int]:
+    words = _words(text)
+    if not all(word.isdigit() for word in words) or len(set(words)) < len(words):
+        raise argparse.ArgumentTypeError(f"must be different integers as 0,1,2, got {text}")
+    return [int(word) for word in words]
+
+
+def _option(text: str) -> tuple[str, str, Any]:
+    match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"must be FUSION.NAME=VALUE, got {text!r}")
+    try:
+        return match[1], match[2], ast.literal_eval(match[3])
+    except (ValueError, SyntaxError):
+        return match[1], match[2], match[3]  # a word, such as raw
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
+    return int(text)

@@ -1,0 +1,94 @@
+"""What is compared: a recipe's floors, every single modality, and the fusions that can take it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from .recipe import FEATURES, TASKS, Fusion, Recipe
+
+SINGLE = "only "  # how the names of single modalities begin
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a comparison.
+
+    Attributes:
+        name: its name in tables.
+        recipe: the benchmark as this method meets it.
+        fusion: the fusion; None for a floor.
+        code: a digest of the file the fusion comes from, where results must not outlive it.
+    """
+
+    name: str
+    recipe: Recipe
+    fusion: Fusion | None
+    code: str = ""
+
+    def settings(self) -> dict[str, str]:
+        """What decides its runs besides their number, as text."""
+        return self.recipe.settings(self.name) | {"code": self.code}
+
+    def changed(self, options: Mapping[str, Any], optimizer: Mapping[str, Any]) -> "Method":
+        """Returns the method with more options of its fusion, and of the optimiser."""
+        recipe = self.recipe
+        merged = {**recipe.fusion_options.get(self.name, {}), **options}
+        return replace(self, recipe=recipe.tuned(self.name, merged, optimizer))
+
+
+class Only(nn.Module):
+    """The features of the first modality, unfused."""
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return features[0]
+
+
+def only(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
+    """A single modality on its own."""
+    return Only(), input_dims[0]
+
+
+def gather(
+    recipe: Recipe, fusions: Mapping[str, Fusion], *, unimodal: bool, codes: Mapping[str, str]
+) -> tuple[list[Method], dict[str, str]]:
+    """Returns the methods in order, and of fusions that cannot take the recipe the reason.
+
+    Raises:
+        ValueError: if two methods have the same name.
+    """
+    methods = [Method(name, recipe, None) for name in recipe.floors]
+    if unimodal and len(recipe.modalities) > 1:
+        for name in recipe.modalities:
+            methods.append(Method(f"{SINGLE}{name}", recipe.restricted([name]), only))
+    reasons = {name: refusal(fusion, recipe) for name, fusion in fusions.items()}
+    methods += [
+        Method(name, recipe, fusion, codes.get(name, ""))
+        for name, fusion in fusions.items()
+        if reasons[name] is None
+    ]
+    names = [method.name for method in methods]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise ValueError(f"every method needs a name of its own, got {sorted(twice)} twice")
+    return methods, {name: reason for name, reason in reasons.items() if reason}
+
+
+def refusal(fusion: Fusion, recipe: Recipe) -> str | None:
+    """Returns why a fusion cannot take a recipe, by what it declares; None if it can.
+
+    A fusion may have the attributes `modalities`, (least, most) of their number, most None
+    without a bound; `features`, which of "vectors" and "sequences" it takes; and `tasks`.
+    """
+    least, most = getattr(fusion, "modalities", (1, None))
+    count = len(recipe.modalities)
+    if count < least or (most is not None and count > most):
+        takes = f"{least}" if least == most else f"{least} or more" if most is None else None
+        takes = takes or f"{least} to {most}"
+        return f"takes {takes} modalities, and there are {count}"
+    if recipe.features not in getattr(fusion, "features", FEATURES):
+        return f"does not take {recipe.features}"
+    if recipe.task not in getattr(fusion, "tasks", TASKS):
+        return f"does not do {recipe.task}"
+    return None

@@ -1,0 +1,99 @@
+"""One self-contained HTML page of a comparison: no script, nothing loaded from elsewhere."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from html import escape
+
+from .pictures import PICTURES, Shown, as_svg
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
+  color: #111827; background: #fff; }
+h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
+th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap;
+  border-bottom: 1px solid #e5e7eb; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+tr.baseline td { color: #0072b2; } tr.subject td { color: #d55e00; font-weight: 600; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
+  gap: 1rem 2rem; align-items: start; }
+figure { margin: 0; } figure img { width: 100%; max-width: 36rem; height: auto; }
+figcaption, .note { color: #4b5563; font-size: .85rem; }
+pre { background: #f3f4f6; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere;
+  font-size: .8rem; }
+"""
+
+
+def page(
+    shown: Shown,
+    head: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    *,
+    title: str,
+    verdict: Sequence[str],
+    legend: str,
+    skipped: Mapping[str, str],
+    failures: Sequence[Mapping[str, object]],
+    repeat: str,
+) -> str:
+    """Returns the page.
+
+    Args:
+        shown: what the pictures need.
+        head, lines: the table.
+        title, verdict, legend: text above and below it.
+        skipped: fusion -> why it is not there.
+        failures: runs that raised.
+        repeat: how to get the same numbers again.
+    """
+    parts = [f"<h1>{escape(title)}</h1>"]
+    parts += [f"<p>{escape(sentence)}</p>" for sentence in verdict]
+    parts.append(_table(shown, head, lines))
+    parts.append(f'<p class="note">{escape(legend)}</p>')
+    if skipped:
+        items = "".join(
+            f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in skipped.items()
+        )
+        parts.append(f"<h2>Not compared</h2><ul>{items}</ul>")
+    if failures:
+        parts.append("<h2>Runs that failed</h2>")
+        parts += [
+            f"<p>{escape(str(failure['method']))}, run {failure['run']}</p>"
+            f"<pre>{escape(str(failure['error']))}</pre>"
+            for failure in failures
+        ]
+    parts += [f'<div class="pictures">{_pictures(shown)}</div>']
+    parts.append(f"<h2>To repeat it</h2><pre>{escape(repeat)}</pre>")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
+        f"<body>{chr(10).join(parts)}</body></html>\n"
+    )
+
+
+def _table(shown: Shown, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    kinds = {shown.baseline: "baseline", shown.subject: "subject"}
+    body = "".join(
+        f'<tr class="{kinds.get(line[0], "")}">'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in line)
+        + "</tr>"
+        for line in lines
+    )
+    top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
+    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _pictures(shown: Shown) -> str:
+    try:
+        figures = [(name, draw.__doc__, draw(shown)) for name, draw in PICTURES.items()]
+    except ModuleNotFoundError:
+        return '<p class="note">Pictures need matplotlib: pip install matplotlib, run again.</p>'
+    return "".join(
+        f"<figure><h2>{name}</h2>"
+        f'<img alt="{escape(says)}" src="data:image/svg+xml;base64,'
+        f'{base64.b64encode(as_svg(figure)).decode()}"><figcaption>{escape(says)}</figcaption></figure>'
+        for name, says, figure in figures
+        if figure is not None
+    )

@@ -1,0 +1,58 @@
+"""A comparison in a few sentences."""
+
+from collections.abc import Sequence
+
+from .methods import SINGLE
+from .recipe import Score
+from .table import Row, number, test_cells
+
+LEVEL = 0.05
+
+
+def verdict(
+    rows: Sequence[Row], score: Score, *, baseline: str | None, subject: str | None
+) -> list[str]:
+    """Returns what the rows say about the best method, the subject and chance.
+
+    Args:
+        rows: best first, as `make_rows` returns them.
+        score: what they are compared by.
+        baseline: the method of the paired tests.
+        subject: the method that the comparison is about.
+    """
+    unit = " %" if score.percent else ""
+
+    def scored(row: Row) -> str:
+        return f"{row.method} ({score.name} {number(row.scores[score.name].mean, score)}{unit})"
+
+    best = rows[0]
+    runs = f"mean of {best.runs} runs" if best.runs > 1 else "a single run"
+    said = [f"Best of {len(rows)} methods: {scored(best)}, {runs}."]
+    names = [row.method for row in rows]
+    if subject in names:
+        rank = names.index(subject) + 1
+        said.append(f"{scored(rows[rank - 1])} is number {rank}.")
+    singles = [row for row in rows if row.method.startswith(SINGLE)]
+    if singles:
+        below = [r.method for r in rows[names.index(singles[0].method) + 1 :] if r not in singles]
+        said.append(
+            f"Best single modality: {scored(singles[0])}; "
+            + (f"{', '.join(below)} fall short of it." if below else "every other method beats it.")
+        )
+    if baseline in names:
+        said.append(_against(rows, score, baseline, subject))
+    return said
+
+
+def _against(rows: Sequence[Row], score: Score, baseline: str, subject: str | None) -> str:
+    tests = {row.method: row.test for row in rows if row.test is not None}
+    text = ""
+    if subject in tests:
+        difference, p = test_cells(tests[subject], score)
+        text = f"{subject} minus {baseline}: {difference}, p {p}. "
+    if all(test.p is None for test in tests.values()):
+        return text + "So few runs allow no test: take more of them before you choose by these."
+    clear = [name for name, test in tests.items() if test.p is not None and test.p < LEVEL]
+    if not clear:
+        return text + f"No method differs from {baseline} by more than chance allows."
+    return text + f"Different from {baseline} beyond chance: {', '.join(clear)}."
