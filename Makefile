@@ -4,14 +4,14 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 BENCH =
-ARGS = --dataset digits --fusions deq,deq_paper,concat,weighted_sum --runs 5 --jobs 2
+ARGS = --dataset digits --runs 3 --jobs 2 --drop-modality
 
 .PHONY: help compare bench test lint
 
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
 
-compare: $(STAMP)  ## train and compare fusions; other options: make compare ARGS="--dataset brca ..."
+compare: $(STAMP)  ## train and compare all fusions on digits; other options: make compare ARGS="--dataset brca ..."
 	$(RUN) examples.compare_fusions $(ARGS)
 
 bench: $(STAMP)  ## measure what DEQ fusion costs; other options: make bench BENCH="--parts cases"

@@ -19,6 +19,7 @@ PACKAGES = (
 )
 PLOT = ["matplotlib"]
 BENCH = [*PLOT, "torchdeq"]
+CLUSTER = ["distributed"]
 TEST = ["pytest", "setuptools>=70.1"]  # the first setuptools that builds a wheel on its own
 
 setup(
@@ -42,8 +43,9 @@ setup(
     extras_require={
         "plot": PLOT,
         "bench": BENCH,
+        "cluster": CLUSTER,
         "test": TEST,
-        "dev": [*TEST, *BENCH, "ruff"],
+        "dev": [*TEST, *BENCH, *CLUSTER, "ruff"],
     },
     packages=[f"{ROOT}.{package}" for package in PACKAGES],
     package_dir={f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},

@@ -1,4 +1,4 @@
-"""What lets every fusion be built as (input_dims, dim, **options), and take vectors."""
+"""What lets every fusion be built as (input_dims, dim, **options), and refuse other inputs."""
 
 from collections.abc import Sequence
 from math import prod
@@ -9,12 +9,25 @@ from torch import Tensor, nn
 
 from . import common_fusions as common
 from .deq import DEQFusion
+from .equilibrium import checks
 from .evidential import EvidentialFusion
 from .late import LateFusion
+from .modalities import without_absent
 from .mult import MULTModel
 
 Sized = tuple[nn.Module, int | None]
 """A fusion and the width of its result; None of a fusion that predicts on its own."""
+
+
+class Checked(nn.Module):
+    """A fusion of features that are checked first: their number, widths and dtype."""
+
+    def __init__(self, input_dims: Sequence[int], fusion: nn.Module) -> None:
+        super().__init__()
+        self.input_dims, self.fusion = tuple(input_dims), fusion
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        return self.fusion(without_absent(self, features, self.input_dims))
 
 
 class Reduced(nn.Module):
@@ -22,10 +35,12 @@ class Reduced(nn.Module):
 
     def __init__(self, input_dims: Sequence[int], width: int, fusion: nn.Module) -> None:
         super().__init__()
+        self.input_dims = tuple(input_dims)
         self.projections = nn.ModuleList(nn.Linear(d, width, bias=False) for d in input_dims)
         self.fusion = fusion
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        features = without_absent(self, features, self.input_dims)
         return self.fusion([p(x) for p, x in zip(self.projections, features, strict=True)])
 
 
@@ -45,21 +60,28 @@ class EarlyGRU(nn.Module):
 
     def __init__(self, input_dims: Sequence[int], dim: int) -> None:
         super().__init__()
+        self.input_dims = tuple(input_dims)
         self.fusion = common.ConcatEarly()
         self.gru = nn.GRU(sum(input_dims), dim, batch_first=True)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        features = without_absent(self, features, self.input_dims)
         return self.gru(self.fusion(features))[1][-1]
 
 
 class Encoded(nn.Module):
-    """The concatenation of each modality's own encoding."""
+    """The concatenation of each modality's own encoding, whatever its length."""
 
     def __init__(self, encoders: Sequence[nn.Module]) -> None:
         super().__init__()
         self.encoders = nn.ModuleList(encoders)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        if len(features) != len(self.encoders):
+            raise ValueError(
+                f"features must be a list of {len(self.encoders)} tensors, one for each encoder, "
+                f"got {len(features)}"
+            )
         return torch.cat([e(x) for e, x in zip(self.encoders, features, strict=True)], dim=1)
 
 
@@ -78,24 +100,26 @@ def deq_paper(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
 
 def concat(input_dims: Sequence[int], dim: int) -> Sized:
     """Concatenation; its width is the sum of the modalities'."""
-    return common.Concat(), sum(input_dims)
+    return Checked(input_dims, common.Concat()), sum(input_dims)
 
 
 def concat_linear(input_dims: Sequence[int], dim: int) -> Sized:
     """Concatenation and a linear map."""
-    return common.ConcatWithLinear(sum(input_dims), dim), dim
+    return Checked(input_dims, common.ConcatWithLinear(sum(input_dims), dim)), dim
 
 
 def film(input_dims: Sequence[int], dim: int) -> Sized:
     """FiLM: linear maps of the second modality scale and shift the first."""
     base, other = input_dims
-    return common.FiLM(nn.Linear(other, base), nn.Linear(other, base)), base
+    fusion = common.FiLM(nn.Linear(other, base), nn.Linear(other, base))
+    return Checked(input_dims, fusion), base
 
 
 def interactions(input_dims: Sequence[int], dim: int, output: str = "matrix") -> Sized:
     """Multiplicative interactions of two modalities."""
     width = dim if output == "matrix" else input_dims[1]
-    return common.MultiplicativeInteractions2Modal(input_dims, dim, output), width
+    fusion = common.MultiplicativeInteractions2Modal(input_dims, dim, output)
+    return Checked(input_dims, fusion), width
 
 
 def tensor_fusion(input_dims: Sequence[int], dim: int) -> Sized:
@@ -105,16 +129,22 @@ def tensor_fusion(input_dims: Sequence[int], dim: int) -> Sized:
 
 def nl_gate(input_dims: Sequence[int], dim: int, positions: int = 4) -> Sized:
     """The non-local gate, with linear maps to `positions` positions."""
-    width = dim // positions * positions
-    query, key = ((d, width) for d in input_dims)
-    return common.NLgate(positions, width // positions, positions, query, key, key), width
+    checks.check_groups("positions", positions, dim)
+    query, key = ((d, dim) for d in input_dims)
+    fusion = common.NLgate(positions, dim // positions, positions, query, key, key)
+    return Checked(input_dims, fusion), dim
 
 
 def early_transformer(input_dims: Sequence[int], dim: int, *, outputs: int, task: str) -> Sized:
     """A Transformer over the stacked features that predicts one number."""
     if outputs != 1:
         raise ValueError(f"EarlyFusionTransformer predicts one number, got outputs={outputs}")
-    return nn.Sequential(common.Stack(), common.EarlyFusionTransformer(len(input_dims))), None
+    if len(set(input_dims)) > 1:
+        raise ValueError(
+            f"stacked modalities must have one width, got {list(input_dims)}; encode them to one"
+        )
+    fusion = nn.Sequential(common.Stack(), common.EarlyFusionTransformer(len(input_dims)))
+    return Checked(input_dims, fusion), None
 
 
 def late_transformer(input_dims: Sequence[int], dim: int, embed_dim: int = 9) -> Sized:

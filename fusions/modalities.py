@@ -28,7 +28,8 @@ def without_absent(
     """Returns the features with zeros where a modality is absent, so that no NaN there counts.
 
     Args:
-        module: gives the dtype that the features must have, that of its parameters.
+        module: gives the dtype that the features must have, that of its parameters; without
+            any the first feature does.
         features: a (..., d_i) tensor for each modality.
         input_dims: their widths d_i.
         present: (..., N) bool, the modalities that a sample has; None: all.
@@ -36,7 +37,8 @@ def without_absent(
     Raises:
         ValueError, TypeError: for inputs that do not fit, or a sample without any modality.
     """
-    checks.check_features(features, input_dims, next(module.parameters()).dtype)
+    dtype = next((x.dtype for x in (*module.parameters(), *features)), None)
+    checks.check_features(features, input_dims, dtype)
     if present is None:
         return list(features)
     checks.check_present(present, features[0].shape[:-1], len(input_dims))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .crossmodal import (
+from .mult_encoder import (
     LayerNorm,
     Linear,
     SinusoidalPositionalEmbedding,

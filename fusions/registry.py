@@ -48,6 +48,13 @@ class Entry:
 
     def __call__(self, input_dims: Sequence[int], dim: int, /, **options: Any) -> adapters.Sized:
         """Returns the fusion and the width of its result, see `build`."""
+        least, most = self.modalities
+        if not least <= len(input_dims) <= (most or len(input_dims)):
+            wanted = f"{least}" if least == most else f"{least} or more"
+            raise ValueError(
+                f"input_dims must list {wanted} widths, one for each modality, got "
+                f"{list(input_dims)}"
+            )
         reduce = options.pop("reduce", self.reduce)
         dims = list(input_dims) if reduce is None else [reduce] * len(input_dims)
         built = self.build(dims, dim, **options)
@@ -121,7 +128,7 @@ FUSIONS: Mapping[str, Entry] = {
     "mutan": Entry(
         partial(Mutan, dropout=0.5),
         "Tucker product, low-rank",
-        "11 N d^2",
+        "11 x 360 N d",
         modalities=(2, None),
         search={"rank": (5, 10, 20)},
     ),
@@ -137,9 +144,9 @@ FUSIONS: Mapping[str, Entry] = {
     ),
     "cross": Entry(
         CrossFusion,
-        "cross fusion of encoders",
-        "(N^2 + N) d^2",
-        (2, None),
+        "encoders read each other's features",
+        "(2 N^2 + N) d^2",
+        modalities=(2, None),
         search={"consistency": (0.1, 1.0)},
     ),
     "evidential": Entry(
@@ -148,6 +155,7 @@ FUSIONS: Mapping[str, Entry] = {
         "N d classes",
         tasks=CLASSES_ONLY,
         predicts=True,
+        search={"anneal_steps": (50, 500, 5000)},
     ),
     "late": Entry(
         adapters.late, "mean of each modality's prediction", "N d outputs", predicts=True

@@ -37,6 +37,7 @@ def parse(
     """
     parser = argparse.ArgumentParser(
         prog=program,
+        usage="%(prog)s [options]",
         description=DESCRIPTION,
         epilog=EPILOG.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -109,7 +110,13 @@ def _what(
 def _how(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how to run it").add_argument
     add("--runs", type=_count, help="of each method (default: 20 on fresh splits, else 5)")
-    add("--first-run", type=int, default=0, metavar="SEED", help="the others follow (default: 0)")
+    add(
+        "--first-run",
+        type=partial(_count, least=0),
+        default=0,
+        metavar="SEED",
+        help="the others follow (default: 0)",
+    )
     add("--seeds", type=_integers, metavar="A,B", help="the runs' numbers, instead of those two")
     add("--epochs", type=_count, help="bound on the epochs of a run, instead of the recipe's")
     add("--output", type=Path, metavar="DIR", help="folder for results; by default in results/")
@@ -174,7 +181,7 @@ def _words(text: str) -> list[str]:
 
 def _integers(text: str) -> list[int]:
     words = _words(text)
-    if not all(word.isdigit() for word in words) or len(set(words)) < len(words):
+    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
         raise argparse.ArgumentTypeError(f"must be different integers as 0,1,2, got {text}")
     return [int(word) for word in words]
 
@@ -189,7 +196,7 @@ def _option(text: str) -> tuple[str, str, Any]:
         return match[1], match[2], match[3]  # a word, such as raw
 
 
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least 1, got {text}")
+def _count(text: str, least: int = 1) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text}")
     return int(text)

@@ -51,6 +51,7 @@ def command_line(
         recipe = _recipe(args)
         score, baseline = _choices(args, recipe)
         output, runs = args.output or _folder(args), _runs(args, recipe)
+        test_share = _test_share(recipe, runs[0])  # before any work: the data may not be there
         with _cluster(args.cluster):
             found = compare(
                 recipe,
@@ -65,6 +66,11 @@ def command_line(
                 threads=args.threads,
                 device=args.device,
             )
+        if not found.results and not found.failures:
+            raise ValueError(
+                "no fusion takes this dataset: "
+                + "; ".join(f"{name} {reason}" for name, reason in found.skipped.items())
+            )
         if not found.results:
             sys.exit(f"every run failed, the last with:\n{found.failures[-1]['error']}")
         says = report.write(
@@ -74,7 +80,7 @@ def command_line(
             score=score,
             baseline=baseline,
             subject=subject,
-            test_share=_test_share(recipe, runs[0]),
+            test_share=test_share,
             made_with={"threads": args.threads, "device": args.device},
             command=[program, *argv],
         )
@@ -171,9 +177,9 @@ def _folder(args: argparse.Namespace) -> Path:
 
 def _test_share(recipe: Recipe, run: int) -> float | None:
     """Returns scored samples per training sample where runs are fresh splits of one set."""
+    train, valid, test = recipe.loaders(run)
     if not recipe.resplit:
         return None
-    train, valid, test = recipe.loaders(run)
     return len((test if recipe.part == "test" else valid).dataset) / len(train.dataset)
 
 

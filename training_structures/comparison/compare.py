@@ -104,9 +104,10 @@ def _parallel(jobs: int | None, threads: int) -> Iterator[joblib.Parallel]:
     """Yields joblib's Parallel, giving results as they come where its backend can."""
     if jobs is None:
         try:
-            yield joblib.Parallel(return_as="generator_unordered")
+            parallel = joblib.Parallel(return_as="generator_unordered")
         except ValueError:  # dask's gives them all at the end
-            yield joblib.Parallel()
+            parallel = joblib.Parallel()
+        yield parallel
     else:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
             yield joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")

@@ -82,12 +82,15 @@ def _table(shown: Shown, head: Sequence[str], lines: Sequence[Sequence[str]]) ->
         for line in lines
     )
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="scroll">{table}</div>'
 
 
 def _pictures(shown: Shown) -> str:
     try:
-        figures = [(name, draw.__doc__, draw(shown)) for name, draw in PICTURES.items()]
+        figures = [
+            (name, " ".join(draw.__doc__.split()), draw(shown)) for name, draw in PICTURES.items()
+        ]
     except ModuleNotFoundError:
         return '<p class="note">Pictures need matplotlib: pip install matplotlib, run again.</p>'
     return "".join(

@@ -70,7 +70,7 @@ def scores(shown: Shown) -> Any:
 
 
 def differences(shown: Shown) -> Any:
-    """Each fusion's mean difference to the baseline in the same runs, with 95 % intervals."""
+    """Each fusion's score minus the baseline's in the same runs: mean and 95 % interval."""
     rows = [row for row in shown.rows if row.test is not None and not _single(row)]
     if not rows:
         return None
@@ -85,7 +85,8 @@ def differences(shown: Shown) -> Any:
 
 
 def costs(shown: Shown) -> Any:
-    """The score against training time, and parameters. Named: what none beats in both."""
+    """The score, better upwards, against training time and parameters; named is what no other
+    fusion beats in both."""
     figure, panels = _figure(6.6, panels=2)
     for axes, cost, label in zip(
         panels, ("seconds", "parameters"), ("seconds of training", "parameters"), strict=True
@@ -104,6 +105,8 @@ def costs(shown: Shown) -> Any:
             cheapest = min(cheapest, spent)
         axes.set_xscale("log")
         axes.margins(x=0.25)
+        if shown.score.lower:
+            axes.invert_yaxis()  # up is better
         axes.set_xlabel(f"{label} (logarithmic)")
         axes.set_ylabel(shown.label)
     return figure

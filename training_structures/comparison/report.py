@@ -12,7 +12,7 @@ from .paired import MIN_RUNS
 from .pictures import Shown
 from .recipe import Recipe, Score
 from .store import provenance, write_json
-from .table import as_csv, cells, make_rows, markdown
+from .table import Row, as_csv, cells, make_rows, markdown
 from .verdict import verdict
 
 
@@ -51,7 +51,7 @@ def write(
     rows = make_rows(found.results, scores, baseline=baseline, test_share=test_share)
     says = verdict(rows, score, baseline=baseline, subject=subject)
     title = recipe.name if recipe.part == "test" else f"{recipe.name}, validation part"
-    legend = _legend(recipe, score, baseline)
+    legend = _legend(recipe, rows, score, baseline)
     head, lines = cells(rows, scores, baseline)
     skipped = "".join(f"\nnot compared: {n}, it {reason}" for n, reason in found.skipped.items())
     made_by = provenance(**made_with)
@@ -98,13 +98,18 @@ def write(
 
 
 def _failed(found: Comparison) -> str:
+    """Returns the failed runs, method by method, with the traceback of the first of each."""
+    methods: dict[str, list] = {}
+    for failure in found.failures:
+        methods.setdefault(failure["method"], []).append(failure)
     return "\n\n".join(
-        f"{failure['method']}, run {failure['run']}, failed:\n{failure['error']}"
-        for failure in found.failures
+        f"{method} failed in {len(group)} runs ({', '.join(str(f['run']) for f in group)}); "
+        f"the first with:\n{group[0]['error']}"
+        for method, group in methods.items()
     )
 
 
-def _legend(recipe: Recipe, score: Score, baseline: str | None) -> str:
+def _legend(recipe: Recipe, rows: Sequence[Row], score: Score, baseline: str | None) -> str:
     resampling = "resampling (Nadeau and Bengio, 2003) and " if recipe.resplit else ""
     way = "less" if score.lower else "more"
     text = (
@@ -117,4 +122,6 @@ def _legend(recipe: Recipe, score: Score, baseline: str | None) -> str:
             f"comparisons (Holm, 1979), from {MIN_RUNS} runs on; intervals are for each "
             "comparison alone."
         )
-    return text + " converged: share of all forward solves in training, rounded down."
+    if any(row.costs["converged"] is not None for row in rows):
+        text += " converged: share of all forward solves in training, rounded down."
+    return text

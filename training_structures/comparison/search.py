@@ -23,7 +23,7 @@ def choices(method: Method, trials: int, run: int) -> list[dict[str, Mapping[str
     tried = [{"options": {}, "optimizer": {}}]
     if trials > 1:
         finite = all(not hasattr(values, "rvs") for values in space.values())
-        most = len(ParameterGrid(space)) if finite else None
+        most = len(ParameterGrid(space)) * bool(space) if finite else None
         if most is not None and most < trials - 1:
             raise ValueError(
                 f"{trials} trials need {trials - 1} settings besides the recipe's own, but "

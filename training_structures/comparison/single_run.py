@@ -16,7 +16,7 @@ from ..fit import fit
 from ..run import History, load_best, more_is_better
 from .methods import Method
 from .missing import without
-from .recipe import Loaders
+from .recipe import Loaders, Recipe
 from .search import choices
 
 CHECKPOINT_SECONDS = 10.0  # work that a killed run may lose
@@ -35,14 +35,16 @@ class Trained:
 def run_floor(method: Method, run: int) -> dict[str, Any]:
     """Fits a floor, and scores it on the recipe's part."""
     recipe = method.recipe
-    train, valid, test = recipe.loaders(run)
-    # nothing is selected, so validation data may be learnt from, unless it is scored
-    known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
-    started = time.perf_counter()
-    prediction = recipe.floors[method.name](known, scored)
-    seconds = time.perf_counter() - started
-    truth = torch.cat([batch[-1] for batch in scored])
-    return {"scores": recipe.metrics(prediction, truth), "seconds": seconds}
+    with seeded(run):
+        train, valid, test = recipe.loaders(run)
+        # nothing is selected, so validation data may be learnt from, unless it is scored
+        known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
+        started = time.perf_counter()
+        prediction = recipe.floors[method.name](known, scored)
+        seconds = time.perf_counter() - started
+        truth = torch.cat([batch[-1] for batch in scored])
+    scores = recipe.metrics(prediction, truth)
+    return {"scores": {k: float(v) for k, v in scores.items()}, "seconds": seconds}
 
 
 def run_fusion(
@@ -77,9 +79,7 @@ def run_fusion(
     """
     recipe, best, tried = method.recipe, None, []
     for number, choice in enumerate(choices(method, trials, run)):
-        path = checkpoint
-        if checkpoint and number:
-            path = checkpoint.with_name(f"{checkpoint.stem}-{number}{checkpoint.suffix}")
+        path = checkpoint and trial_checkpoint(checkpoint, number)
         trained = _train(method.changed(**choice), run, device, path, progress)
         score = _selecting(trained.history, recipe.select)
         tried.append({**choice, "valid": score})
@@ -88,10 +88,8 @@ def run_fusion(
             best = number, trained
     number, trained = best
     load_best(trained.model, trained.history)
-    train, valid, test = trained.loaders
-    scored = test if recipe.part == "test" else valid
     result = {
-        "scores": evaluate(trained.model, scored, metrics=recipe.metrics),
+        **_scores(trained, recipe, run, drop_modality),
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "fusion_parameters": sum(p.numel() for f in trained.fusions for p in f.parameters()),
         "hyperparameters": {k: tried[number][k] for k in ("options", "optimizer")},
@@ -99,13 +97,29 @@ def run_fusion(
     }
     if trials > 1:
         result["trials"] = tried
-    if drop_modality and len(recipe.modalities) > 1:
-        result["missing"] = {}
-        for index, name in enumerate(recipe.modalities):
-            with without(trained.fusions, index):
-                scores = evaluate(trained.model, scored, metrics=recipe.metrics)
-            result["missing"][name] = scores
     return result
+
+
+def _scores(trained: Trained, recipe: Recipe, run: int, drop_modality: bool) -> dict[str, Any]:
+    """Returns `scores` on the recipe's part, and `missing` if asked for."""
+    _, valid, test = trained.loaders
+    scored = test if recipe.part == "test" else valid
+    with seeded(run):  # loaders draw numbers, too
+        result = {"scores": evaluate(trained.model, scored, metrics=recipe.metrics)}
+        if drop_modality and len(recipe.modalities) > 1:
+            result["missing"] = {}
+            for index, name in enumerate(recipe.modalities):
+                with without(trained.fusions, index):
+                    scores = evaluate(trained.model, scored, metrics=recipe.metrics)
+                result["missing"][name] = scores
+    return result
+
+
+def trial_checkpoint(checkpoint: Path, number: int) -> Path:
+    """Returns the checkpoint of a trial: the first one's is `checkpoint` itself."""
+    if number == 0:
+        return checkpoint
+    return checkpoint.with_name(f"{checkpoint.stem}+{number}{checkpoint.suffix}")
 
 
 def _train(
@@ -168,6 +182,11 @@ def _groups(model: nn.Module, own: list[nn.Parameter], rate: float | None) -> li
 
 
 def _selecting(history: History, select: str) -> float:
+    if history.best_epoch is None:
+        raise ValueError(
+            f"the validation {select} must be a number in some epoch to select by, but was NaN in "
+            f"all {len(history.epochs)}; select by another score"
+        )
     return history.epochs[history.best_epoch - 1][f"valid_{select}"]
 
 

@@ -4,8 +4,11 @@ import json
 import os
 import platform
 import subprocess
+import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,9 +20,10 @@ import torch
 from ..checkpoint import save_atomically
 from .methods import Method
 from .recipe import Recipe
-from .single_run import run_floor, run_fusion
+from .single_run import run_floor, run_fusion, trial_checkpoint
 
 FORMAT = "deq-fusion comparison 1"
+_ONE_AT_A_TIME = threading.Lock()  # a run seeds its process's generators; a worker may have threads
 
 
 class MixedSettings(ValueError):
@@ -103,28 +107,34 @@ def run_and_store(
 
     A run that raises leaves its traceback instead, and is tried again the next time.
     """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
     checkpoint, failure = (_path(folder, method, run, kind) for kind in ("ckpt", "error.txt"))
-    try:
-        if method.fusion is None:
-            result = run_floor(method, run)
-        else:
-            result = run_fusion(method, run, device=device, checkpoint=checkpoint, **demands)
-    except Exception:  # whatever it is, the other runs go on, and the report has it
-        text = traceback.format_exc()
-        save_atomically(failure, lambda file: file.write(text.encode()))
-        return {"method": method.name, "run": run, "error": text}
-    finally:
-        torch.set_num_threads(before)
-    settings = method.settings() | {key: str(value) for key, value in demands.items()}
-    result = {"method": method.name, "run": run, **result, "settings": settings}
-    write_json(
-        _path(folder, method, run, "json"), result | {"made_by": provenance(threads, device)}
-    )
-    for leftover in [failure, *folder.glob(f"{_stem(method, run)}*.ckpt")]:
+    with _ONE_AT_A_TIME, _threads(threads):
+        try:
+            if method.fusion is None:
+                result = run_floor(method, run)
+            else:
+                result = run_fusion(method, run, device=device, checkpoint=checkpoint, **demands)
+        except Exception:  # whatever it is, the other runs go on, and the report has it
+            text = traceback.format_exc()
+            save_atomically(failure, lambda file: file.write(text.encode()))
+            return {"method": method.name, "run": run, "error": text}
+    result = {"method": method.name, "run": run, **result}
+    result |= {"settings": _settings(method, demands), "made_by": provenance(threads, device)}
+    write_json(_path(folder, method, run, "json"), result)
+    trials = (trial_checkpoint(checkpoint, i) for i in range(demands.get("trials", 1)))
+    for leftover in (failure, *trials):
         leftover.unlink(missing_ok=True)
     return result
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _settings(method: Method, demands: Mapping[str, Any]) -> dict[str, str]:
@@ -154,14 +164,18 @@ def write_json(path: Path, content: Any) -> None:
     save_atomically(path, lambda file: file.write(text.encode()))
 
 
+@cache  # of the code that was loaded, and asked for with every run
 def _commit() -> str | None:
-    """Returns the commit of the code, with a + where files differ from it; None outside git."""
-    here = Path(__file__).parent
+    """Returns the commit of the checkout, with a + where files differ; None outside of one."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():  # installed: a repository further up is another project's
+        return None
     try:
-        command = ["git", "-C", str(here), "describe", "--always", "--abbrev=40", "--dirty=+"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        command = ["git", "-C", str(root), "describe", "--always", "--exclude=*", "--abbrev=40"]
+        found = subprocess.run([*command, "--dirty=+"], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
+    return found.stdout.strip()
 
 
 def _path(folder: Path, method: Method, run: int, kind: str) -> Path:

@@ -71,7 +71,12 @@ def make_rows(
             for row, test, p in zip(rows, tests, adjusted, strict=True)
         ]
     sign = 1 if scores[0].lower else -1
-    return sorted(rows, key=lambda row: sign * row.scores[scores[0].name].mean)
+
+    def place(row: Row) -> tuple[bool, float]:
+        mean = row.scores[scores[0].name].mean
+        return math.isnan(mean), sign * mean  # what is undefined comes last
+
+    return sorted(rows, key=place)
 
 
 def _row(
@@ -116,23 +121,22 @@ def cells(
 ) -> tuple[list[str], list[list[str]]]:
     """Returns the heading and the lines of the table, as text; empty columns are left out."""
     first, *others = scores
-    head = ["method", "runs", _heading(first), "95 % interval"]
-    head += [_heading(score) for score in others]
-    tested = any(row.test for row in rows)
-    head += [f"minus {baseline} [95 %]", "p"] if tested else []
-    costs = [c for c in COSTS if any(row.costs[c] is not None for row in rows)]
+    head = ["method", "runs", _heading(first), "95 % interval", f"minus {baseline} [95 %]", "p"]
+    head += [*(_heading(score) for score in others), *COSTS]
     missing = list(dict.fromkeys(m for row in rows for m in row.missing))
-    head += [*costs, *(f"without {modality}" for modality in missing)]
+    head += [f"without {modality}" for modality in missing]
     lines = []
     for row in rows:
         main = row.scores[first.name]
         line = [row.method, str(row.runs), spread(main, first), interval(main, first)]
+        line += test_cells(row.test, first)
         line += [spread(row.scores[score.name], score) for score in others]
-        line += test_cells(row.test, first) if tested else []
-        line += ["" if row.costs[c] is None else COSTS[c][1].format(row.costs[c]) for c in costs]
+        costs = ((form, row.costs[heading]) for heading, (_, form) in COSTS.items())
+        line += ["" if cost is None else form.format(cost) for form, cost in costs]
         line += [spread(row.missing[m], first) if m in row.missing else "" for m in missing]
         lines.append(line)
-    return head, lines
+    kept = [i for i in range(len(head)) if any(line[i] for line in lines)]
+    return [head[i] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

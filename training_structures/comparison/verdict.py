@@ -49,7 +49,9 @@ def _against(rows: Sequence[Row], score: Score, baseline: str, subject: str | No
     text = ""
     if subject in tests:
         difference, p = test_cells(tests[subject], score)
-        text = f"{subject} minus {baseline}: {difference}, p {p}. "
+        chance = "" if tests[subject].p is None else f", p {p}"
+        direction = " (less is better)" if score.lower else ""
+        text = f"{subject} minus {baseline}: {difference}{direction}{chance}. "
     if all(test.p is None for test in tests.values()):
         return text + "So few runs allow no test: take more of them before you choose by these."
     clear = [name for name, test in tests.items() if test.p is not None and test.p < LEVEL]

@@ -1,5 +1,6 @@
 """WeightedSum is sum_i w_i P_i x_i, with a projection P_i where the width differs."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -31,3 +32,13 @@ def test_gradient_of_a_weight_is_the_modality_against_the_cotangent():
     torch.testing.assert_close(fusion.weights.grad, expected)
     for x in features:
         torch.testing.assert_close(x.grad, cotangent)  # w_i = 1
+
+
+def test_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match=r"input_dims\[1\] must be an integer of at least 1"):
+        WeightedSum([6, 0], 6)
+    fusion = WeightedSum([6, 3], 6)
+    with pytest.raises(ValueError, match="a list of 2 tensors, one for each of .* got 1"):
+        fusion([torch.randn(4, 6)])
+    with pytest.raises(ValueError, match=r"features\[1\] must have shape \(batch, ..., 3\)"):
+        fusion([torch.randn(4, 6), torch.randn(4, 4)])

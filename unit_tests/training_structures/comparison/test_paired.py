@@ -1,4 +1,4 @@
-"""Paired tests and Holm's correction, against scipy and the written formulas."""
+"""Intervals, paired tests and Holm's correction, against scipy and the written formulas."""
 
 import math
 
@@ -6,10 +6,32 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training_structures.paired import compare_paired, holm
+from training_structures.comparison.paired import MIN_RUNS, compare_paired, estimate, holm
 
 RNG = np.random.default_rng(0)
 FIRST, SECOND = RNG.normal(0.8, 0.03, 12), RNG.normal(0.78, 0.03, 12)
+
+
+def test_an_estimate_has_the_interval_of_student():
+    ours = estimate(FIRST)
+    low, high = stats.t.interval(0.95, 11, loc=FIRST.mean(), scale=stats.sem(FIRST))
+    assert (ours.mean, ours.sd) == pytest.approx((FIRST.mean(), FIRST.std(ddof=1)))
+    assert (ours.low, ours.high) == pytest.approx((low, high))
+
+
+def test_an_estimate_over_fresh_splits_has_the_larger_variance():
+    mean = sum(FIRST) / 12
+    variance = sum((x - mean) ** 2 for x in FIRST) / 11
+    half = stats.t.ppf(0.975, 11) * math.sqrt((1 / 12 + 0.25) * variance)
+    ours = estimate(FIRST, test_share=0.25)
+    assert (ours.low, ours.high) == pytest.approx((mean - half, mean + half))
+    assert ours.sd == pytest.approx(math.sqrt(variance))  # the spread is that of the runs
+
+
+def test_one_run_has_a_mean_and_nothing_else():
+    ours = estimate([0.75], test_share=0.25)
+    assert ours.mean == 0.75
+    assert all(math.isnan(x) for x in (ours.sd, ours.low, ours.high))
 
 
 def test_independent_runs_give_the_paired_t_test():
@@ -33,9 +55,15 @@ def test_resampled_runs_get_the_larger_variance_of_nadeau_and_bengio():
 
 
 def test_few_runs_get_no_p_value():
-    assert compare_paired(FIRST[:5], SECOND[:5]).p is None
-    assert compare_paired(FIRST[:6], SECOND[:6]).p is not None
+    assert compare_paired(FIRST[: MIN_RUNS - 1], SECOND[: MIN_RUNS - 1]).p is None
+    assert compare_paired(FIRST[:MIN_RUNS], SECOND[:MIN_RUNS]).p is not None
     assert math.isnan(compare_paired(FIRST[:1], SECOND[:1]).low)
+
+
+def test_what_is_not_a_number_gets_no_p_value():
+    missing = [math.nan, *FIRST[1:]]
+    assert compare_paired(missing, SECOND).p is None
+    assert math.isnan(compare_paired(missing, SECOND).difference)
 
 
 def test_equal_scores_are_no_difference_and_constant_ones_are_certain():

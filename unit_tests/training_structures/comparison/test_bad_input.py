@@ -1,0 +1,125 @@
+"""What cannot be done is explained in one sentence, before any work, and with the choices."""
+
+import re
+import sys
+
+import pytest
+
+from training_structures.comparison import command_line
+from unit_tests.training_structures.comparison import toy
+
+RECIPES = {"toy": lambda args: toy.recipe(epochs=args.epochs or toy.EPOCHS)}
+
+
+@pytest.fixture
+def error(tmp_path, capsys):
+    """Returns the message that arguments end with."""
+
+    def error(text, recipes=RECIPES, folder="results", fusions=toy.FUSIONS):
+        argv = [*text.split(), "--output", str(tmp_path / folder)]
+        with pytest.raises(SystemExit) as ended:
+            command_line(recipes, fusions, argv, program="compare")
+        assert ended.value.code == 2
+        printed = capsys.readouterr().err
+        assert "Traceback" not in printed
+        return printed.splitlines()[-1]
+
+    return error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--fusions sum,sums", r"--fusions: unknown \['sums'\]; choose from sum, concat"),
+        ("--dataset none", "--dataset: unknown 'none'; choose from toy, or name my_module:recipe"),
+        ("--metric f1", "unknown metric 'f1'; choose from accuracy, certainty"),
+        (
+            "--baseline all",
+            "unknown baseline 'all'; choose from majority, only a, only b, sum, concat",
+        ),
+        ("--baseline concat --fusions sum", "unknown baseline 'concat'; choose from .*sum"),
+        ("--modalities a,c", r"modalities must be different names out of \['a', 'b'\], got"),
+        ("--modalities a,a", r"modalities must be different names .*got \['a', 'a'\]"),
+        ("--runs 0", "--runs: must be an integer of at least 1, got 0"),
+        ("--runs two", "--runs: must be an integer of at least 1, got two"),
+        ("--epochs 0", "--epochs: must be an integer of at least 1, got 0"),
+        ("--jobs 0", "--jobs: must be an integer of at least 1"),
+        ("--threads 0", "--threads: must be an integer of at least 1"),
+        ("--search 0", "--search: must be an integer of at least 1"),
+        ("--search 9", "9 trials need 8 settings besides .* to choose from"),
+        ("--first-run -1", "--first-run: must be an integer of at least 0, got -1"),
+        ("--first-run one", "--first-run: must be an integer of at least 0, got one"),
+        ("--seeds 1,²", "--seeds: must be different integers as 0,1,2, got 1,²"),
+        ("--seeds 1,1", "--seeds: must be different integers as 0,1,2, got 1,1"),
+        ("--seeds 1,x", "--seeds: must be different integers as 0,1,2, got 1,x"),
+        ("--seeds 1,01", r"runs must be different numbers, at least one, got \[1, 1\]"),
+        ("--part train", "--part: invalid choice: 'train'"),
+        ("--option sum=3", "--option: must be FUSION.NAME=VALUE, got 'sum=3'"),
+        ("--option film.a=3", r"--option film.a must be of a fusion in \['sum', 'concat'\]"),
+        ("--fusion Mine", "--fusion: must be module:name, got 'Mine'"),
+        ("--fusion not_there:Mine", "cannot import not_there .ModuleNotFoundError.*PYTHONPATH"),
+        ("--fusion json:Mine", "json must have a class or function Mine; it has .*'loads'"),
+        ("--dataset not_there:recipe", "cannot import not_there .ModuleNotFoundError"),
+        ("--nonsense", "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_arguments_that_make_no_sense(error, tmp_path, arguments, message):
+    assert re.search(message, error(arguments))
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_users_module_that_breaks(error, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_fusion.py").write_text("1 / 0", encoding="utf-8")
+    said = error("--fusion broken_fusion:Mine")
+    assert "cannot import broken_fusion (ZeroDivisionError: division by zero)" in said
+
+
+def test_a_name_that_is_taken(error, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "taken_fusion.py").write_text("def sum(dims, dim): ...\ndef mine(): ...")
+    assert "a name of its own, ['sum'] is there already" in error("--fusion taken_fusion:sum")
+    twice = "--fusion taken_fusion:mine --fusion taken_fusion:mine"
+    assert "a name of its own, ['mine'] is there already" in error(twice)
+    sys.modules.pop("taken_fusion", None)
+
+
+def test_a_folder_of_another_comparison(error, tmp_path):
+    toy.run(tmp_path / "results", runs=[0])
+    said = error("--runs 1 --epochs 5")
+    assert re.search("epochs was 3 and is 5; choose another output folder", said)
+
+
+def test_a_folder_that_cannot_be_written(error, tmp_path):
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    said = error("--runs 1", folder="file/results")
+    assert re.search("cannot write to .*file/results .*; choose another folder", said)
+
+
+def test_a_dataset_that_no_fusion_takes(error):
+    class Three(toy.Sum):
+        modalities = (3, 3)
+
+    bare = {"toy": lambda args: toy.recipe(floors={})}
+    said = error("--no-unimodal", bare, fusions={"three": Three})
+    assert "no fusion takes this dataset: three takes 3 modalities, and there are 2" in said
+
+
+def test_data_that_is_not_there(error):
+    def recipe(args):
+        raise FileNotFoundError("there is no such folder; name it with --data-dir")
+
+    assert "name it with --data-dir" in error("--runs 1", {"toy": recipe})
+
+
+def test_a_cluster_that_does_not_answer(error, monkeypatch):
+    dask = pytest.importorskip("dask.distributed")
+
+    def refuse(address, timeout):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(dask, "Client", refuse)
+    said = error("--cluster tcp://nowhere:1")
+    assert "no dask scheduler answers at tcp://nowhere:1 (timed out)" in said
+    monkeypatch.setitem(sys.modules, "dask.distributed", None)
+    assert "--cluster needs dask: pip install distributed" in error("--cluster tcp://nowhere:1")

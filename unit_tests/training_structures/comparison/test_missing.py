@@ -1,0 +1,93 @@
+"""A modality that is missing at test time: `present` where a fusion knows it, zeros otherwise."""
+
+import pytest
+import torch
+from torch import nn
+
+from training_structures.comparison.methods import Method
+from training_structures.comparison.missing import knows_absence, without
+from training_structures.comparison.single_run import run_fusion
+from unit_tests.training_structures.comparison import toy
+
+
+class Present(nn.Module):
+    """The mean of the features that are there."""
+
+    def __init__(self, input_dims, dim):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, features, present=None):
+        self.seen.append(present)
+        x = torch.stack(features, 1)
+        weight = torch.ones(x.shape[:2]) if present is None else present.to(x)
+        return (weight.unsqueeze(-1) * x).sum(1) / weight.sum(1, keepdim=True)
+
+
+def test_a_fusion_that_knows_absence_is_told_and_gets_the_features_as_they_are():
+    fusion, features = Present([3, 3], 3), list(torch.randn(2, 4, 3))
+    assert knows_absence(fusion) and not knows_absence(toy.Concat())
+    for modality in range(2):
+        with without([fusion], modality):
+            torch.testing.assert_close(fusion(features), features[1 - modality])
+        told = fusion.seen[-1]
+        assert told.dtype == torch.bool and told.shape == (4, 2)
+        assert not told[:, modality].any() and told[:, 1 - modality].all()
+
+
+def test_any_other_fusion_gets_zeros():
+    fusion, features = toy.Concat(), list(torch.randn(2, 4, 3))
+    for modality in range(2):
+        expected = [x * (i != modality) for i, x in enumerate(features)]
+        with without([fusion], modality):
+            torch.testing.assert_close(fusion(features), torch.cat(expected, 1))
+
+
+def test_the_callers_features_are_not_changed():
+    features = list(torch.randn(2, 4, 3))
+    before, same = [x.clone() for x in features], list(features)
+    for fusion in (toy.Concat(), Present([3, 3], 3)):
+        with without([fusion], 0):
+            fusion(features)
+    for x, old, copy in zip(features, same, before, strict=True):
+        assert x is old
+        torch.testing.assert_close(x, copy, rtol=0, atol=0)
+
+
+def test_afterwards_the_modality_is_back_also_after_an_error():
+    fusion, features = toy.Concat(), list(torch.randn(2, 4, 3))
+    whole = fusion(features)
+    with without([fusion], 0):
+        assert not torch.equal(fusion(features), whole)
+    assert torch.equal(fusion(features), whole)
+    with pytest.raises(ZeroDivisionError), without([fusion], 1):
+        1 / 0  # noqa: B018
+    assert torch.equal(fusion(features), whole)
+    assert not fusion._forward_pre_hooks
+
+
+@pytest.mark.parametrize("fusion", [toy.concat, Present])
+def test_the_scores_are_those_of_the_trained_model_without_the_modality(fusion):
+    hosts = []
+
+    def build(*args):
+        hosts.append(toy.build(*args))
+        return hosts[-1]
+
+    result = run_fusion(Method("it", toy.recipe(build=build), fusion), 0, drop_modality=True)
+    views = next(iter(torch.utils.data.DataLoader(toy.load(0, "ab")[2].dataset, batch_size=99)))
+    head, (a, b, truth) = hosts[0].head, views
+    if fusion is Present:
+        left = {"a": b, "b": a}
+    else:
+        left = {"a": torch.cat([0 * a, b], 1), "b": torch.cat([a, 0 * b], 1)}
+    assert result["missing"].keys() == {"a", "b"}
+    with torch.no_grad():
+        for name, fused in left.items():
+            expected = {k: float(v) for k, v in toy.metrics(head(fused), truth).items()}
+            assert result["missing"][name] == pytest.approx(expected)
+
+
+def test_a_single_modality_is_not_taken_away():
+    recipe = toy.recipe().restricted(["a"])
+    assert "missing" not in run_fusion(Method("it", recipe, toy.concat), 0, drop_modality=True)

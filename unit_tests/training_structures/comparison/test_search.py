@@ -1,0 +1,145 @@
+"""The search: as many trials for every fusion, chosen on validation data alone."""
+
+from functools import partial
+
+import pytest
+import torch
+from scipy.stats import loguniform
+
+from training_structures.comparison.methods import Method
+from training_structures.comparison.search import choices
+from training_structures.comparison.single_run import run_fusion
+from unit_tests.training_structures.comparison import toy
+
+OWN = {"options": {}, "optimizer": {}}
+RATES = {"lr": (1e-4, 1e-3, 3e-3, 3e-2)}
+
+
+class Searched(toy.Sum):
+    search = {"fail": (False,), "width": (1, 2, 3)}
+
+    def __init__(self, input_dims, dim, width=0, **options):
+        super().__init__(input_dims, dim, **options)
+
+
+def method(fusion=toy.Sum, **changes):
+    return Method("sum", toy.recipe(search=RATES, **changes), fusion)
+
+
+@pytest.mark.parametrize("fusion", [toy.Sum, toy.concat, Searched])
+def test_every_fusion_gets_as_many_trials_the_first_the_recipes_own(fusion):
+    tried = choices(method(fusion), 4, run=0)
+    assert len(tried) == 4 and tried[0] == OWN
+    assert all(trial not in tried[:i] for i, trial in enumerate(tried))
+    for trial in tried[1:]:
+        assert trial["optimizer"]["lr"] in RATES["lr"]
+        own = getattr(fusion, "search", {})
+        assert trial["options"].keys() == own.keys()
+        assert all(trial["options"][name] in own[name] for name in own)
+
+
+def test_trials_are_drawn_by_the_number_of_the_run():
+    searched = Method("sum", toy.recipe(search={"lr": loguniform(1e-4, 1e-1)}), toy.Sum)
+    first, again, other = (choices(searched, 5, run) for run in (3, 3, 4))
+    assert first == again and first[1:] != other[1:]
+    rates = [trial["optimizer"]["lr"] for trial in first[1:]]
+    assert all(type(rate) is float and 1e-4 <= rate <= 1e-1 for rate in rates)
+
+
+def test_more_trials_than_settings_are_refused():
+    assert len(choices(method(), 5, run=0)) == 5
+    with pytest.raises(ValueError, match="6 trials need 5 settings.*sum has 4 to choose from"):
+        choices(method(), 6, run=0)
+    nothing = Method("sum", toy.recipe(search={}), toy.Sum)
+    assert choices(nothing, 1, run=0) == [OWN]
+    with pytest.raises(ValueError, match="2 trials need 1 settings.*sum has 0 to choose from"):
+        choices(nothing, 2, run=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "select", "pick"),
+    [
+        (toy.recipe, "certainty", max),
+        (toy.recipe, "loss", min),
+        (toy.regression_recipe, "mae", min),
+    ],
+)
+def test_the_trial_that_is_best_on_validation_data_is_scored(make, select, pick):
+    recipe = make(select=select, search=RATES)
+    result = run_fusion(Method("sum", recipe, toy.Sum), run=0, trials=5)
+    valid = [trial["valid"] for trial in result["trials"]]
+    assert len(set(valid)) > 1
+    chosen = result["trials"][valid.index(pick(valid))]
+    assert result["hyperparameters"] == {k: chosen[k] for k in ("options", "optimizer")}
+    assert result["valid"][select] == pick(valid)
+    alone = recipe.tuned("sum", chosen["options"], chosen["optimizer"])
+    by_itself = run_fusion(Method("sum", alone, toy.Sum), run=0)
+    assert by_itself["scores"] == result["scores"]
+    for trial in result["trials"]:
+        tuned = recipe.tuned("sum", trial["options"], trial["optimizer"])
+        assert run_fusion(Method("sum", tuned, toy.Sum), run=0)["valid"][select] == trial["valid"]
+
+
+def test_the_epoch_that_is_best_on_validation_data_is_scored():
+    recipe = toy.recipe(part="valid", epochs=6, optimizer=partial(torch.optim.Adam, lr=1.0))
+    results = [run_fusion(Method("sum", recipe, toy.Sum), run) for run in range(3)]
+    assert any(result["best_epoch"] < 6 for result in results)
+    for result in results:
+        assert result["scores"] == {name: result["valid"][name] for name in result["scores"]}
+        last = result["curve"][-1]["valid_loss"]
+        assert result["valid"]["loss"] <= last * (1 + 1e-5)
+
+
+class Counting:
+    """A loader that counts how often it is read."""
+
+    def __init__(self, loader):
+        self.loader, self.dataset, self.reads = loader, loader.dataset, 0
+
+    def __iter__(self):
+        self.reads += 1
+        return iter(self.loader)
+
+
+def test_the_scored_part_is_read_once_whatever_is_tried():
+    made = []
+
+    def load(run, modalities):
+        train, valid, test = toy.load(run, modalities)
+        made.append(Counting(test))
+        return train, valid, made[-1]
+
+    run_fusion(method(load=load), run=0, trials=4)
+    assert sum(test.reads for test in made) == 1
+
+
+def test_the_test_part_is_not_there_when_hyperparameters_are_chosen():
+    def load(run, modalities):
+        return *toy.load(run, modalities)[:2], None
+
+    result = run_fusion(method(load=load, part="valid"), run=0, trials=3)
+    assert result["scores"]["accuracy"] == result["valid"]["accuracy"]
+
+
+def test_a_choice_is_put_upon_the_recipes_own_settings():
+    given = []
+
+    def fusion(input_dims, dim, **options):
+        given.append(options)
+        return toy.Sum(input_dims, dim), dim
+
+    rates = []
+
+    def optimizer(groups, **keywords):
+        rates.append(keywords)
+        return torch.optim.SGD(groups, **keywords)
+
+    recipe = toy.recipe(
+        fusion_options={"it": {"width": 1, "depth": 2}, "other": {"width": 9}},
+        optimizer=partial(optimizer, lr=0.5, momentum=0.25),
+    )
+    changed = Method("it", recipe, fusion).changed({"width": 3}, {"lr": 0.125})
+    run_fusion(changed, run=0)
+    assert given == [{"width": 3, "depth": 2}]
+    assert rates == [{"lr": 0.125, "momentum": 0.25}]
+    assert changed.settings() != Method("it", recipe, fusion).settings()
