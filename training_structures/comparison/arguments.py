@@ -46,7 +46,7 @@ def parse(
     _how(parser)
     args = parser.parse_args(argv)
     own = {name.partition(":")[2]: imported for name, imported in args.fusion}
-    args.dataset_name, args.recipe = args.dataset
+    args.dataset_name, args.recipe, args.recipe_code = args.dataset
     args.chosen = {name: fusions[name] for name in args.fusions} | {
         name: fusion for name, (fusion, _) in own.items()
     }
@@ -131,14 +131,14 @@ def _how(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _dataset(recipes: Mapping[str, Any], text: str) -> tuple[str, Any]:
+def _dataset(recipes: Mapping[str, Any], text: str) -> tuple[str, Any, str]:
     if ":" in text:
-        return text.replace(":", "-"), _import(text)[0]
+        return text.replace(":", "-"), *_import(text)
     if text not in recipes:
         raise argparse.ArgumentTypeError(
             f"unknown {text!r}; choose from {', '.join(recipes)}, or name my_module:recipe"
         )
-    return text, recipes[text]
+    return text, recipes[text], ""
 
 
 def _imported(text: str) -> tuple[str, tuple[Any, str]]:

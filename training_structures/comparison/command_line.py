@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import joblib
+import torch
 
-from . import report
 from .arguments import parse
 from .compare import Comparison, compare
-from .methods import gather
+from .methods import Method, bounds, gather
 from .recipe import Fusion, Recipe, Score
+from .report import Report
+from .single_run import build_model
+from .store import provenance
 from .table import markdown
 
 WIDTH = 128  # of every modality, where sizes are listed
@@ -49,9 +52,9 @@ def command_line(
         return None
     try:
         recipe = _recipe(args)
-        score, baseline = _choices(args, recipe)
+        baseline = _baseline(args, recipe)
         output, runs = args.output or _folder(args), _runs(args, recipe)
-        test_share = _test_share(recipe, runs[0])  # before any work: the data may not be there
+        test_share = _test_share(args, recipe, runs[0])
         with _cluster(args.cluster):
             found = compare(
                 recipe,
@@ -73,22 +76,23 @@ def command_line(
             )
         if not found.results:
             sys.exit(f"every run failed, the last with:\n{found.failures[-1]['error']}")
-        says = report.write(
+        report = Report(
             found,
             recipe,
-            output,
-            score=score,
-            baseline=baseline,
-            subject=subject,
-            test_share=test_share,
-            made_with={"threads": args.threads, "device": args.device},
-            command=[program, *argv],
+            _score(args.metric, recipe, found.results[0]["scores"]),
+            baseline,
+            subject,
+            test_share,
+            [program, *argv],
+            provenance(args.threads, args.device),
         )
+        report.write(output)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    print(f"\n{says}\n\nin {output}: results.html (pictures), .md, .csv, .json; runs (each run)")
+    files = "results.html (pictures), .md, .csv, .json; every run in runs"
+    print(f"\n{report.terminal()}\n\nin {output}: {files}")
     if found.failures:
-        sys.exit(f"{len(found.failures)} runs failed; the same command tries them again")
+        sys.exit(f"runs that failed: {len(found.failures)}; the same command tries them again")
     return found
 
 
@@ -97,7 +101,6 @@ def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
     lines = []
     for name, fusion in fusions.items():
         least, most = fusion.modalities
-        bound = f"{least}" if least == most else f"{least} or more" if most is None else None
         takes = " or ".join(fusion.features)
         tasks = "any task" if len(fusion.tasks) > 1 else fusion.tasks[0]
         reduced = f"reduced to {fusion.reduce} first" if fusion.reduce else ""
@@ -105,7 +108,7 @@ def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
             [
                 name,
                 fusion.summary,
-                bound or f"{least} to {most}",
+                bounds(least, most).partition(" modalit")[0],
                 takes,
                 tasks,
                 f"{_parameters(fusion):,}",
@@ -142,13 +145,13 @@ def _recipe(args: argparse.Namespace) -> Recipe:
     options = {**recipe.fusion_options}
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
-    recipe = replace(recipe, fusion_options=options, part=args.part)
+    recipe = replace(recipe, fusion_options=options, part=args.part, code=args.recipe_code)
     return recipe.restricted(args.modalities) if args.modalities else recipe
 
 
-def _choices(args: argparse.Namespace, recipe: Recipe) -> tuple[Score, str | None]:
-    """Returns the score and the baseline to compare by."""
-    known = {score.name: score for score in recipe.scores}
+def _baseline(args: argparse.Namespace, recipe: Recipe) -> str | None:
+    """Returns the method to test against, once metric and baseline are known to be there."""
+    known = [score.name for score in recipe.scores]
     if args.metric not in (None, *known):
         raise ValueError(f"unknown metric {args.metric!r}; choose from {', '.join(known)}")
     unimodal = not args.no_unimodal
@@ -156,8 +159,15 @@ def _choices(args: argparse.Namespace, recipe: Recipe) -> tuple[Score, str | Non
     names = [method.name for method in methods]
     if args.baseline not in (None, *names):
         raise ValueError(f"unknown baseline {args.baseline!r}; choose from {', '.join(names)}")
-    baseline = args.baseline or ("concat" if "concat" in names else None)
-    return known[args.metric] if args.metric else recipe.scores[0], baseline
+    return args.baseline or ("concat" if "concat" in names else None)
+
+
+def _score(metric: str | None, recipe: Recipe, there: Mapping[str, float]) -> Score:
+    """Returns the score to compare by; by default the first that this set has."""
+    for score in recipe.scores:
+        if score.name in there and metric in (None, score.name):
+            return score
+    raise ValueError(f"this set has no {metric}; choose a metric from {', '.join(there)}")
 
 
 def _runs(args: argparse.Namespace, recipe: Recipe) -> Sequence[int]:
@@ -172,12 +182,26 @@ def _folder(args: argparse.Namespace) -> Path:
     kind += ["official"] if args.official else []
     kind += [args.part] if args.part != "test" else []
     kind += ["search"] if args.search > 1 else []
+    kind += ["missing"] if args.drop_modality else []
     return Path("results", "-".join([*kind, *(args.modalities or [])]))
 
 
-def _test_share(recipe: Recipe, run: int) -> float | None:
-    """Returns scored samples per training sample where runs are fresh splits of one set."""
+def _test_share(args: argparse.Namespace, recipe: Recipe, run: int) -> float | None:
+    """Returns scored samples per training sample where runs are fresh splits of one set.
+
+    Tries what the arguments name before any work: the data, the device, and options of fusions.
+    """
     train, valid, test = recipe.loaders(run)
+    try:
+        torch.empty(0, device=args.device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {args.device} cannot be used here ({error})") from error
+    for name in {method for method, _, _ in args.option}:
+        try:
+            build_model(Method(name, recipe, args.chosen[name]), train)
+        except (TypeError, ValueError) as error:
+            options = dict(recipe.fusion_options[name])
+            raise ValueError(f"{name} cannot be built with {options}: {error}") from error
     if not recipe.resplit:
         return None
     return len((test if recipe.part == "test" else valid).dataset) / len(train.dataset)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .recipe import FEATURES, TASKS, Fusion, Recipe
+from .recipe import FEATURES, TASKS, Fusion, Recipe, described
 
 SINGLE = "only "  # how the names of single modalities begin
 
@@ -29,7 +29,9 @@ class Method:
 
     def settings(self) -> dict[str, str]:
         """What decides its runs besides their number, as text."""
-        return self.recipe.settings(self.name) | {"code": self.code}
+        floor = self.recipe.floors.get(self.name) if self.fusion is None else None
+        own = {"fusion_code": self.code, "floor": described(floor)}
+        return self.recipe.settings(self.name) | own
 
     def changed(self, options: Mapping[str, Any], optimizer: Mapping[str, Any]) -> "Method":
         """Returns the method with more options of its fusion, and of the optimiser."""
@@ -84,11 +86,16 @@ def refusal(fusion: Fusion, recipe: Recipe) -> str | None:
     least, most = getattr(fusion, "modalities", (1, None))
     count = len(recipe.modalities)
     if count < least or (most is not None and count > most):
-        takes = f"{least}" if least == most else f"{least} or more" if most is None else None
-        takes = takes or f"{least} to {most}"
-        return f"takes {takes} modalities, and there are {count}"
+        return f"takes {bounds(least, most)}, and there {'are' if count > 1 else 'is'} {count}"
     if recipe.features not in getattr(fusion, "features", FEATURES):
         return f"does not take {recipe.features}"
     if recipe.task not in getattr(fusion, "tasks", TASKS):
         return f"does not do {recipe.task}"
     return None
+
+
+def bounds(least: int, most: int | None) -> str:
+    """Returns how many modalities a fusion takes, as text."""
+    if least == most:
+        return f"{least} modalit{'y' if least == 1 else 'ies'}"
+    return f"{least} or more modalities" if most is None else f"{least} to {most} modalities"

@@ -63,6 +63,7 @@ class Recipe:
             returns the prediction: what a fusion must beat to have learnt anything.
         part: what is scored: "test", or "valid" to choose hyperparameters by, when the test part
             is not read.
+        code: a digest of the file that says all this, where results must not outlive it.
     """
 
     name: str
@@ -84,6 +85,7 @@ class Recipe:
     search: Mapping[str, Any] = field(default_factory=lambda: {"lr": (3e-4, 1e-3, 3e-3)})
     floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     part: str = "test"
+    code: str = ""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -131,16 +133,19 @@ class Recipe:
 
     def shared_settings(self) -> dict[str, str]:
         """What decides the runs of all methods, as text."""
-        names = "name modalities load build objective metrics epochs select patience optimizer"
-        return {
-            name: _described(getattr(self, name)) for name in [*names.split(), "resplit", "part"]
-        }
+        names = "name modalities load build objective metrics epochs task features select patience"
+        names += " optimizer resplit part code"
+        return {name: described(getattr(self, name)) for name in names.split()}
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
     """Returns a text that is the same in every process, which repr of a function is not."""
     if isinstance(value, partial):
         given = [repr(x) for x in value.args] + [f"{k}={v!r}" for k, v in value.keywords.items()]
-        return f"{_described(value.func)}({', '.join(given)})"
+        return f"{described(value.func)}({', '.join(given)})"
+    if hasattr(value, "dist"):  # a frozen distribution of scipy
+        return f"{value.dist.name}{value.args}{value.kwds}"
+    if isinstance(value, Mapping):
+        return str({key: described(item) for key, item in value.items()})
     named = hasattr(value, "__qualname__")
     return f"{value.__module__}.{value.__qualname__}" if named else repr(value)

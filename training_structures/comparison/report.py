@@ -1,7 +1,10 @@
 """The files of a comparison, and what the terminal shows of it."""
 
+import json
 import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,117 +14,144 @@ from .page import page
 from .paired import MIN_RUNS
 from .pictures import Shown
 from .recipe import Recipe, Score
-from .store import provenance, write_json
 from .table import Row, as_csv, cells, make_rows, markdown
 from .verdict import verdict
 
 
-def write(
-    found: Comparison,
-    recipe: Recipe,
-    output: Path,
-    *,
-    score: Score,
-    baseline: str | None,
-    subject: str | None,
-    test_share: float | None,
-    made_with: Mapping[str, Any],
-    command: Sequence[str],
-) -> str:
-    """Writes results.md, .csv, .json and .html; returns what the terminal shows.
+@dataclass(frozen=True)
+class Report:
+    """A comparison, and how to tell of it.
 
-    Args:
-        found: of `compare`.
+    Attributes:
+        found: of `compare`, with one result at least.
         recipe: what was compared.
-        output: folder of the files.
-        score: which of the recipe's scores is compared.
+        score: which of the recipe's scores it is compared by.
         baseline: the method of the paired tests.
         subject: the method that the comparison is about.
         test_share: see `compare_paired`.
-        made_with: `threads` and `device`.
-        command: what asked for it, for whoever wants to repeat it.
-
-    Raises:
-        ValueError: if the runs do not have that score.
+        command: what asked for it, program and arguments, for whoever wants to repeat it.
+        made_by: of `store.provenance`.
     """
-    there = found.results[0]["scores"]
-    if score.name not in there:
-        raise ValueError(f"this set has no {score.name}; choose a metric from {', '.join(there)}")
-    scores = [score, *(s for s in recipe.scores if s != score and s.name in there)]
-    rows = make_rows(found.results, scores, baseline=baseline, test_share=test_share)
-    says = verdict(rows, score, baseline=baseline, subject=subject)
-    title = recipe.name if recipe.part == "test" else f"{recipe.name}, validation part"
-    legend = _legend(recipe, rows, score, baseline)
-    head, lines = cells(rows, scores, baseline)
-    skipped = "".join(f"\nnot compared: {n}, it {reason}" for n, reason in found.skipped.items())
-    made_by = provenance(**made_with)
-    program, *argv = command
-    command = f"{program} {shlex.join(argv)}".strip()
-    repeat = f"{command}\n\n" + "\n".join(f"{name}: {value}" for name, value in made_by.items())
-    shown = Shown(rows, found.results, score, recipe.select, baseline, subject)
-    full = markdown(head, lines)
-    text = "\n\n".join([*says, full, legend + skipped, f"    {command}"])
-    content = {
-        "results.md": f"# {title}\n\n{text}\n",
-        "results.csv": as_csv(found.results),
-        "results.html": page(
-            shown,
-            head,
-            lines,
-            title=title,
-            verdict=says,
-            legend=legend,
-            skipped=found.skipped,
-            failures=found.failures,
-            repeat=repeat,
-        ),
-    }
-    for name, what in content.items():
-        save_atomically(output / name, lambda file, what=what: file.write(what.encode()))
-    write_json(
-        output / "results.json",
-        {
-            "title": title,
-            "command": command,
-            "made_by": made_by,
-            "settings": recipe.shared_settings(),
-            "baseline": baseline,
-            "test_share": test_share,
-            "table": [dict(zip(head, line, strict=True)) for line in lines],
-            "skipped": found.skipped,
-            "failures": found.failures,
-            "runs": found.results,
-        },
-    )
-    short = markdown(*cells(rows, [score], baseline))
-    return "\n\n".join([*says, short, legend + skipped, _failed(found)]).strip()
 
+    found: Comparison
+    recipe: Recipe
+    score: Score
+    baseline: str | None
+    subject: str | None
+    test_share: float | None
+    command: Sequence[str]
+    made_by: Mapping[str, Any]
 
-def _failed(found: Comparison) -> str:
-    """Returns the failed runs, method by method, with the traceback of the first of each."""
-    methods: dict[str, list] = {}
-    for failure in found.failures:
-        methods.setdefault(failure["method"], []).append(failure)
-    return "\n\n".join(
-        f"{method} failed in {len(group)} runs ({', '.join(str(f['run']) for f in group)}); "
-        f"the first with:\n{group[0]['error']}"
-        for method, group in methods.items()
-    )
+    def write(self, output: Path) -> None:
+        """Writes results.md, .csv, .json and .html to a folder."""
+        files = {"md": self.markdown(), "csv": as_csv(self.found.results)}
+        files |= {"json": json.dumps(self.content(), indent=1), "html": self.html()}
+        for kind, text in files.items():
+            path = output / f"results.{kind}"
+            save_atomically(path, lambda file, text=text: file.write(text.encode()))
 
+    def terminal(self) -> str:
+        """Returns what it says, the table of the one score, and the failures."""
+        table = markdown(*cells(self.rows, [self.score], self.baseline))
+        return "\n\n".join([*self.says, table, self.legend + self.skipped, *self.failed]).strip()
 
-def _legend(recipe: Recipe, rows: Sequence[Row], score: Score, baseline: str | None) -> str:
-    resampling = "resampling (Nadeau and Bengio, 2003) and " if recipe.resplit else ""
-    way = "less" if score.lower else "more"
-    text = (
-        f"Scores are mean ± sd over runs, on the {recipe.part} part; {way} {score.name} is better, "
-        "and the best mean comes first. Costs are those of one run."
-    )
-    if baseline:
-        text += (
-            f" p: paired t-test against {baseline}, corrected for {resampling}the number of "
-            f"comparisons (Holm, 1979), from {MIN_RUNS} runs on; intervals are for each "
-            "comparison alone."
+    def markdown(self) -> str:
+        """Returns what it says, the table of all scores, and the command."""
+        table = markdown(*self.table)
+        below = [self.legend + self.skipped, f"    {self.line}"]
+        return "\n\n".join([f"# {self.title}", *self.says, table, *below]) + "\n"
+
+    def html(self) -> str:
+        """Returns the page, with pictures."""
+        shown = self.rows, self.found.results, self.score, self.recipe.select
+        made_by = "\n".join(f"{name}: {value}" for name, value in self.made_by.items())
+        return page(
+            Shown(*shown, self.baseline, self.subject),
+            *self.table,
+            title=self.title,
+            verdict=self.says,
+            legend=self.legend,
+            skipped=self.found.skipped,
+            failures=self.found.failures,
+            repeat=f"{self.line}\n\n{made_by}",
         )
-    if any(row.costs["converged"] is not None for row in rows):
-        text += " converged: share of all forward solves in training, rounded down."
-    return text
+
+    def content(self) -> dict[str, Any]:
+        """Returns everything, every run with its settings, as plain data."""
+        head, lines = self.table
+        return {
+            "title": self.title,
+            "command": self.line,
+            "made_by": self.made_by,
+            "settings": self.recipe.shared_settings(),
+            "baseline": self.baseline,
+            "test_share": self.test_share,
+            "table": [dict(zip(head, line, strict=True)) for line in lines],
+            "skipped": self.found.skipped,
+            "failures": self.found.failures,
+            "runs": self.found.results,
+        }
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        there = self.found.results[0]["scores"]
+        others = [s for s in self.recipe.scores if s != self.score and s.name in there]
+        return [self.score, *others]
+
+    @cached_property
+    def rows(self) -> list[Row]:
+        asked = {"baseline": self.baseline, "test_share": self.test_share}
+        return make_rows(self.found.results, self.scores, **asked)
+
+    @cached_property
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        return cells(self.rows, self.scores, self.baseline)
+
+    @cached_property
+    def says(self) -> list[str]:
+        return verdict(self.rows, self.score, baseline=self.baseline, subject=self.subject)
+
+    @property
+    def title(self) -> str:
+        name = self.recipe.name
+        return name if self.recipe.part == "test" else f"{name}, validation part"
+
+    @property
+    def line(self) -> str:
+        program, *arguments = self.command
+        return f"{program} {shlex.join(arguments)}".strip()
+
+    @property
+    def skipped(self) -> str:
+        return "".join(f"\nnot compared: {n}, it {why}" for n, why in self.found.skipped.items())
+
+    @property
+    def failed(self) -> list[str]:
+        """The failed runs, method by method, with the traceback of the first of each."""
+        methods: dict[str, list] = {}
+        for failure in self.found.failures:
+            methods.setdefault(failure["method"], []).append(failure)
+        return [
+            f"{method} failed in run {', '.join(str(f['run']) for f in group)}; the first with:\n"
+            f"{group[0]['error']}"
+            for method, group in methods.items()
+        ]
+
+    @property
+    def legend(self) -> str:
+        way = "less" if self.score.lower else "more"
+        text = (
+            f"Scores are mean ± sd over runs, on the {self.recipe.part} part; {way} "
+            f"{self.score.name} is better, and the best mean comes first. Costs are those of one "
+            "run."
+        )
+        if self.baseline:
+            fresh = "resampling (Nadeau and Bengio, 2003) and " if self.recipe.resplit else ""
+            text += (
+                f" p: paired t-test against {self.baseline}, corrected for {fresh}the number of "
+                f"comparisons (Holm, 1979), from {MIN_RUNS} runs on; intervals are for each "
+                "comparison alone."
+            )
+        if any(row.costs["converged"] is not None for row in self.rows):
+            text += " converged: share of all forward solves in training, rounded down."
+        return text

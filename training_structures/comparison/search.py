@@ -9,10 +9,11 @@ from .methods import Method
 
 
 def choices(method: Method, trials: int, run: int) -> list[dict[str, Mapping[str, Any]]]:
-    """Returns the settings to try, each `{"options": ..., "optimizer": ...}`, different ones.
+    """Returns the settings to try, each `{"options": ..., "optimizer": ...}`.
 
-    The first is the recipe's own; the others are drawn, by the run's number, from the optimiser's
-    values in `Recipe.search` and the fusion's own in its attribute `search`, if it has one.
+    The first is the recipe's own; the others, different from each other, are drawn, by the run's
+    number, from the optimiser's values in `Recipe.search` and the fusion's own in its attribute
+    `search`, if it has one.
 
     Raises:
         ValueError: if there are fewer settings than trials.

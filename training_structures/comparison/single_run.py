@@ -80,8 +80,14 @@ def run_fusion(
     recipe, best, tried = method.recipe, None, []
     for number, choice in enumerate(choices(method, trials, run)):
         path = checkpoint and trial_checkpoint(checkpoint, number)
-        trained = _train(method.changed(**choice), run, device, path, progress)
-        score = _selecting(trained.history, recipe.select)
+        try:
+            trained = _train(method.changed(**choice), run, device, path, progress)
+            score = _selecting(trained.history, recipe.select)
+        except FloatingPointError as error:  # diverged: the worst of the trials
+            tried.append({**choice, "valid": None, "error": str(error)})
+            if best is None and number == trials - 1:
+                raise
+            continue
         tried.append({**choice, "valid": score})
         sign = 1 if more_is_better(recipe.select) else -1
         if best is None or sign * score > sign * tried[best[0]]["valid"]:
@@ -131,7 +137,7 @@ def _train(
     with seeded(run):
         loaders = recipe.loaders(run)
         train, valid, _ = loaders
-        model, fusions = _build(method, train)
+        model, fusions = build_model(method, train)
         own = [p for module in fusions for p in module.parameters()]
         history = fit(
             model,
@@ -154,7 +160,7 @@ def _train(
     return Trained(model, fusions, history, loaders)
 
 
-def _build(method: Method, train: DataLoader) -> tuple[nn.Module, list[nn.Module]]:
+def build_model(method: Method, train: DataLoader) -> tuple[nn.Module, list[nn.Module]]:
     """Returns the recipe's model around the fusion, and the fusion's own modules."""
     recipe, made = method.recipe, []
 

@@ -1,5 +1,6 @@
 """A comparison's folder: what it compares, and every finished run in a file of its own."""
 
+import hashlib
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ import torch
 
 from ..checkpoint import save_atomically
 from .methods import Method
-from .recipe import Recipe
+from .recipe import Recipe, described
 from .single_run import run_floor, run_fusion, trial_checkpoint
 
 FORMAT = "deq-fusion comparison 1"
@@ -107,7 +108,11 @@ def run_and_store(
 
     A run that raises leaves its traceback instead, and is tried again the next time.
     """
-    checkpoint, failure = (_path(folder, method, run, kind) for kind in ("ckpt", "error.txt"))
+    settings = _settings(method, demands)
+    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+    # an interrupted run of other settings is another run
+    checkpoint = _path(folder, method, run, f"{digest}.ckpt")
+    failure = _path(folder, method, run, "error.txt")
     with _ONE_AT_A_TIME, _threads(threads):
         try:
             if method.fusion is None:
@@ -119,7 +124,7 @@ def run_and_store(
             save_atomically(failure, lambda file: file.write(text.encode()))
             return {"method": method.name, "run": run, "error": text}
     result = {"method": method.name, "run": run, **result}
-    result |= {"settings": _settings(method, demands), "made_by": provenance(threads, device)}
+    result |= {"settings": settings, "made_by": provenance(threads, device)}
     write_json(_path(folder, method, run, "json"), result)
     trials = (trial_checkpoint(checkpoint, i) for i in range(demands.get("trials", 1)))
     for leftover in (failure, *trials):
@@ -139,8 +144,11 @@ def _threads(number: int) -> Iterator[None]:
 
 def _settings(method: Method, demands: Mapping[str, Any]) -> dict[str, str]:
     """Returns what decides a run, as text; nothing is demanded of a floor."""
-    asked = {} if method.fusion is None else demands
-    return method.settings() | {key: str(value) for key, value in asked.items()}
+    asked = {} if method.fusion is None else {key: str(value) for key, value in demands.items()}
+    if demands.get("trials", 1) > 1 and method.fusion is not None:
+        asked["search"] = described(method.recipe.search)
+        asked["own search"] = described(getattr(method.fusion, "search", {}))
+    return method.settings() | asked
 
 
 def provenance(threads: int, device: str) -> dict[str, Any]:

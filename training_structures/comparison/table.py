@@ -129,7 +129,7 @@ def cells(
     for row in rows:
         main = row.scores[first.name]
         line = [row.method, str(row.runs), spread(main, first), interval(main, first)]
-        line += test_cells(row.test, first)
+        line += difference_cells(row.test, first)
         line += [spread(row.scores[score.name], score) for score in others]
         costs = ((form, row.costs[heading]) for heading, (_, form) in COSTS.items())
         line += ["" if cost is None else form.format(cost) for form, cost in costs]
@@ -172,7 +172,7 @@ def interval(value: Estimate, score: Score) -> str:
     return f"{number(value.low, score)} to {number(value.high, score)}"
 
 
-def test_cells(test: Paired | None, score: Score) -> list[str]:
+def difference_cells(test: Paired | None, score: Score) -> list[str]:
     """Returns a difference with its interval, and the p-value, as text."""
     if test is None:
         return ["", ""]

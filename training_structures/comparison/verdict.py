@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from .methods import SINGLE
 from .recipe import Score
-from .table import Row, number, test_cells
+from .table import Row, difference_cells, number
 
 LEVEL = 0.05
 
@@ -26,8 +26,9 @@ def verdict(
         return f"{row.method} ({score.name} {number(row.scores[score.name].mean, score)}{unit})"
 
     best = rows[0]
+    methods = "method" if len(rows) == 1 else "methods"
     runs = f"mean of {best.runs} runs" if best.runs > 1 else "a single run"
-    said = [f"Best of {len(rows)} methods: {scored(best)}, {runs}."]
+    said = [f"Best of {len(rows)} {methods}: {scored(best)}, {runs}."]
     names = [row.method for row in rows]
     if subject in names:
         rank = names.index(subject) + 1
@@ -37,7 +38,7 @@ def verdict(
         below = [r.method for r in rows[names.index(singles[0].method) + 1 :] if r not in singles]
         said.append(
             f"Best single modality: {scored(singles[0])}; "
-            + (f"{', '.join(below)} fall short of it." if below else "every other method beats it.")
+            + (f"below it: {', '.join(below)}." if below else "no other method is below it.")
         )
     if baseline in names:
         said.append(_against(rows, score, baseline, subject))
@@ -48,13 +49,17 @@ def _against(rows: Sequence[Row], score: Score, baseline: str, subject: str | No
     tests = {row.method: row.test for row in rows if row.test is not None}
     text = ""
     if subject in tests:
-        difference, p = test_cells(tests[subject], score)
+        difference, p = difference_cells(tests[subject], score)
         chance = "" if tests[subject].p is None else f", p {p}"
         direction = " (less is better)" if score.lower else ""
         text = f"{subject} minus {baseline}: {difference}{direction}{chance}. "
     if all(test.p is None for test in tests.values()):
         return text + "So few runs allow no test: take more of them before you choose by these."
-    clear = [name for name, test in tests.items() if test.p is not None and test.p < LEVEL]
+    clear = {name: t for name, t in tests.items() if t.p is not None and t.p < LEVEL}
     if not clear:
         return text + f"No method differs from {baseline} by more than chance allows."
-    return text + f"Different from {baseline} beyond chance: {', '.join(clear)}."
+    better = [name for name, t in clear.items() if (t.difference < 0) == score.lower]
+    worse = [name for name in clear if name not in better]
+    sides = (("better", better), ("worse", worse))
+    said = [f"{', '.join(names)} {side}" for side, names in sides if names]
+    return text + f"Beyond chance, compared with {baseline}: {'; '.join(said)}."

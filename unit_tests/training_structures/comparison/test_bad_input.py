@@ -56,6 +56,8 @@ def error(tmp_path, capsys):
         ("--part train", "--part: invalid choice: 'train'"),
         ("--option sum=3", "--option: must be FUSION.NAME=VALUE, got 'sum=3'"),
         ("--option film.a=3", r"--option film.a must be of a fusion in \['sum', 'concat'\]"),
+        ("--option sum.fial=1", r"sum cannot be built with \{'fial': 1\}: .*fial"),
+        ("--device nonsense", "--device nonsense cannot be used here"),
         ("--fusion Mine", "--fusion: must be module:name, got 'Mine'"),
         ("--fusion not_there:Mine", "cannot import not_there .ModuleNotFoundError.*PYTHONPATH"),
         ("--fusion json:Mine", "json must have a class or function Mine; it has .*'loads'"),

@@ -178,7 +178,7 @@ def test_a_user_brings_a_fusion_from_a_file(call, own):
     found = call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25")
     half = next(r for r in found.results if r["method"] == "Half")
     assert half["settings"]["options"] == "{'share': 0.25}" and half["fusion_parameters"] == 0
-    assert len(half["settings"]["code"]) == 64
+    assert len(half["settings"]["fusion_code"]) == 64
     assert call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25") == found
 
 
@@ -189,8 +189,17 @@ def test_results_do_not_outlive_the_file_of_the_users_fusion(call, own, capsys):
     with pytest.raises(SystemExit):
         call("--runs 1 --fusions sum --fusion own_fusion:Half")
     error = capsys.readouterr().err
-    assert "Half-0.json must come from the same comparison, but code was" in error
+    assert "Half-0.json must come from the same comparison, but fusion_code was" in error
     assert "choose another output folder, or delete that file" in error
+
+
+def test_results_do_not_outlive_the_file_of_the_users_dataset(call, own, capsys):
+    own("own_dataset", DATASET)
+    call("--dataset own_dataset:mine --runs 1 --epochs 2")
+    own("own_dataset", DATASET + "# edited")
+    with pytest.raises(SystemExit):
+        call("--dataset own_dataset:mine --runs 1 --epochs 2")
+    assert "comparison.json must come from the same comparison, but code" in capsys.readouterr().err
 
 
 def test_a_user_brings_a_dataset_from_a_file(call, own, capsys):
@@ -202,7 +211,7 @@ def test_a_user_brings_a_dataset_from_a_file(call, own, capsys):
 
 
 def test_a_failure_is_told_and_the_rest_is_there(call, capsys, tmp_path):
-    with pytest.raises(SystemExit, match="1 runs failed; the same command tries them again"):
+    with pytest.raises(SystemExit, match="runs that failed: 1; the same command tries them again"):
         call("--runs 1 --option sum.fail=True")
     assert "RuntimeError: this fusion fails" in capsys.readouterr().out
     for name in ("results.html", "results.json"):

@@ -109,7 +109,7 @@ def test_a_stored_run_says_what_it_came_from(tmp_path):
     assert (stored["method"], stored["run"]) == ("sum", 1)
     assert stored["settings"]["optimizer"] == "torch.optim.sgd.SGD(lr=0.25)"
     assert stored["settings"]["load"] == "unit_tests.training_structures.comparison.toy.load"
-    assert (stored["settings"]["code"], stored["settings"]["trials"]) == ("digest", "2")
+    assert (stored["settings"]["fusion_code"], stored["settings"]["trials"]) == ("digest", "2")
     assert stored["made_by"]["torch"] == torch.__version__
     assert stored["made_by"]["threads"] == 1 and stored["made_by"]["device"] == "cpu"
 

@@ -77,7 +77,7 @@ def test_a_single_modality_is_loaded_alone():
         ({"modalities": (3, 3)}, "takes 3 modalities, and there are 2"),
         ({"modalities": (3, 4)}, "takes 3 to 4 modalities, and there are 2"),
         ({"modalities": (3, None)}, "takes 3 or more modalities, and there are 2"),
-        ({"modalities": (1, 1)}, "takes 1 modalities, and there are 2"),
+        ({"modalities": (1, 1)}, "takes 1 modality, and there are 2"),
         ({"features": ("sequences",)}, "does not take vectors"),
         ({"tasks": ("regression", "multilabel")}, "does not do classification"),
         ({"modalities": (2, 2), "features": ("vectors",), "tasks": ("classification",)}, None),

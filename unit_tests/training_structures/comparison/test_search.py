@@ -9,6 +9,7 @@ from scipy.stats import loguniform
 from training_structures.comparison.methods import Method
 from training_structures.comparison.search import choices
 from training_structures.comparison.single_run import run_fusion
+from training_structures.comparison.store import MixedSettings
 from unit_tests.training_structures.comparison import toy
 
 OWN = {"options": {}, "optimizer": {}}
@@ -143,3 +144,30 @@ def test_a_choice_is_put_upon_the_recipes_own_settings():
     assert given == [{"width": 3, "depth": 2}]
     assert rates == [{"lr": 0.125, "momentum": 0.25}]
     assert changed.settings() != Method("it", recipe, fusion).settings()
+
+
+class Diverging(toy.Sum):
+    """Diverges where `fail` tells it to."""
+
+    search = {"fail": (True,)}
+
+    def forward(self, features):
+        return sum(features) * (float("nan") if self.fail else self.scale)
+
+
+def test_a_trial_that_diverges_is_the_worst():
+    result = run_fusion(Method("sum", toy.recipe(search=RATES), Diverging), run=0, trials=3)
+    assert [trial["valid"] is None for trial in result["trials"]] == [False, True, True]
+    assert "training loss is nan" in result["trials"][1]["error"]
+    assert result["hyperparameters"] == OWN
+    always = Method("sum", toy.recipe(search=RATES).tuned("sum", {"fail": True}, {}), Diverging)
+    with pytest.raises(FloatingPointError, match="training loss is nan"):
+        run_fusion(always, run=0, trials=2)
+
+
+def test_results_of_another_search_are_not_mixed(tmp_path):
+    changes = {"search": RATES}
+    toy.run(tmp_path, changes=changes, trials=2)
+    toy.run(tmp_path, changes=changes, trials=2)
+    with pytest.raises(MixedSettings, match="search was .*; choose another output folder"):
+        toy.run(tmp_path, changes={"search": {"lr": loguniform(1e-4, 1e-1)}}, trials=2)

@@ -33,12 +33,12 @@ def test_the_best_the_subject_and_the_single_modalities_are_placed():
     assert best == "Best of 6 methods: best (accuracy 90.0 %), mean of 8 runs."
     assert subject == "deq (accuracy 80.0 %) is number 2."
     assert single.startswith("Best single modality: only a (accuracy 70.0 %); ")
-    assert "concat, majority fall short of it" in single
+    assert single.endswith("below it: concat, majority.")
 
 
 def test_nothing_falls_short_when_all_beat_the_single_modalities():
     means = {"deq": 0.8, "concat": 0.7, "only a": 0.6, "only b": 0.5}
-    assert "every other method beats it" in say(rows(means=means))[2]
+    assert "no other method is below it" in say(rows(means=means))[2]
 
 
 def test_what_differs_beyond_chance_is_named():
@@ -47,8 +47,12 @@ def test_what_differs_beyond_chance_is_named():
     clear = [name for name, test in tests.items() if test.p < 0.05]
     assert set(clear) == MEANS.keys() - {"concat"}
     last = say(made)[-1]
-    assert last.endswith(f"Different from concat beyond chance: {', '.join(clear)}.")
-    difference, p = table.test_cells(tests["deq"], ACCURACY)
+    better = [name for name in clear if tests[name].difference > 0]
+    worse = [name for name in clear if tests[name].difference < 0]
+    assert better and worse
+    expected = f"{', '.join(better)} better; {', '.join(worse)} worse."
+    assert last.endswith(f"Beyond chance, compared with concat: {expected}")
+    difference, p = table.difference_cells(tests["deq"], ACCURACY)
     assert f"deq minus concat: {difference}, p {p}." in last
 
 
