@@ -8,9 +8,10 @@ from typing import Any
 import torch
 
 from fusions.registry import FUSIONS
-from training_structures.comparison import Recipe
+from training_structures.comparison import Recipe, Score
 from training_structures.comparison.methods import Method, refusal
 from training_structures.comparison.single_run import run_fusion
+from training_structures.comparison.table import number
 
 
 def run_one(
@@ -47,8 +48,8 @@ def run_one(
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     print(f"{recipe.name}: {args.fusion}, seed {args.seed}")
-    scores = ", ".join(f"{name} {100 * value:.1f} %" for name, value in result["scores"].items())
-    print(f"test: {scores}")
+    there = [score for score in recipe.scores if score.name in result["scores"]]
+    print("test: " + ", ".join(described(result["scores"][s.name], s) for s in there))
     best, epochs = result["best_epoch"], result["epochs"]
     print(f"epoch {best} of {epochs}, selected on validation; {result['seconds']:.1f} s")
     if "solver_steps" in result:
@@ -57,6 +58,11 @@ def run_one(
             f"{result['solver_converged']:.2%} of the samples converged"
         )
     return result
+
+
+def described(value: float, score: Score) -> str:
+    """Returns a score with its name and unit."""
+    return f"{score.name} {number(value, score)}{' %' if score.percent else ''}"
 
 
 def _parser(description: str, needs_data: bool) -> argparse.ArgumentParser:

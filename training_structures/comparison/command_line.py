@@ -12,14 +12,12 @@ import torch
 
 from .arguments import parse
 from .compare import Comparison, compare
-from .methods import Method, bounds, gather
+from .listing import listing
+from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .report import Report
 from .single_run import build_model
 from .store import provenance
-from .table import markdown
-
-WIDTH = 128  # of every modality, where sizes are listed
 
 
 def command_line(
@@ -50,94 +48,59 @@ def command_line(
     if args.list:
         print(listing(fusions, later or {}))
         return None
+    output = args.output or _folder(args)
     try:
         recipe = _recipe(args)
-        baseline = _baseline(args, recipe)
-        output, runs = args.output or _folder(args), _runs(args, recipe)
-        test_share = _test_share(args, recipe, runs[0])
-        with _cluster(args.cluster):
-            found = compare(
-                recipe,
-                args.chosen,
-                runs=runs,
-                output=output,
-                unimodal=not args.no_unimodal,
-                trials=args.search,
-                drop_modality=args.drop_modality,
-                codes=args.codes,
-                jobs=None if args.cluster else args.jobs,
-                threads=args.threads,
-                device=args.device,
-            )
-        if not found.results and not found.failures:
-            raise ValueError(
-                "no fusion takes this dataset: "
-                + "; ".join(f"{name} {reason}" for name, reason in found.skipped.items())
-            )
-        if not found.results:
-            sys.exit(f"every run failed, the last with:\n{found.failures[-1]['error']}")
-        report = Report(
-            found,
-            recipe,
-            _score(args.metric, recipe, found.results[0]["scores"]),
-            baseline,
-            subject,
-            test_share,
-            [program, *argv],
-            provenance(args.threads, args.device),
-        )
-        report.write(output)
+        report = _report(args, recipe, output, subject=subject, command=[program, *argv])
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
+    report.write(output)
     files = "results.html (pictures), .md, .csv, .json; every run in runs"
     print(f"\n{report.terminal()}\n\nin {output}: {files}")
-    if found.failures:
-        sys.exit(f"runs that failed: {len(found.failures)}; the same command tries them again")
-    return found
+    failures = report.found.failures
+    if failures:
+        sys.exit(f"runs that failed: {len(failures)}; the same command tries them again")
+    return report.found
 
 
-def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
-    """Returns a table of the fusions: what they take, and what they cost."""
-    lines = []
-    for name, fusion in fusions.items():
-        least, most = fusion.modalities
-        takes = " or ".join(fusion.features)
-        tasks = "any task" if len(fusion.tasks) > 1 else fusion.tasks[0]
-        reduced = f"reduced to {fusion.reduce} first" if fusion.reduce else ""
-        lines.append(
-            [
-                name,
-                fusion.summary,
-                bounds(least, most).partition(" modalit")[0],
-                takes,
-                tasks,
-                f"{_parameters(fusion):,}",
-                fusion.cost,
-                reduced,
-            ]
+def _report(
+    args: argparse.Namespace,
+    recipe: Recipe,
+    output: Path,
+    *,
+    subject: str | None,
+    command: Sequence[str],
+) -> Report:
+    """Returns the report of the comparison, once it is carried out.
+
+    Raises:
+        ValueError, FileNotFoundError: for arguments that make no sense.
+        SystemExit: if every run failed.
+    """
+    runs, baseline = _runs(args, recipe), _baseline(args, recipe)
+    test_share = _test_share(args, recipe, runs[0])
+    with _cluster(args.cluster):
+        found = compare(
+            recipe,
+            args.chosen,
+            runs=runs,
+            output=output,
+            unimodal=not args.no_unimodal,
+            trials=args.search,
+            drop_modality=args.drop_modality,
+            codes=args.codes,
+            jobs=None if args.cluster else args.jobs,
+            threads=args.threads,
+            device=args.device,
         )
-    head = ["fusion", "what it is", "modalities", "takes", "for", "parameters", "cost", ""]
-    text = (
-        f"{markdown(head, lines)}\n\nparameters: of the fusion, for {WIDTH} numbers from each of "
-        "three modalities (or as many as it takes); cost: multiply-adds a sample, for N "
-        "modalities of width d. Late fusion of predictions is `late`; every single modality is "
-        "a row of its own. A fusion of your own: --fusion my_module:MyFusion."
-    )
-    if later:
-        rest = "; ".join(f"{name} ({why})" for name, why in later.items())
-        text += f"\n\nNot there yet: {rest}."
-    return text
-
-
-def _parameters(fusion: Fusion) -> int:
-    least, most = fusion.modalities
-    count = max(least, min(3, most or 3))
-    options = {}
-    if fusion.predicts:
-        task = fusion.tasks[0]
-        options = {"task": task, "outputs": 1 if task == "regression" else 10}
-    module, _ = fusion([WIDTH] * count, WIDTH, **options)
-    return sum(p.numel() for p in module.parameters())
+    if not found.results:
+        if found.failures:
+            sys.exit(f"every run failed, the last with:\n{found.failures[-1]['error']}")
+        reasons = "; ".join(f"{name} {reason}" for name, reason in found.skipped.items())
+        raise ValueError(f"no fusion takes this dataset: {reasons}")
+    score = _score(args.metric, recipe, found.results[0]["scores"])
+    made_by = provenance(args.threads, args.device)
+    return Report(found, recipe, score, baseline, subject, test_share, command, made_by)
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:

@@ -1,5 +1,6 @@
 """Every method in every run: in parallel, each result stored at once, nothing done twice."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any
 import joblib
 from tqdm import tqdm
 
-from .methods import gather
+from .methods import Method, gather
 from .recipe import Fusion, Recipe
 from .search import choices
 from .store import open_folder, run_and_store, stored
@@ -86,7 +87,7 @@ def compare(
     todo = [(m, run) for run in runs for m in methods if done[m.name, run] is None]
     work = (
         joblib.delayed(run_and_store)(folder, method, run, demands, threads=threads, device=device)
-        for method, run in todo
+        for method, run in _longest_first(todo, done)
     )
     bar = {"total": len(done), "initial": len(done) - len(todo), "unit": "run"}
     with _parallel(jobs, threads) as parallel:
@@ -97,6 +98,18 @@ def compare(
     found = [done[m.name, run] for m in methods for run in runs]
     failures = [result for result in found if "error" in result]
     return Comparison([r for r in found if "error" not in r], skipped, failures)
+
+
+def _longest_first(
+    todo: Sequence[tuple[Method, int]], done: Mapping[tuple[str, int], dict | None]
+) -> Iterator[tuple[Method, int]]:
+    """Yields all there is to do, the methods that took longest first: then the processes end
+    at about the same time. A method of which no run has finished yet counts as the longest."""
+    left = list(todo)
+    while left:
+        took = {r["method"]: r.get("seconds", 0.0) for r in list(done.values()) if r}
+        left.sort(key=lambda item: -took.get(item[0].name, math.inf))  # stable
+        yield left.pop(0)
 
 
 @contextmanager
@@ -110,4 +123,4 @@ def _parallel(jobs: int | None, threads: int) -> Iterator[joblib.Parallel]:
         yield parallel
     else:
         with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
-            yield joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
+            yield joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
