@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -91,7 +92,7 @@ def costs(shown: Shown) -> Any:
     for axes, cost, label in zip(
         panels, ("seconds", "parameters"), ("seconds of training", "parameters"), strict=True
     ):
-        cheapest = math.inf
+        cheapest, named = math.inf, 0
         for row in shown.rows:  # best first
             spent = row.costs[cost]
             if spent is None or _single(row):
@@ -100,11 +101,12 @@ def costs(shown: Shown) -> Any:
             colour = shown.colour(row.method)
             axes.plot(*point, "o", color=colour)
             if spent < cheapest or colour != OTHER:
-                place = {"xytext": (5, -3), "textcoords": "offset points", "fontsize": 7}
-                axes.annotate(row.method, point, color=colour, **place)
+                named += 1  # above and below in turn, for neighbours' sake
+                place = {"xytext": (0, 5 if named % 2 else -11), "textcoords": "offset points"}
+                axes.annotate(row.method, point, color=colour, fontsize=7, ha="center", **place)
             cheapest = min(cheapest, spent)
         axes.set_xscale("log")
-        axes.margins(x=0.25)
+        axes.margins(x=0.15, y=0.12)
         if shown.score.lower:
             axes.invert_yaxis()  # up is better
         axes.set_xlabel(f"{label} (logarithmic)")
@@ -121,7 +123,7 @@ def learning(shown: Shown) -> Any:
     if not chosen:
         return None
     figure, axes = _figure(3.4)
-    spare = iter(OTHERS)
+    spare = cycle(OTHERS)
     for method in trained:
         curve = _mean(shown.curves(method, key))
         style = {"color": "#d1d5db", "linewidth": 0.8}
@@ -142,10 +144,13 @@ def convergence(shown: Shown) -> Any:
     if not solving:
         return None
     figure, panels = _figure(4.6, panels=2)
+    spare = cycle(OTHERS)
     for method in solving:
+        colour = shown.colour(method)
+        colour = next(spare) if colour == OTHER else colour
         share = 100 * (1 - _mean(shown.curves(method, "solver_converged")))
         for axes, curve in zip(panels, (_mean(_steps(shown, method)), share), strict=True):
-            axes.plot(np.arange(1, len(curve) + 1), curve, label=method)
+            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=method)
     panels[0].set_ylabel("solver steps")
     panels[1].set_ylabel("samples that did\nnot converge (%)")
     panels[1].set_ylim(bottom=0)
@@ -165,7 +170,8 @@ def absence(shown: Shown) -> Any:
         axes.plot(complete, i, "D", color="black", label="all there" if not i else None)
         for j, (modality, without) in enumerate(row.missing.items()):
             label = f"without {modality}" if not i else None
-            axes.plot(shown.value(without.mean), i, "o", color=f"C{j}", label=label)
+            colour = OTHERS[j % len(OTHERS)]
+            axes.plot(shown.value(without.mean), i, "o", color=colour, label=label)
     _name(axes, shown, [row.method for row in rows])
     axes.set_xlabel(shown.label)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=7)

@@ -19,7 +19,7 @@ from .missing import without
 from .recipe import Loaders, Recipe
 from .search import choices
 
-CHECKPOINT_SECONDS = 10.0  # work that a killed run may lose
+CHECKPOINT_SECONDS = 2.0  # work that a killed run may lose
 
 
 @dataclass
