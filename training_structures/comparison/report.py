@@ -142,8 +142,8 @@ class Report:
         way = "less" if self.score.lower else "more"
         text = (
             f"Scores are mean ± sd over runs, on the {self.recipe.part} part; {way} "
-            f"{self.score.name} is better, and the best mean comes first. Costs are those of one "
-            "run."
+            f"{self.score.name} is better, and the best mean comes first. Costs are "
+            "medians over runs."
         )
         if self.baseline:
             fresh = "resampling (Nadeau and Bengio, 2003) and " if self.recipe.resplit else ""

@@ -5,7 +5,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 from .paired import MIN_RUNS, Estimate, Paired, compare_paired, estimate, holm
@@ -31,7 +31,8 @@ class Row:
         scores: name -> estimate over the runs.
         test: the paired comparison of the first score with the baseline's, `p` corrected for
             the number of methods compared (Holm); None for the baseline, and without one.
-        costs: heading -> mean over the runs; None where a method has no such thing.
+        costs: heading -> median over the runs (of the share that converged, the mean); None
+            where a method has no such thing.
         missing: modality -> first score without it, if that was measured.
     """
 
@@ -84,9 +85,10 @@ def _row(
 ) -> Row:
     costs: dict[str, float | None] = {}
     for heading, (key, _) in COSTS.items():
-        costs[heading] = fmean(run[key] for run in group) if key in group[0] else None
+        costs[heading] = median(run[key] for run in group) if key in group[0] else None
     if costs["converged"] is not None:  # in percent, and rounded down: 100 means all
-        costs["converged"] = math.floor(1e4 * costs["converged"] + 1e-6) / 100
+        share = fmean(run["solver_converged"] for run in group)
+        costs["converged"] = math.floor(1e4 * share + 1e-6) / 100
 
     def over_runs(pick: str, where: Sequence[Mapping[str, float]]) -> Estimate:
         return estimate([scored[pick] for scored in where], test_share=test_share)

@@ -135,10 +135,15 @@ def test_columns_that_say_nothing_are_left_out():
     assert table([result("deq", 0, 0.9, **everything)])[0]["converged"] == "100.00 %"
 
 
-def test_costs_are_means_over_the_runs():
-    results = [result("a", run, 0.5, epochs=epochs) for run, epochs in enumerate((10, 20, 30))]
-    (row,) = make_rows(results, SCORES)
+def test_costs_are_medians_and_the_converged_share_a_mean():
+    spent = [(10, 0.5), (20, 1.0), (90, 0.9)]
+    group = [
+        result("deq", i, 0.9, epochs=epochs, solver_converged=share)
+        for i, (epochs, share) in enumerate(spent)
+    ]
+    (row,) = make_rows(group, SCORES)
     assert row.costs["epochs"] == 20 and row.costs["parameters"] is None
+    assert row.costs["converged"] == 80.0
 
 
 def test_markdown_is_aligned():
