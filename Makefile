@@ -4,7 +4,7 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 BENCH =
-ARGS = --dataset digits --runs 3 --jobs 2 --drop-modality
+ARGS = --dataset digits --runs 3 --jobs 2 --drop-modality --output results/digits
 
 .PHONY: help compare bench test lint
 
