@@ -77,7 +77,7 @@ class Report:
         )
 
     def content(self) -> dict[str, Any]:
-        """Returns everything, every run with its settings, as plain data."""
+        """Returns everything but the learning curves, every run with its settings."""
         head, lines = self.table
         return {
             "title": self.title,
@@ -89,7 +89,12 @@ class Report:
             "table": [dict(zip(head, line, strict=True)) for line in lines],
             "skipped": self.found.skipped,
             "failures": self.found.failures,
-            "runs": self.found.results,
+            "runs": [
+                {
+                    key: value for key, value in run.items() if key != "curve"
+                }  # in the run's own file
+                for run in self.found.results
+            ],
         }
 
     @cached_property
