@@ -89,10 +89,8 @@ class Report:
             "table": [dict(zip(head, line, strict=True)) for line in lines],
             "skipped": self.found.skipped,
             "failures": self.found.failures,
-            "runs": [
-                {
-                    key: value for key, value in run.items() if key != "curve"
-                }  # in the run's own file
+            "runs": [  # the curves are in the runs' own files
+                {key: value for key, value in run.items() if key != "curve"}
                 for run in self.found.results
             ],
         }
