@@ -16,10 +16,13 @@ PACKAGES = (
     "datasets.digits",
     "datasets.brca",
     "datasets.affect",
+    "datasets.imdb",
+    "datasets.vqa",
 )
 PLOT = ["matplotlib"]
 BENCH = [*PLOT, "torchdeq"]
 CLUSTER = ["distributed"]
+FEATURES = ["transformers", "pillow"]  # raw texts and images
 TEST = ["pytest", "setuptools>=70.1"]  # the first setuptools that builds a wheel on its own
 
 setup(
@@ -44,8 +47,9 @@ setup(
         "plot": PLOT,
         "bench": BENCH,
         "cluster": CLUSTER,
+        "features": FEATURES,
         "test": TEST,
-        "dev": [*TEST, *BENCH, *CLUSTER, "ruff"],
+        "dev": [*TEST, *BENCH, *CLUSTER, *FEATURES, "ruff"],
     },
     packages=[f"{ROOT}.{package}" for package in PACKAGES],
     package_dir={f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},

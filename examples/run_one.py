@@ -1,55 +1,89 @@
-"""What the short example scripts share: train one fusion by a recipe, and print how it did."""
+"""What the short example scripts share: train by a recipe, and print how it did."""
 
 import argparse
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fusions.registry import FUSIONS
-from training_structures.comparison import Recipe, Score
-from training_structures.comparison.methods import Method, refusal
+from training_structures.comparison import Recipe, Score, make_recipe
+from training_structures.comparison.methods import SINGLE, Method, only, refusal
+from training_structures.comparison.settings import add_settings
 from training_structures.comparison.single_run import run_fusion
 from training_structures.comparison.table import number
 
+MakeRecipe = Callable[..., Recipe]
+
 
 def run_one(
-    make_recipe: Callable[[argparse.Namespace], Recipe],
+    recipe: MakeRecipe,
+    argv: Sequence[str] | None = None,
     *,
     description: str,
-    argv: Sequence[str] | None = None,
+    fusion: str = "deq",
     needs_data: bool = False,
 ) -> dict[str, Any]:
-    """Trains the fusion that the arguments ask for (default: deq) and prints its test scores.
+    """Trains the fusion that the arguments ask for (default: `fusion`), prints its test scores.
 
     Returns:
         The result, as `run_fusion` describes it.
     """
-    parser = _parser(description, needs_data)
-    args = parser.parse_args(argv)
-    if args.epochs is not None and args.epochs < 1:
-        parser.error(f"--epochs must be at least 1, got {args.epochs}")
-    torch.set_num_threads(args.threads)
-    recipe = make_recipe(args)
+    parser = _parser(recipe, description, needs_data)
+    help = "; ".join(FUSIONS)
+    parser.add_argument("--fusion", choices=FUSIONS, default=fusion, metavar="NAME", help=help)
+    args, made = _parse(parser, recipe, argv)
+    reason = refusal(FUSIONS[args.fusion], made)
+    if reason:
+        parser.error(f"{args.fusion} {reason}")
+    return _run(parser, args, Method(args.fusion, made, FUSIONS[args.fusion]), args.checkpoint)
+
+
+def run_unimodal(
+    recipe: MakeRecipe,
+    argv: Sequence[str] | None = None,
+    *,
+    description: str,
+    needs_data: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Trains every modality on its own, with the recipe's encoder and head, and prints the rows.
+
+    Returns:
+        Modality -> result, as `run_fusion` describes it.
+    """
+    parser = _parser(recipe, description, needs_data)
+    args, made = _parse(parser, recipe, argv)
+    results = {}
+    for name in made.modalities:
+        path = args.checkpoint and args.checkpoint.with_name(f"{args.checkpoint.name}.{name}")
+        method = Method(f"{SINGLE}{name}", made.restricted([name]), only)
+        results[name] = _run(parser, args, method, path)
+    return results
+
+
+def described(value: float, score: Score) -> str:
+    """Returns a score with its name and unit."""
+    return f"{score.name} {number(value, score)}{' %' if score.percent else ''}"
+
+
+def _run(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    method: Method,
+    checkpoint: Path | None,
+) -> dict[str, Any]:
     try:
-        if args.modalities:
-            recipe = recipe.restricted(args.modalities)
-        reason = refusal(FUSIONS[args.fusion], recipe)
-        if reason:
-            parser.error(f"{args.fusion} {reason}")
         result = run_fusion(
-            Method(args.fusion, recipe, FUSIONS[args.fusion]),
-            args.seed,
-            device=args.device,
-            checkpoint=args.checkpoint,
-            progress=True,
+            method, args.seed, device=args.device, checkpoint=checkpoint, progress=True
         )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    print(f"{recipe.name}: {args.fusion}, seed {args.seed}")
+    recipe = method.recipe
+    print(f"{recipe.name}: {method.name}, seed {args.seed}")
     there = [score for score in recipe.scores if score.name in result["scores"]]
-    print("test: " + ", ".join(described(result["scores"][s.name], s) for s in there))
+    print(f"{recipe.part}: " + ", ".join(described(result["scores"][s.name], s) for s in there))
     best, epochs = result["best_epoch"], result["epochs"]
     print(f"epoch {best} of {epochs}, selected on validation; {result['seconds']:.1f} s")
     if "solver_steps" in result:
@@ -60,12 +94,21 @@ def run_one(
     return result
 
 
-def described(value: float, score: Score) -> str:
-    """Returns a score with its name and unit."""
-    return f"{score.name} {number(value, score)}{' %' if score.percent else ''}"
+def _parse(
+    parser: argparse.ArgumentParser, recipe: MakeRecipe, argv: Sequence[str] | None
+) -> tuple[argparse.Namespace, Recipe]:
+    args = parser.parse_args(argv)
+    if args.epochs is not None and args.epochs < 1:
+        parser.error(f"--epochs must be at least 1, got {args.epochs}")
+    torch.set_num_threads(args.threads)
+    try:
+        made = replace(make_recipe(recipe, args), part=args.part)
+        return args, made.restricted(args.modalities) if args.modalities else made
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
 
 
-def _parser(description: str, needs_data: bool) -> argparse.ArgumentParser:
+def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
@@ -74,9 +117,10 @@ def _parser(description: str, needs_data: bool) -> argparse.ArgumentParser:
         add("--data-dir", type=Path, required=True, help="folder of the data")
         add("--official", action="store_true", help="keep the official split, not a fresh one")
     add("--modalities", nargs="+", metavar="NAME", help="those to use, by name; default: all")
-    add("--fusion", choices=FUSIONS, default="deq", metavar="NAME", help="; ".join(FUSIONS))
+    add_settings(parser, {"this one": recipe})
     add("--seed", type=int, default=0, help="seed of weights, batches and split")
     add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
+    add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
     add("--threads", type=int, default=1, help="threads of torch on a CPU")

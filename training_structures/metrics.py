@@ -1,5 +1,7 @@
 """Metrics of a whole set: (prediction, truth) on the CPU to named numbers, undefined ones NaN."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
@@ -87,6 +89,25 @@ def sentiment(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     scores["acc2"], scores["f1"] = _positive(guess, labels)
     kept = labels != 0
     scores["acc2_nonzero"], scores["f1_nonzero"] = _positive(guess[kept], labels[kept])
+    return scores
+
+
+def answer_accuracy(prediction: Tensor, truth: Mapping[str, Tensor]) -> dict[str, float]:
+    """Returns the official accuracy of VQA (Antol et al., 2015), overall and by type of answer.
+
+    Args:
+        prediction: (n, answers) logits; the answer given is the largest.
+        truth: `answer` (n, K), numbers of answers, -1 for none; `accuracy` (n, K), how right
+            each of these is in [0, 1], all others not at all; `type` (n,), 0 for yes/no, 1 for
+            numbers, 2 for others.
+    """
+    given = _finite(prediction).argmax(dim=1, keepdim=True)
+    right = (truth["accuracy"].double() * (truth["answer"] == given)).sum(dim=1)
+    scores = {"accuracy": float(right.mean())}
+    for number, kind in enumerate(("yes_no", "number", "other")):
+        asked = truth["type"] == number
+        if asked.any():
+            scores[f"accuracy_{kind}"] = float(right[asked].mean())
     return scores
 
 

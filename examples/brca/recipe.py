@@ -23,8 +23,8 @@ VIEWS = {"mRNA": 1, "methylation": 2, "miRNA": 3}  # MOGONET's numbers
 SCORES = "accuracy", "f1_weighted", "f1_macro", "auc", "accuracy_4", "f1_weighted_4", "f1_macro_4"
 
 
-def recipe(args: Namespace) -> Recipe:
-    """Returns the recipe for the set in `args.data_dir`.
+def recipe(args: Namespace, *, hidden: int = HIDDEN) -> Recipe:
+    """Returns the recipe for the set in `args.data_dir`, with features of width `hidden`.
 
     A run is a seed and a fresh stratified split of all patients, or with `args.official` a seed
     on the files' own split. Batches are the full training part, as published.
@@ -36,7 +36,7 @@ def recipe(args: Namespace) -> Recipe:
         name=f"{args.data_dir.name}, MM-Dynamics, {split}",
         modalities=tuple(VIEWS),
         load=partial(load, args.data_dir, args.official),
-        build=partial(build, HIDDEN),
+        build=partial(build, hidden),
         objective=mm_dynamics_loss,
         metrics=scores,
         scores=[Score(name) for name in SCORES],

@@ -1,7 +1,6 @@
 """The arguments of a comparison's command line."""
 
 import argparse
-import ast
 import hashlib
 import importlib
 import re
@@ -9,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from .settings import add_settings, literal
 
 DESCRIPTION = """\
 Trains fusions under one protocol and compares them. Every fusion gets the same encoders, loop,
@@ -63,7 +64,8 @@ def parse(
 def _what(
     parser: argparse.ArgumentParser, recipes: Mapping[str, Any], fusions: Mapping[str, Any]
 ) -> None:
-    add = parser.add_argument_group("what to compare").add_argument
+    group = parser.add_argument_group("what to compare")
+    add = group.add_argument
     first = next(iter(recipes))
     add("--list", action="store_true", help="show the fusions, what they take and cost, and stop")
     add(
@@ -99,6 +101,7 @@ def _what(
         metavar="FUSION.NAME=VALUE",
         help="option of a fusion's constructor, as deq.dropout=0.5; may be given several times",
     )
+    add_settings(group, recipes)
     add("--no-unimodal", action="store_true", help="leave out the single modalities")
     add("--metric", metavar="NAME", help="score to compare by; by default the recipe's first")
     add("--baseline", metavar="METHOD", help="what the others are tested against (default: concat)")
@@ -190,10 +193,7 @@ def _option(text: str) -> tuple[str, str, Any]:
     match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"must be FUSION.NAME=VALUE, got {text!r}")
-    try:
-        return match[1], match[2], ast.literal_eval(match[3])
-    except (ValueError, SyntaxError):
-        return match[1], match[2], match[3]  # a word, such as raw
+    return match[1], match[2], literal(match[3])
 
 
 def _count(text: str, least: int = 1) -> int:

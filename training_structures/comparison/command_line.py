@@ -16,6 +16,7 @@ from .listing import listing
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .report import Report
+from .settings import make_recipe
 from .single_run import build_model
 from .store import provenance
 
@@ -104,7 +105,7 @@ def _report(
 
 
 def _recipe(args: argparse.Namespace) -> Recipe:
-    recipe = args.recipe(args)
+    recipe = make_recipe(args.recipe, args)
     options = {**recipe.fusion_options}
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
@@ -146,6 +147,7 @@ def _folder(args: argparse.Namespace) -> Path:
     kind += [args.part] if args.part != "test" else []
     kind += ["search"] if args.search > 1 else []
     kind += ["missing"] if args.drop_modality else []
+    kind += [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]
     return Path("results", "-".join([*kind, *(args.modalities or [])]))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 Fusion = Callable[..., tuple[nn.Module, int | None]]
@@ -54,6 +55,7 @@ class Recipe:
         features: what the fusion meets: "vectors" (batch, d) or "sequences" (batch, time, d).
         select, patience: the validation score that chooses the epoch and stops (see `fit`).
         optimizer: builds the optimiser from parameter groups.
+        scheduler, accumulate, clip_norm: see `fit`.
         resplit: whether every run is a fresh split of one set (see `compare_paired`).
         fusion_options: fusion -> options of its constructor.
         fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
@@ -79,6 +81,9 @@ class Recipe:
     select: str = "loss"
     patience: int | None = None
     optimizer: Callable[[list], torch.optim.Optimizer] = partial(torch.optim.Adam, lr=1e-3)
+    scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None
+    accumulate: int = 1
+    clip_norm: float | None = None
     resplit: bool = False
     fusion_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fusion_lr: Mapping[str, float] = field(default_factory=dict)
@@ -135,7 +140,10 @@ class Recipe:
         """What decides the runs of all methods, as text."""
         names = "name modalities load build objective metrics epochs task features select patience"
         names += " optimizer resplit part code"
-        return {name: described(getattr(self, name)) for name in names.split()}
+        always = {name: described(getattr(self, name)) for name in names.split()}
+        rare = {"scheduler": None, "accumulate": 1, "clip_norm": None}
+        given = {name: getattr(self, name) for name in rare if getattr(self, name) != rare[name]}
+        return always | {name: described(value) for name, value in given.items()}
 
 
 def described(value: Any) -> str:

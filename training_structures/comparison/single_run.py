@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..batches import join
 from ..checkpoint import seeded
 from ..evaluation import evaluate
 from ..fit import fit
@@ -42,7 +43,7 @@ def run_floor(method: Method, run: int) -> dict[str, Any]:
         started = time.perf_counter()
         prediction = recipe.floors[method.name](known, scored)
         seconds = time.perf_counter() - started
-        truth = torch.cat([batch[-1] for batch in scored])
+        truth = join([batch[-1] for batch in scored])
     scores = recipe.metrics(prediction, truth)
     return {"scores": {k: float(v) for k, v in scores.items()}, "seconds": seconds}
 
@@ -146,6 +147,9 @@ def _train(
             recipe.objective,
             epochs=recipe.epochs,
             optimizer=recipe.optimizer,
+            scheduler=recipe.scheduler,
+            accumulate=recipe.accumulate,
+            clip_norm=recipe.clip_norm,
             parameters=_groups(model, own, recipe.fusion_lr.get(method.name)),
             metrics=recipe.metrics,
             select=recipe.select,

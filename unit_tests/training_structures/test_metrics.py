@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from training_structures.metrics import (
+    answer_accuracy,
     average_precision,
     classification,
     multilabel,
@@ -155,3 +156,23 @@ def test_predictions_must_be_finite(metric):
 def test_shapes_must_agree(metric):
     with pytest.raises(ValueError, match=r"got \(4, 2\) and \(3,\)"):
         metric(torch.zeros(4, 2), torch.zeros(3))
+
+
+def test_answers_are_as_right_as_the_annotators_say():
+    logits = torch.randn(6, 5)
+    truth = {
+        "answer": torch.tensor([[0, 1], [2, -1], [4, 3], [-1, -1], [1, 0], [3, 2]]),
+        "accuracy": torch.tensor([[1, 0.3], [0.6, 0], [0.9, 0.3], [0, 0], [0.3, 0.3], [1, 0.3]]),
+        "type": torch.tensor([0, 0, 2, 2, 2, 0]),
+    }
+    right = []
+    for row, answers, values in zip(
+        logits.tolist(), truth["answer"].tolist(), truth["accuracy"].tolist(), strict=True
+    ):
+        given = max(range(5), key=row.__getitem__)
+        right.append(dict(zip(answers, values, strict=True)).get(given, 0.0))
+    scores = answer_accuracy(logits, truth)
+    assert scores["accuracy"] == pytest.approx(sum(right) / 6)
+    assert scores["accuracy_yes_no"] == pytest.approx((right[0] + right[1] + right[5]) / 3)
+    assert scores["accuracy_other"] == pytest.approx(sum(right[2:5]) / 3)
+    assert "accuracy_number" not in scores  # none was asked for

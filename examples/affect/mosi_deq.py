@@ -1,0 +1,15 @@
+"""DEQ fusion of text, audio and vision: the sentiment of CMU-MOSI's utterances.
+
+python -m datasets.affect.prepare --data-dir data/mosi
+python -m examples.affect.mosi_deq --data-dir data/mosi --modalities text audio
+"""
+
+from functools import partial
+
+from examples.affect.recipe import recipe
+from examples.run_one import run_one
+
+main = partial(run_one, recipe, description=__doc__, needs_data=True)
+
+if __name__ == "__main__":
+    main()

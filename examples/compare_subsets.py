@@ -1,0 +1,66 @@
+"""Compares fusions on every subset of a set's modalities: what does each of them add?
+
+python -m examples.compare_subsets --dataset brca --data-dir DIR --runs 20 --jobs 2
+
+The arguments are those of examples.compare_fusions (by default of the fusions deq and concat:
+--fusions asks for others). Every subset of two or more modalities is a comparison of its own, in
+a folder of its own, that goes on where it stopped; single modalities are rows of the whole set's.
+A last table brings all together, and is kept as subsets.md (Ni et al., 2023, Table 1).
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import combinations
+from pathlib import Path
+
+from examples.compare_fusions import RECIPES
+from fusions.registry import FUSIONS, LATER
+from training_structures.checkpoint import save_atomically
+from training_structures.comparison import command_line, make_recipe
+from training_structures.comparison.arguments import parse
+from training_structures.comparison.methods import SINGLE
+from training_structures.comparison.table import make_rows, markdown, spread
+
+PROGRAM = "python -m examples.compare_subsets"
+OURS = ["--fusions", "deq,concat"]
+
+
+def main(argv: Sequence[str] | None = None) -> str:
+    """Runs the comparisons that the arguments ask for; returns the table of them all."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = argv if "--fusions" in argv else [*argv, *OURS]
+    parser, args = parse(PROGRAM, RECIPES, FUSIONS, argv)
+    try:
+        recipe = make_recipe(args.recipe, args)
+        recipe = recipe.restricted(args.modalities or recipe.modalities)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    names = recipe.modalities
+    if len(names) < 2:
+        parser.error(f"subsets need two modalities at least, got {list(names)}")
+    output = args.output or Path("results", f"{args.dataset_name}-subsets")
+    lines = []
+    for size in range(len(names), 1, -1):
+        for subset in combinations(names, size):
+            whole = size == len(names)
+            folder = output / "+".join(subset)
+            own = ["--modalities", ",".join(subset), "--output", str(folder)]
+            own += [] if whole else ["--no-unimodal"]
+            found = command_line(
+                RECIPES, FUSIONS, [*argv, *own], program=PROGRAM, subject="deq", later=LATER
+            )
+            shown = [s for s in recipe.scores if s.name in found.results[0]["scores"]]
+            for row in make_rows(found.results, shown):
+                alone = row.method.startswith(SINGLE)
+                what = row.method.removeprefix(SINGLE) if alone else " + ".join(subset)
+                scores = [spread(row.scores[s.name], s) for s in shown]
+                lines.append([what, "itself" if alone else row.method, *scores])
+    head = ["modalities", "method", *(s.name + (" %" if s.percent else "") for s in shown)]
+    table = markdown(head, lines)
+    save_atomically(output / "subsets.md", lambda file: file.write(f"{table}\n".encode()))
+    print(f"\n{table}\n\nin {output}: subsets.md, and a folder for each subset")
+    return table
+
+
+if __name__ == "__main__":
+    main()
