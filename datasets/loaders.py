@@ -1,6 +1,7 @@
-"""What the adapters of sets that fit into memory share: stratified splits and loaders."""
+"""What the adapters share: stratified splits and loaders."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ from sklearn.model_selection import train_test_split
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
+    Dataset,
     RandomSampler,
     SequentialSampler,
     TensorDataset,
@@ -49,22 +51,48 @@ def stratified_split(
     return np.setdiff1d(np.arange(len(labels)), held), np.sort(held)
 
 
-def make_loader(dataset: TensorDataset, *, batch_size: int | None, shuffle: bool) -> DataLoader:
+class Loader(DataLoader):
+    """A DataLoader that draws as much from torch's global generator whatever its workers.
+
+    Each pass draws a seed for the workers and one for the order. Workers that outlive a pass are
+    seeded in the first alone; what later passes would then not draw is drawn here, so that a run
+    shuffles alike with and without workers, and when it is resumed.
+    """
+
+    _started = False
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._started and self.persistent_workers:
+            torch.empty((), dtype=torch.int64).random_()
+        self._started = True
+        return super().__iter__()
+
+
+def make_loader(
+    dataset: Dataset, *, batch_size: int | None, shuffle: bool, workers: int = 0
+) -> DataLoader:
     """Returns a loader whose batches [x_1, ..., x_M, y] are indexed at once, never item by item.
 
     Shuffling draws from torch's global generator, so that a training loop that restores the
     generator's state meets the same batches again.
 
     Args:
-        dataset: one tensor a modality, then the labels; the first dimension counts samples.
+        dataset: has a length and, indexed with a list of row numbers, returns their batch.
         batch_size: samples a batch, the last one may be smaller; None puts all into one.
         shuffle: whether each pass has a new order.
+        workers: processes that read ahead; they stay for all passes. The batches are the same.
     """
     sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
     batches = BatchSampler(
         sampler, len(dataset) if batch_size is None else batch_size, drop_last=False
     )
-    return DataLoader(dataset, sampler=batches, batch_size=None)
+    return Loader(
+        dataset,
+        sampler=batches,
+        batch_size=None,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
 
 
 def make_loaders(

@@ -77,18 +77,25 @@ def sentiment(prediction: Tensor, truth: Tensor) -> dict[str, float]:
       al., 2020): a truth of 0 counts as negative.
     - `acc2_nonzero`, `f1_nonzero`: the same without the samples whose truth is 0, as MulT's
       script has it (Tsai et al., 2019).
+    - `acc2_nonnegative`, `f1_nonnegative`: >= 0 against the rest, over all samples, as MFN has
+      it (Zadeh et al., 2018): 0 counts as positive, in the truth and in the prediction.
+    - `f1_swapped`, `f1_nonzero_swapped`: to compare with published figures only. The released
+      codes of MulT, CM-BERT and MultiBench pass prediction and truth the other way round, which
+      weights F1 by the classes' shares of the prediction.
 
-    Each F1 is weighted by the classes' shares of the truth. The published codes (MulT, CM-BERT,
-    MultiBench) pass prediction and truth the other way round, which weights by the shares of
-    the prediction: their F1 differs. Others count a truth of 0 as positive (MFN).
+    Every other F1 is weighted by the classes' shares of the truth.
     """
     errors = regression(prediction, truth)
     guess, labels = prediction.flatten(), truth.flatten()
     near = guess.clamp(-3, 3).round() == labels.clamp(-3, 3).round()
     scores = {"mae": errors["mae"], "corr": errors["corr"], "acc7": float(near.double().mean())}
-    scores["acc2"], scores["f1"] = _positive(guess, labels)
     kept = labels != 0
-    scores["acc2_nonzero"], scores["f1_nonzero"] = _positive(guess[kept], labels[kept])
+    said, is_so = guess > 0, labels > 0
+    scores["acc2"], scores["f1"] = _binary(said, is_so)
+    scores["acc2_nonzero"], scores["f1_nonzero"] = _binary(said[kept], is_so[kept])
+    scores["acc2_nonnegative"], scores["f1_nonnegative"] = _binary(guess >= 0, labels >= 0)
+    scores["f1_swapped"] = _binary(is_so, said)[1]
+    scores["f1_nonzero_swapped"] = _binary(is_so[kept], said[kept])[1]
     return scores
 
 
@@ -111,11 +118,11 @@ def answer_accuracy(prediction: Tensor, truth: Mapping[str, Tensor]) -> dict[str
     return scores
 
 
-def _positive(guess: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Returns accuracy and weighted F1 of "positive", NaN if there is no sample."""
+def _binary(guess: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Returns accuracy and weighted F1 of bools (n,), NaN if there is no sample."""
     if not len(labels):
         return float("nan"), float("nan")
-    said, is_so = (guess > 0).numpy(), (labels > 0).numpy()
+    said, is_so = guess.numpy(), labels.numpy()
     f1 = f1_score(is_so, said, average="weighted", zero_division=0)
     return float(accuracy_score(is_so, said)), float(f1)
 

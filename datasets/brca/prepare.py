@@ -1,23 +1,16 @@
 """Downloads BRCA or ROSMAP: ``python -m datasets.brca.prepare --data-dir DIR``.
 
-The files are those of MOGONET (Wang et al., 2021). Each is written beside its place as `.part`,
-from which a later run resumes, checked, and only then given its name. BRCA's files are checked
-against their git blob ids, the SHA-1 that `git hash-object FILE` prints. For ROSMAP's no ids are
-known here: they are only checked to parse.
+The files are those of MOGONET (Wang et al., 2021), fetched as `datasets.download` does. BRCA's
+are checked against their git blob ids, the SHA-1 that `git hash-object FILE` prints. For
+ROSMAP's no ids are known here: they are only checked to parse.
 """
 
 import argparse
-import hashlib
-import os
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from http.client import HTTPException
 from pathlib import Path
 
-from tqdm import tqdm
-
+from ..download import Expected, fetch
 from .get_data import read_table
 
 SOURCE = "https://raw.githubusercontent.com/txWang/MOGONET/main"
@@ -36,9 +29,6 @@ BRCA = {
 }
 FILES: dict[str, dict[str, str | None]] = {"BRCA": {**BRCA}, "ROSMAP": dict.fromkeys(BRCA)}
 """The files of a set, each with its git blob id, or None where it is not known."""
-
-CHUNK = 1 << 18  # bytes read at once
-TIMEOUT = 60  # seconds without an answer
 
 
 def download(
@@ -64,105 +54,32 @@ def download(
     Raises:
         ConnectionError: if a file could not be fetched, or not to its end; what came is kept for
             the next run to resume.
-        ValueError: if `name` is unknown, a file came that is not the expected one (it is
-            removed), or another file has the place of an expected one (it is left alone).
+        ValueError: if `name` is unknown, a file came that is not the expected one (it is kept
+            aside), or another file has the place of an expected one (it is left alone).
     """
     if name not in FILES:
         raise ValueError(f"unknown set {name!r}; choose from {sorted(FILES)}")
     base_url = base_url or f"{SOURCE}/{name}"
-    folder = Path(data_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for file, blob_id in (FILES[name] if files is None else files).items():
-        path, url = folder / file, f"{base_url.rstrip('/')}/{file}"
-        if not path.exists():
-            _download_file(url, path, blob_id, progress)
-        elif problem := _find_problem(path, blob_id):
-            raise ValueError(
-                f"{path} is there, but is not the published file: {problem}; it was left alone: "
-                "move it away, or choose another folder, and run this again"
-            )
-        paths.append(path)
-    return paths
-
-
-def git_blob_id(path: Path) -> str:
-    """Returns what `git hash-object` prints: SHA-1 of "blob <size>", a zero byte, the content."""
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-
-
-def _download_file(url: str, path: Path, blob_id: str | None, progress: bool) -> None:
-    part = path.with_name(path.name + ".part")
-    try:
-        _fetch(url, part, progress)
-    except (OSError, HTTPException) as error:
-        expected = f" (git blob id {blob_id})" if blob_id else ""
-        raise ConnectionError(
-            f"could not download {url}: {error}. Run this again to resume; or give the address "
-            f"of a mirror; or fetch {path.name}{expected} by hand and save it as {path}"
-        ) from error
-    if problem := _find_problem(part, blob_id):
-        part.unlink()
-        raise ValueError(
-            f"{url} did not give the expected file: {problem}; it was removed. Run this again to "
-            "fetch it afresh; if it stays so, the published file has changed: look at the address"
+    return [
+        fetch(
+            f"{base_url.rstrip('/')}/{file}",
+            Path(data_dir) / file,
+            expected=_expected(file, blob_id),
+            progress=progress,
         )
-    os.replace(part, path)
+        for file, blob_id in (FILES[name] if files is None else files).items()
+    ]
 
 
-def _fetch(url: str, part: Path, progress: bool) -> None:
-    """Completes the file `part`, from its end on if the server can, else from the start."""
-    start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = urllib.request.urlopen(request, timeout=TIMEOUT)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code != 416:  # range not satisfiable: nothing lies beyond the end of `part`
-            raise
-        part.unlink()
-        return _fetch(url, part, progress)
-    with response:
-        if response.status != 206:  # the whole file comes, whatever was asked for
-            start = 0
-        _save(response, part, start, progress)
-
-
-def _save(response, part: Path, start: int, progress: bool) -> None:
-    length = response.headers["Content-Length"]
-    total = None if length is None else start + int(length)
-    bar = tqdm(
-        total=total,
-        initial=start,
-        desc=part.stem,
-        unit="B",
-        unit_scale=True,
-        disable=not progress,
-    )
-    with bar, part.open("r+b" if start else "wb") as file:
-        file.seek(start)
-        while chunk := response.read(CHUNK):
-            file.write(chunk)
-            bar.update(len(chunk))
-        file.flush()
-        os.fsync(file.fileno())
-        if total is not None and file.tell() < total:
-            raise ConnectionError(f"the connection ended after {file.tell()} of {total} bytes")
-
-
-def _find_problem(path: Path, blob_id: str | None) -> str | None:
-    """Says why a file is not the expected one, or returns None."""
+def _expected(file: str, blob_id: str | None) -> Expected:
     if blob_id is not None:
-        found = git_blob_id(path)
-        return None if found == blob_id else f"its git blob id is {found}, not {blob_id}"
-    if path.name.endswith("_featname.csv"):  # names, a line each
-        return None if path.stat().st_size else "it is empty"
-    try:
-        read_table(path)
-    except ValueError as error:
-        return str(error)
-    return None
+        return Expected(git_blob_id=blob_id)
+    return Expected(check=_check_names if file.endswith("_featname.csv") else read_table)
+
+
+def _check_names(path: Path) -> None:
+    if not path.stat().st_size:
+        raise ValueError("it is empty, and must hold a name a line")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -96,9 +96,12 @@ def test_posneg_without_and_with_zeros():
     assert posneg(prediction, truth) == pytest.approx(expected)
 
 
-def binary_by_counting(guess, truth):
-    """Accuracy, and F1 weighted by the truth, of (score > 0), a sample at a time."""
-    pairs = [(g > 0, t > 0) for g, t in zip(guess, truth, strict=True)]
+def binary_by_counting(guess, truth, zero=False):
+    """Accuracy, and F1 weighted by the truth, of "above 0", a sample at a time; is 0 too?"""
+    pairs = [
+        (g > 0 or g == 0 and zero, t > 0 or t == 0 and zero)
+        for g, t in zip(guess, truth, strict=True)
+    ]
     f1 = 0.0
     for positive in (False, True):
         hits = sum(g == t == positive for g, t in pairs)
@@ -128,19 +131,34 @@ def test_sentiment(shape):
     kept = [i for i in range(80) if truth[i] != 0]
     expected["acc2"], expected["f1"] = binary_by_counting(guess, truth)
     expected["acc2_nonzero"], expected["f1_nonzero"] = binary_by_counting(guess[kept], truth[kept])
+    nonnegative = binary_by_counting(guess, truth, zero=True)
+    expected["acc2_nonnegative"], expected["f1_nonnegative"] = nonnegative
+    expected["f1_swapped"] = binary_by_counting(truth, guess)[1]
+    expected["f1_nonzero_swapped"] = binary_by_counting(truth[kept], guess[kept])[1]
     assert scores == pytest.approx(expected, rel=1e-5)
-    assert len({round(score, 6) for score in scores.values()}) == 7  # no two can be mixed up
+    assert len({round(score, 6) for score in scores.values()}) == 11  # no two can be mixed up
 
 
 def test_sentiment_weights_f1_by_the_truth():
     guess, truth = torch.ones(4), torch.tensor([1.0, -1.0, -1.0, -1.0])
     assert sentiment(guess, truth)["f1"] == pytest.approx(1 / 4 * 2 / 5)  # none for the negatives
-    assert sentiment(truth, guess)["f1"] == pytest.approx(2 / 5)  # the published order
+    assert sentiment(guess, truth)["f1_swapped"] == pytest.approx(2 / 5)  # the published order
+    assert sentiment(guess, truth)["f1_nonzero_swapped"] == pytest.approx(2 / 5)
+
+
+def test_sentiment_counts_zeros_by_either_convention():
+    guess, truth = torch.tensor([0.0, 0.0, -1.0, 2.0]), torch.tensor([0.0, -1.0, 0.0, 1.0])
+    scores = sentiment(guess, truth)
+    assert scores["acc2"] == scores["acc2_nonzero"] == 1  # a predicted 0 is negative
+    assert scores["acc2_nonnegative"] == 2 / 4  # now the second is wrong, and the third
+    assert scores["f1_nonnegative"] == pytest.approx(3 / 4 * 2 / 3)
 
 
 def test_sentiment_without_a_nonzero_truth_has_no_score_on_them():
     scores = sentiment(torch.tensor([1.0, -1.0, -2.0]), torch.zeros(3))
-    assert math.isnan(scores["acc2_nonzero"]) and math.isnan(scores["f1_nonzero"])
+    assert all(
+        math.isnan(scores[name]) for name in ("acc2_nonzero", "f1_nonzero", "f1_nonzero_swapped")
+    )
     assert scores["acc2"] == pytest.approx(2 / 3) and math.isnan(scores["corr"])
 
 

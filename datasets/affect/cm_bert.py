@@ -1,0 +1,150 @@
+"""CMU-MOSI as CM-BERT reads it (Yang et al., 2020): transcripts, and audio of every word.
+
+- `train.tsv`, `dev.tsv`, `test.tsv`: columns `text` and `label`, a sentiment in [-3, 3],
+- one pickle of audio: a tuple of (train, valid, test), each (samples, 50, 5), a row of zeros for
+  BERT's first token, then one a word, zeros behind; its rows follow those of the tables.
+
+Tokens are pieces of words, so that step t of the audio is only about where token t is.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from ..loaders import make_loader
+from ..restricted_pickle import load
+from .checks import choose, read_features, read_labels, without_log_of_zero
+from .sequences import PARTS, Part, cut_after, standardise
+
+FILES = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
+MODALITIES = ("text", "audio")
+SOURCE = "data/text and data/audio of github.com/thuiar/Cross-Modal-BERT"
+
+
+class Tokeniser(Protocol):
+    """What turns transcripts into BERT's tokens, as `datasets.text.WordPieces` does."""
+
+    def encode(self, texts: Sequence[str], *, length: int) -> np.ndarray:
+        """Returns (texts, at most length) int64, 0 is padding."""
+
+
+def read_parts(text_dir: str | Path, audio_path: str | Path | None) -> dict[str, Part]:
+    """Reads the parts "train", "valid" and "test": `texts`, labels, and the view "audio".
+
+    Args:
+        text_dir: folder of the tables.
+        audio_path: the pickle; None reads the tables alone.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: if one is damaged or would run code, rows do not agree, or a number is not
+            finite or no sentiment.
+    """
+    parts = {}
+    for name, file in FILES.items():
+        texts, labels = _read_table(Path(text_dir) / file)
+        parts[name] = Part({}, labels, texts=texts)
+    if audio_path is None:
+        return parts
+    for (name, part), array in zip(parts.items(), _read_audio(Path(audio_path)), strict=True):
+        where = f"audio of {name} in {audio_path}, for {Path(text_dir) / FILES[name]}"
+        audio = read_features(without_log_of_zero(array), where, rows=len(part.labels))
+        steps = np.arange(1, audio.shape[1] + 1)
+        ends = (audio.any(axis=2) * steps).max(axis=1)
+        parts[name] = part._replace(views={"audio": cut_after(audio, ends)})
+    return parts
+
+
+def get_dataloader(
+    text_dir: str | Path,
+    audio_path: str | Path | None,
+    tokeniser: Tokeniser,
+    *,
+    modalities: Sequence[str] = MODALITIES,
+    length: int = 50,
+    batch_size: int | None = 24,
+    scale: bool = False,
+    workers: int = 0,
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Returns the loaders of (train, valid, test).
+
+    A batch is [tokens (batch, length) int64, audio (batch, length, features) float32, labels
+    (batch, 1) float32]; token 0 is padding, and so are audio's zeros.
+
+    Args:
+        text_dir: folder of the tables.
+        audio_path: the pickle; may be None if audio is not wanted.
+        tokeniser: has `encode(texts, length=...)`; one that is fitted must have seen train only,
+            `read_parts(...)["train"].texts`.
+        modalities: different names out of "text" and "audio", in the order wanted.
+        length: tokens and steps of a sample, what is longer is cut.
+        batch_size: samples a batch; None puts a whole part into one.
+        scale: whether audio is standardised by train's unpadded steps.
+        workers: processes that read ahead.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_parts`.
+    """
+    chosen = choose(modalities, MODALITIES)
+    if "audio" in chosen and audio_path is None:
+        raise ValueError("audio needs audio_path; give it, or leave audio out of modalities")
+    parts = read_parts(text_dir, audio_path if "audio" in chosen else None)
+    parts = standardise(parts) if scale else parts
+    loaders = []
+    for name in PARTS:
+        part, views = parts[name], {}
+        if "text" in chosen:
+            views["text"] = _encode(tokeniser, part.texts or [], length)
+        if "audio" in chosen:
+            views["audio"] = part.views["audio"].resized(length).values
+        arrays = (*(views[key] for key in chosen), part.labels)
+        dataset = TensorDataset(*map(torch.from_numpy, arrays))
+        options = {"batch_size": batch_size, "workers": workers}
+        loaders.append(make_loader(dataset, shuffle=name == "train", **options))
+    return tuple(loaders)
+
+
+def _encode(tokeniser: Tokeniser, texts: list[str], length: int) -> np.ndarray:
+    tokens = np.asarray(tokeniser.encode(texts, length=length), dtype=np.int64)
+    return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])))
+
+
+def _read_table(path: Path) -> tuple[list[str], np.ndarray]:
+    """Reads the transcripts and labels (samples, 1); quotes have no meaning."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; it comes from {SOURCE}")
+    with path.open(encoding="utf-8-sig", errors="replace", newline=None) as stream:
+        header, *lines = [line.rstrip("\n").split("\t") for line in stream if line.strip()] or [[]]
+    if not {"text", "label"} <= set(header) or not lines:
+        raise ValueError(
+            f"{path} must begin with the columns text and label, tab-separated, and have a line a "
+            f"sample; got {header} and {len(lines)} lines"
+        )
+    texts, labels = [], []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = dict(zip(header, line, strict=True))
+            texts.append(row["text"])
+            labels.append(float(row["label"]))
+        except ValueError as error:
+            raise ValueError(
+                f"sample {number} in {path} must have {len(header)} columns and a number as its "
+                f"label, got {line}; get the file again"
+            ) from error
+    return texts, read_labels(labels, f"label in {path}", bound=3)
+
+
+def _read_audio(path: Path) -> Sequence:
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; it comes from {SOURCE}")
+    content = load(path, encoding="latin1")
+    if not isinstance(content, (tuple, list)) or len(content) != len(PARTS):
+        raise ValueError(
+            f"{path} must be a tuple of three arrays, of train, valid and test, "
+            f"got {type(content).__name__}; get it from {SOURCE}"
+        )
+    return content

@@ -1,0 +1,214 @@
+"""MOSI, MOSEI, UR-FUNNY and MUStARD as MultiBench pickles them (Liang et al., 2021).
+
+A file, `mosi_raw.pkl` or `mosi_data.pkl` for CMU-MOSI, is a dict of "train", "valid" and "test",
+each a dict of arrays with a row a sample:
+
+- `vision`, `audio`, `text`: (samples, steps, features), aligned to words, zeros in front,
+- `labels`: (samples, 1, 1), a sentiment in [-3, 3], or a class,
+- `id`: the names of the samples, may be absent.
+
+Options, defaults and batches are MultiBench's. Its results differ in three points: the arrays
+of the file are left as they are, no sample is dropped unless `drop_empty` says so, and a feature
+that is constant in a sample becomes exactly 0 under `z_norm`. A sample without text starts where
+another of the chosen modalities does.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from .checks import (
+    check_ids,
+    choose,
+    read_features,
+    read_ids,
+    read_labels,
+    read_pickle,
+    without_log_of_zero,
+)
+from .sequences import (
+    Layout,
+    Part,
+    Sequences,
+    cut_after,
+    from_starts,
+    make_part_loaders,
+    standardise,
+)
+
+MODALITIES = ("vision", "audio", "text")
+DATA_TYPES = ("mosi", "mosei", "humor", "sarcasm")
+TASKS = (None, "regression", "classification")
+SOURCE = "the drive linked in the README of github.com/pliang279/MultiBench"
+
+
+def read_parts(
+    path: str | Path,
+    *,
+    modalities: Sequence[str] | None = None,
+    data_type: str = "mosi",
+    task: str | None = None,
+    drop_empty: bool = False,
+) -> dict[str, Part]:
+    """Reads the parts "train", "valid" and "test".
+
+    -inf in audio, the logarithm of silence, becomes 0.
+
+    Args:
+        path: the file.
+        modalities: different names out of "vision", "audio", "text", in the order wanted; None
+            takes all. Text must be in the file: it says where a sample begins.
+        data_type: "mosi", "mosei", "humor" or "sarcasm".
+        task: "classification" makes labels int64: of humor as they are, else whether they are
+            positive. None and "regression" make them float32: of mosi and mosei as they are,
+            else 1 where they are at least 1, and -1.
+        drop_empty: whether the samples without text are left out, as MultiBench does, also of
+            test. If not, their text is masked.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or would run code, an array is missing, has other rows
+            or is not finite, an id occurs twice, or arguments make no sense.
+    """
+    if data_type not in DATA_TYPES:
+        raise ValueError(f"unknown data_type {data_type!r}; choose from {list(DATA_TYPES)}")
+    if task not in TASKS:
+        raise ValueError(f"unknown task {task!r}; choose from {list(TASKS)}")
+    chosen = choose(modalities, MODALITIES)
+    keys = [*dict.fromkeys([*chosen, "text"]), "labels"]
+    parts = {}
+    for name, arrays in read_pickle(path, keys, source=SOURCE).items():
+        part = _read_part(arrays, f"of {name} in {path}", chosen, data_type)
+        if drop_empty:
+            part = _rows(part, np.asarray(arrays["text"]).any(axis=(1, 2)))
+        parts[name] = part._replace(labels=_targets(part.labels, data_type, task))
+    check_ids(parts, Path(path))
+    return parts
+
+
+def get_dataloader(
+    filepath: str | Path,
+    batch_size: int | None = 32,
+    max_seq_len: int = 50,
+    max_pad: bool = False,
+    train_shuffle: bool = True,
+    num_workers: int = 2,
+    flatten_time_series: bool = False,
+    task: str | None = None,
+    robust_test: bool = False,
+    data_type: str = "mosi",
+    raw_path: str | Path | None = None,
+    z_norm: bool = False,
+    *,
+    masks: bool = False,
+    modalities: Sequence[str] | None = None,
+    drop_empty: bool = False,
+    scale: bool = False,
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Returns the loaders of (train, valid, test).
+
+    A batch is [views, lengths, row numbers (batch, 1), labels (batch, 1)], where each view is
+    (batch, steps, features), padded to the longest, and each lengths (batch,). With `max_pad` it
+    is [*views, labels], the views (batch, max_seq_len, features). With `masks` it is [views,
+    masks, labels], each mask (batch, steps), True where there is a step of a present modality.
+
+    Args:
+        filepath: the file.
+        batch_size: samples a batch; None puts a whole part into one.
+        max_seq_len: the steps that `max_pad` keeps, the first ones.
+        max_pad: whether all batches have `max_seq_len` steps.
+        train_shuffle: whether train has a new order in each pass.
+        num_workers: processes that read ahead.
+        flatten_time_series: whether a view is (batch, steps x features), and its lengths too.
+        robust_test, raw_path: MultiBench's noisy test parts need raw words and a download; they
+            are not offered.
+        z_norm: whether each sample has mean 0 and deviation 1 (unbiased) in every feature.
+        masks: whether batches have masks, of what is neither padding nor absent.
+        scale: whether features are standardised by train's unpadded steps.
+        task, data_type, modalities, drop_empty: see `read_parts`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_parts`; or if options do not go together.
+    """
+    if robust_test:
+        raise ValueError("robust_test=True is not offered; use robust_test=False, on clean data")
+    if flatten_time_series and max_pad:
+        raise ValueError("flatten_time_series needs max_pad=False: flat views have no steps to pad")
+    if z_norm and scale:
+        raise ValueError("z_norm and scale exclude each other: z_norm undoes scale; choose one")
+    options = {"data_type": data_type, "task": task, "drop_empty": drop_empty}
+    parts = read_parts(filepath, modalities=modalities, **options)
+    if scale:
+        parts = standardise(parts)
+    for name, part in parts.items():
+        views = part.views
+        if z_norm:
+            views = {key: _normalised(view) for key, view in views.items()}
+        if flatten_time_series:
+            views = {key: _flat(view) for key, view in views.items()}
+        parts[name] = part._replace(views=views)
+    layout = Layout(max_seq_len if max_pad else None, masks=masks, lengths=not max_pad)
+    return make_part_loaders(
+        parts, layout, batch_size=batch_size, shuffle=train_shuffle, workers=num_workers
+    )
+
+
+def _read_part(arrays: dict, where: str, modalities: list[str], data_type: str) -> Part:
+    bound = 3 if data_type in ("mosi", "mosei") else None
+    labels = read_labels(arrays["labels"], f"labels {where}", bound=bound)
+    views = {}
+    for key in dict.fromkeys([*modalities, "text"]):
+        array = without_log_of_zero(arrays[key]) if key == "audio" else arrays[key]
+        views[key] = read_features(array, f"{key} {where}", rows=len(labels))
+    steps = {key: view.shape[1] for key, view in views.items()}
+    if len(set(steps.values())) > 1:
+        raise ValueError(f"the modalities {where} must have equally many steps, got {steps}")
+    starts = _starts(views)
+    lengths = steps["text"] - starts
+    sequences = {key: cut_after(from_starts(views[key], starts), lengths) for key in modalities}
+    ids = arrays.get("id")
+    if ids is not None:
+        ids = read_ids(ids, f"id {where}", rows=len(labels))
+    return Part(sequences, labels, ids)
+
+
+def _starts(views: dict[str, np.ndarray]) -> np.ndarray:
+    """Returns where each sample begins: with text, else with anything, else in the last step."""
+    spoken = views["text"].any(axis=2)
+    anything = np.any([view.any(axis=2) for view in views.values()], axis=0)
+    steps = np.where(spoken.any(axis=1, keepdims=True), spoken, anything)
+    return np.where(steps.any(axis=1), steps.argmax(axis=1), steps.shape[1] - 1)
+
+
+def _rows(part: Part, kept: np.ndarray) -> Part:
+    views = {key: Sequences(*(a[kept] for a in view)) for key, view in part.views.items()}
+    ids = part.ids and [sample for sample, keep in zip(part.ids, kept, strict=True) if keep]
+    return part._replace(views=views, labels=part.labels[kept], ids=ids)
+
+
+def _targets(labels: np.ndarray, data_type: str, task: str | None) -> np.ndarray:
+    if task == "classification":
+        return (labels if data_type == "humor" else labels > 0).astype(np.int64)
+    if data_type in ("humor", "sarcasm"):
+        return np.where(labels < 1, -1, 1).astype(np.float32)
+    return labels
+
+
+def _normalised(view: Sequences) -> Sequences:
+    values = np.zeros_like(view.values)
+    for row, length in enumerate(view.lengths):
+        steps = view.values[row, :length].astype(np.float64)
+        varies = steps.max(axis=0) > steps.min(axis=0)  # a single step does not
+        if varies.any():
+            spread = np.where(varies, steps.std(axis=0, ddof=1), np.inf)
+            values[row, :length] = (steps - steps.mean(axis=0)) / spread
+    return view._replace(values=values)
+
+
+def _flat(view: Sequences) -> Sequences:
+    rows, steps, features = view.values.shape
+    return view._replace(
+        values=view.values.reshape(rows, steps * features), lengths=view.lengths * features
+    )

@@ -1,0 +1,134 @@
+"""MOSI and its siblings as MMSA publishes them: `aligned_50.pkl` and `unaligned_50.pkl`.
+
+A file (github.com/thuiar/MMSA) is a dict of "train", "valid" and "test", each a dict with a row a
+sample:
+
+- `text`: (samples, steps, 768), BERT's last layer; `text_bert`: (samples, 3, steps), its token
+  ids, mask and segments,
+- `audio`, `vision`: (samples, steps, features), zeros behind; `audio_lengths`, `vision_lengths`:
+  how many steps count. The aligned file has a step for each token instead, and no lengths,
+- `regression_labels`: (samples,), sentiment in [-3, 3],
+- `id`: `video_$_clip`, and `raw_text`, the transcript; both may be absent here.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch.utils.data import DataLoader
+
+from .checks import (
+    check_ids,
+    choose,
+    read_features,
+    read_ids,
+    read_labels,
+    read_pickle,
+    without_log_of_zero,
+)
+from .sequences import Layout, Part, Sequences, cut_after, make_part_loaders, standardise
+
+MODALITIES = ("text", "audio", "vision")
+SOURCE = "the drives linked in the README of github.com/thuiar/MMSA"
+
+
+def read_parts(
+    path: str | Path, *, modalities: Sequence[str] | None = None, bound: float | None = 3
+) -> dict[str, Part]:
+    """Reads the parts "train", "valid" and "test".
+
+    -inf in audio, the logarithm of silence, becomes 0.
+
+    Args:
+        path: the file.
+        modalities: different names out of "text", "audio", "vision", in the order wanted; None
+            takes all.
+        bound: labels must lie in [-bound, bound]: 3 for MOSI and MOSEI, 1 for CH-SIMS.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or would run code, an array is missing, has other rows
+            or is not finite, an id occurs twice, or arguments make no sense.
+    """
+    chosen = choose(modalities, MODALITIES)
+    parts = {}
+    for name, arrays in read_pickle(path, [*chosen, "regression_labels"], source=SOURCE).items():
+        where = f"of {name} in {path}"
+        labels = read_labels(arrays["regression_labels"], f"regression_labels {where}", bound=bound)
+        views = {key: _read_view(arrays, key, where, len(labels)) for key in chosen}
+        ids, texts = (
+            read_ids(arrays[key], f"{key} {where}", rows=len(labels)) if key in arrays else None
+            for key in ("id", "raw_text")
+        )
+        parts[name] = Part(views, labels, ids, texts)
+    check_ids(parts, Path(path))
+    return parts
+
+
+def get_dataloader(
+    path: str | Path,
+    *,
+    modalities: Sequence[str] | None = None,
+    batch_size: int | None = 32,
+    steps: int | None = None,
+    scale: bool = False,
+    bound: float | None = 3,
+    workers: int = 0,
+) -> tuple[DataLoader, DataLoader, DataLoader]:
+    """Returns the loaders of (train, valid, test).
+
+    A batch is [views, masks, labels (batch, 1)]: each view (batch, steps, features) float32, each
+    mask (batch, steps) bool, True where there is a step of a present modality.
+
+    Args:
+        batch_size: samples a batch; None puts a whole part into one.
+        steps: cuts or pads every view to so many; None pads each to the longest of the batch.
+        scale: whether features are standardised by train's unpadded steps.
+        workers: processes that read ahead.
+        path, modalities, bound: see `read_parts`.
+
+    Raises:
+        FileNotFoundError, ValueError: see `read_parts`.
+    """
+    parts = read_parts(path, modalities=modalities, bound=bound)
+    layout = Layout(steps, masks=True)
+    return make_part_loaders(
+        standardise(parts) if scale else parts, layout, batch_size=batch_size, workers=workers
+    )
+
+
+def _read_view(arrays: dict, key: str, where: str, rows: int) -> Sequences:
+    array = without_log_of_zero(arrays[key]) if key == "audio" else arrays[key]
+    values = read_features(array, f"{key} {where}", rows=rows)
+    if key != "text" and f"{key}_lengths" in arrays:
+        return cut_after(values, _read_lengths(arrays[f"{key}_lengths"], key, where, rows))
+    return cut_after(values, _count_tokens(arrays, where, values.shape[:2]))
+
+
+def _read_lengths(lengths: object, key: str, where: str, rows: int) -> np.ndarray:
+    array = np.asarray(lengths)
+    if array.shape != (rows,) or array.dtype.kind not in "iu" or (array < 0).any():
+        raise ValueError(
+            f"{key}_lengths {where} must be {rows} whole numbers >= 0, "
+            f"got {array.dtype} of shape {array.shape}; get the file again"
+        )
+    return array
+
+
+def _count_tokens(arrays: dict, where: str, shape: tuple[int, int]) -> np.ndarray:
+    """Returns how many tokens each sample has, from BERT's mask."""
+    tokens = np.asarray(arrays.get("text_bert", ()))
+    if tokens.shape != (shape[0], 3, shape[1]):
+        raise ValueError(
+            f"text_bert {where} must have shape {(shape[0], 3, shape[1])}, ids, mask and segments "
+            f"of every step, where the file gives no lengths; got {tokens.shape}"
+        )
+    mask = tokens[:, 1]
+    lengths = mask.sum(axis=1).astype(np.int64)
+    uneven = (mask != (np.arange(shape[1]) < lengths[:, None])).any(axis=1)
+    if uneven.any():
+        raise ValueError(
+            f"the mask text_bert[:, 1] {where} must be ones and then zeros, but row "
+            f"{np.flatnonzero(uneven)[0]} is not; get the file again"
+        )
+    return lengths

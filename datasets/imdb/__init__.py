@@ -1,0 +1,1 @@
+"""MM-IMDB: genres of films from their plot and their poster."""

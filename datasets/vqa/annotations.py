@@ -1,0 +1,211 @@
+"""Questions and annotations in VQA-v2's JSON layout (Goyal et al., 2017), plain or gzipped.
+
+- questions: {"questions": [{"question_id", "image_id", "question"}]},
+- annotations: {"annotations": [{"question_id", "image_id", "answer_type",
+  "multiple_choice_answer", "answers": [{"answer", ...}]}]}, ten answers a question.
+
+Other entries are left aside. The two files may list the questions in different orders.
+"""
+
+import gzip
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ANSWER_TYPES = ("yes/no", "number", "other")
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions about images, one a row.
+
+    Attributes:
+        question_ids: (questions,) int64, unique.
+        image_ids: (questions,) int64.
+        texts: the questions.
+    """
+
+    question_ids: np.ndarray
+    image_ids: np.ndarray
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: Sequence[int] | np.ndarray):
+        """Returns the chosen rows, in the order given, as the same kind of part."""
+        rows = np.asarray(rows, dtype=np.int64)
+        columns = (getattr(self, field.name) for field in fields(self))
+        return type(self)(
+            *(
+                column[rows]
+                if isinstance(column, np.ndarray)
+                else [column[row] for row in rows.tolist()]
+                for column in columns
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Part(Questions):
+    """Questions with the annotators' answers.
+
+    Attributes:
+        answers: for each question the answers as given, ten in VQA-v2.
+        answer_types: each "yes/no", "number" or "other".
+        multiple_choice: for each question the answer that stands for all, as given.
+    """
+
+    answers: list[list[str]]
+    answer_types: list[str]
+    multiple_choice: list[str]
+
+
+def read_questions(path: str | Path) -> Questions:
+    """Reads questions alone, as of a test part without answers.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: names the file and what is wrong: it is damaged, an entry is missing or of
+            another kind, or a question id occurs twice.
+    """
+    entries = _read_list(path, "questions")
+    ids = _column(path, entries, "question_id", int)
+    if len(set(ids)) < len(ids):
+        repeated, times = Counter(ids).most_common(1)[0]
+        raise ValueError(
+            f"every question_id in {path} must occur once, {repeated} occurs {times} times; "
+            "leave the copies out"
+        )
+    images = _column(path, entries, "image_id", int)
+    texts = _column(path, entries, "question", str)
+    return Questions(np.array(ids, dtype=np.int64), np.array(images, dtype=np.int64), texts)
+
+
+def read_part(questions_path: str | Path, annotations_path: str | Path) -> Part:
+    """Reads questions and their annotations, in the order of the questions.
+
+    Raises:
+        FileNotFoundError: if a file is missing.
+        ValueError: names the file and what is wrong: see `read_questions`; or the two files do
+            not hold the same questions about the same images, a question has no answers, or an
+            answer type is unknown.
+    """
+    questions = read_questions(questions_path)
+    path, entries = annotations_path, _read_list(annotations_path, "annotations")
+    entries = _align(questions_path, questions, annotations_path, entries)
+    types = _column(path, entries, "answer_type", str)
+    if unknown := set(types) - set(ANSWER_TYPES):
+        raise ValueError(
+            f"every answer_type in {path} must be one of {list(ANSWER_TYPES)}, got "
+            f"{sorted(unknown)}; call them 'other' if they are neither"
+        )
+    answers = _column(path, entries, "answers", list)
+    for question_id, given in zip(questions.question_ids, answers, strict=True):
+        if not given or not all(type(answer) is str for answer in given):
+            raise ValueError(
+                f'answers in {path} must hold at least one {{"answer": text}} a question, those '
+                f"of question {question_id} do not; leave the question out of both files"
+            )
+    choices = _column(path, entries, "multiple_choice_answer", str)
+    return Part(
+        questions.question_ids, questions.image_ids, questions.texts, answers, types, choices
+    )
+
+
+def read_json(path: str | Path, *, hook: Callable[[dict], Any] | None = None) -> Any:
+    """Reads JSON, unzipping what ends in .gz; `hook` replaces every object, innermost first.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: names the file, if it is cut off or no JSON.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}; datasets/vqa/README.md says where to get it")
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+            return json.loads(file.read(), object_hook=hook)
+    except (EOFError, gzip.BadGzipFile, zlib.error, ValueError, RecursionError) as error:
+        kind = "gzipped JSON" if path.suffix == ".gz" else "JSON"
+        raise ValueError(f"{path} must be {kind}, but {error}; get it again") from error
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes JSON atomically: the file is the old one or the new one, whatever happens."""
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=False)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def _read_list(path: str | Path, name: str) -> list:
+    # VQA-v2 has 6.6 million answers of few kinds: each is kept as one shared text at once, or
+    # the entries around them would take gigabytes.
+    texts: dict[str, str] = {}
+
+    def keep_answer(entry: dict) -> Any:
+        answer = entry.get("answer")
+        return texts.setdefault(answer, answer) if type(answer) is str else entry
+
+    content = read_json(path, hook=keep_answer)
+    if not isinstance(content, dict) or not isinstance(content.get(name), list):
+        raise ValueError(f'{path} must hold {{"{name}": [...]}}, and does not; get it again')
+    return content[name]
+
+
+def _column(path: str | Path, entries: list, key: str, kind: type) -> list:
+    """Returns what the entries hold under a key, all of one kind."""
+    try:
+        values = [entry[key] for entry in entries]
+    except (KeyError, TypeError, IndexError):
+        values = [entry.get(key) if isinstance(entry, dict) else None for entry in entries]
+    # type, not isinstance: true and false are no integers here
+    wrong = next((row for row, value in enumerate(values) if type(value) is not kind), None)
+    if wrong is None:
+        return values
+    raise ValueError(
+        f"every entry of {path} must have {key!r}, of type {kind.__name__}; entry {wrong}, "
+        f"counted from 0, has {values[wrong]!r}; get the file again"
+    )
+
+
+def _align(questions_path: str | Path, questions: Questions, path: str | Path, entries: list):
+    """Returns the annotations in the order of the questions."""
+    ids = _column(path, entries, "question_id", int)
+    row_of = {question_id: row for row, question_id in enumerate(ids)}
+    wanted = questions.question_ids.tolist()
+    problem = None
+    if len(row_of) < len(ids):
+        repeated, times = Counter(ids).most_common(1)[0]
+        problem = f"question {repeated} has {times} annotations"
+    elif missing := [question_id for question_id in wanted if question_id not in row_of]:
+        problem = f"{len(missing)} questions have none, the first is {missing[0]}"
+    elif len(ids) > len(wanted):
+        unknown = set(ids) - set(wanted)
+        problem = f"{len(unknown)} are of unknown questions, one of them {min(unknown)}"
+    if problem is None:
+        entries = [entries[row_of[question_id]] for question_id in wanted]
+        images = np.array(_column(path, entries, "image_id", int), dtype=np.int64)
+        if len(differ := np.flatnonzero(images != questions.image_ids)):
+            row = differ[0]
+            problem = (
+                f"question {wanted[row]} is about image {questions.image_ids[row]} there and "
+                f"about {images[row]} here"
+            )
+    if problem:
+        raise ValueError(
+            f"{path} must have one annotation for every question of {questions_path}, about the "
+            f"same image, but {problem}; get both files of one part"
+        )
+    return entries

@@ -1,0 +1,1 @@
+"""Genres of films: MM-IMDB, and sets in its layout."""

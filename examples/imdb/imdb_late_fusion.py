@@ -1,0 +1,14 @@
+"""MultiBench's late fusion, concatenation of encoded features, on MM-IMDB.
+
+python -m examples.imdb.imdb_late_fusion --data-dir data/imdb
+"""
+
+from functools import partial
+
+from examples.imdb.recipe import recipe
+from examples.run_one import run_one
+
+main = partial(run_one, recipe, description=__doc__, fusion="concat", needs_data=True)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,174 @@
+"""Questions about images: an encoder each, a fusion, a linear map to the answers.
+
+A set without image features, such as the questions of VQA-v2 alone, has two views of the
+question instead: its words in order (`question`) and their mean (`words`).
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from scipy.sparse import csr_array
+from scipy.stats import loguniform
+from sklearn.naive_bayes import MultinomialNB
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from datasets.loaders import make_loader
+from datasets.vqa.get_data import VQA, find_features, get_dataloader
+from objective_functions.answers import soft_answer_loss
+from training_structures.comparison import Fusion, Loaders, Recipe, Score
+from training_structures.metrics import answer_accuracy
+from training_structures.Supervised_Learning import MMDL
+from unimodals.vqa import QuestionLSTM, RegionMean, WordBag
+
+EPOCHS, PATIENCE, DROPOUT = 50, 5, 0.3
+SCORES = [Score(f"accuracy{kind}") for kind in ("", "_yes_no", "_number", "_other")]
+
+
+def recipe(
+    args: Namespace,
+    *,
+    features: str = "",
+    tokenise: str = "mcan",
+    vocabulary: str = "train",
+    min_count: int = 9,
+    most: int = 0,
+    batch_size: int = 64,
+    width: int = 256,
+    lr: float = 5e-4,
+    workers: int = 0,
+) -> Recipe:
+    """Returns the recipe for the set in `args.data_dir`: the set's own split, a seed a run.
+
+    Args:
+        features: file or folder of the images' features; none: what lies in the folder.
+        tokenise: "mcan" or "mutan", whose way of cutting a question into words.
+        vocabulary: what words and answers are fitted on: "train", "train+valid", or "all" as
+            published MCAN results do.
+        min_count, most: how often an answer must occur, and how many are kept; 0 keeps all.
+        batch_size: questions a batch.
+        width: of the encoders and of the fused feature.
+        lr: learning rate.
+        workers: processes that read batches.
+    """
+    if args.data_dir is None:
+        raise SystemExit("--data-dir must name the folder of the questions; see datasets/vqa")
+    if args.official:
+        raise SystemExit("the set's own split is the only one: leave out --official")
+    images = features or find_features(args.data_dir)
+    reading = {
+        "features": images and str(images),
+        "tokenise": tokenise,
+        "words": vocabulary,
+        "answers": vocabulary,
+        "min_count": min_count,
+        "most": most or None,
+        "batch_size": batch_size,
+        "workers": workers,
+    }
+    return Recipe(
+        name=args.data_dir.name if images else f"{args.data_dir.name}, no images",
+        modalities=("question", "image") if images else ("question", "words"),
+        load=partial(load, args.data_dir, reading),
+        build=partial(build, width),
+        objective=soft_answer_loss,
+        metrics=answer_accuracy,
+        scores=SCORES,
+        epochs=EPOCHS if args.epochs is None else args.epochs,
+        task="multilabel",
+        select="accuracy",
+        patience=PATIENCE,
+        optimizer=partial(torch.optim.Adam, lr=lr),
+        search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (0.0, 1e-5, 1e-4)},
+        floors={"most frequent": most_frequent, "naive Bayes": naive_bayes},
+    )
+
+
+class Views(Dataset):
+    """A dataset with views of its modalities: the names chosen, then the truth."""
+
+    def __init__(self, dataset: VQA, views: Sequence[str]) -> None:
+        self.dataset, self.views = dataset, tuple(views)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, rows: Sequence[int]) -> list:
+        *inputs, truth = self.dataset[rows]
+        found = dict(zip(self.dataset.modalities, inputs, strict=True))
+        return [*(found["question" if v == "words" else v] for v in self.views), truth]
+
+
+def load(data_dir: Path, reading: dict, run: int, modalities: Sequence[str]) -> Loaders:
+    """Returns the loaders of a run; the run's number cuts validation where the set has none."""
+    needed = list(dict.fromkeys("question" if m == "words" else m for m in modalities))
+    loaders = get_dataloader(data_dir, modalities=needed, split_seed=run, **reading)
+    return tuple(
+        make_loader(
+            Views(loader.dataset, modalities),
+            batch_size=reading["batch_size"],
+            shuffle=index == 0,
+            workers=reading["workers"],
+        )
+        for index, loader in enumerate(loaders)
+    )
+
+
+def build(width: int, fusion: Fusion, train: DataLoader) -> nn.Module:
+    """Returns an encoder for each view, the fusion, and a linear head if it needs one."""
+    views, data = train.dataset.views, train.dataset.dataset
+    make = {
+        "question": lambda: QuestionLSTM(data.words, width, dropout=DROPOUT),
+        "words": lambda: WordBag(data.words, width, dropout=DROPOUT),
+        "image": lambda: RegionMean(data.widths["image"], width, dropout=DROPOUT),
+    }
+    encoders, answers = [make[view]() for view in views], len(data.answers)
+    module, out = fusion([width] * len(views), width, answers)
+    head = (
+        nn.Identity()
+        if out is None
+        else nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(out, answers))
+    )
+    return MMDL(encoders, module, head)
+
+
+def most_frequent(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
+    """The answer that is right most often, whatever the question."""
+    data = known[0].dataset.dataset
+    total = sum(_targets(loader.dataset.dataset).sum(axis=0) for loader in known)
+    return torch.as_tensor(total).float().expand(len(scored.dataset), len(data.answers))
+
+
+def naive_bayes(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
+    """Multinomial naive Bayes from the question's words, without the image."""
+    model = MultinomialNB(alpha=0.1)
+    answers = range(len(known[0].dataset.dataset.answers))
+    for loader in known:
+        data = loader.dataset.dataset
+        targets = _targets(data).tocoo()  # a question counts for each of its answers, in part
+        model.partial_fit(
+            _counts(data)[targets.coords[0]],
+            targets.coords[1],
+            classes=answers,
+            sample_weight=targets.data,
+        )
+    return torch.from_numpy(model.predict_joint_log_proba(_counts(scored.dataset.dataset))).float()
+
+
+def _targets(data: VQA) -> csr_array:
+    """Returns the soft targets, (questions, answers)."""
+    answer, target = data.truth["answer"], data.truth["target"]
+    row, place = (target > 0).nonzero(as_tuple=True)
+    shape = len(data), len(data.answers)
+    return csr_array((target[row, place].numpy(), (row.numpy(), answer[row, place].numpy())), shape)
+
+
+def _counts(data: VQA) -> csr_array:
+    """Returns how often each word occurs, (questions, words)."""
+    row, place = (data.tokens > 0).nonzero(as_tuple=True)
+    words = data.tokens[row, place].numpy()
+    shape = len(data), data.words
+    return csr_array(((words > 0).astype("f4"), (row.numpy(), words)), shape)

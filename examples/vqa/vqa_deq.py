@@ -1,0 +1,15 @@
+"""DEQ fusion of a question and an image: VQA-v2, or a set in its layout.
+
+python -m datasets.vqa.prepare --data-dir data/vqa
+python -m examples.vqa.vqa_deq --data-dir data/vqa
+"""
+
+from functools import partial
+
+from examples.run_one import run_one
+from examples.vqa.recipe import recipe
+
+main = partial(run_one, recipe, description=__doc__, needs_data=True)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,14 @@
+"""The question and the image on their own: what VQA-v2 gives away without the other.
+
+python -m examples.vqa.vqa_unimodal --data-dir data/vqa
+"""
+
+from functools import partial
+
+from examples.run_one import run_unimodal
+from examples.vqa.recipe import recipe
+
+main = partial(run_unimodal, recipe, description=__doc__, needs_data=True)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,273 @@
+"""VQA's official accuracy: the published pairs and cases where they are, rules worked out by hand,
+and a second implementation that goes character by character and annotator by annotator."""
+
+import json
+import random
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datasets.vqa.annotations import Part
+from datasets.vqa.answers import (
+    accuracy_of_count,
+    count_references,
+    normalise,
+    question_accuracy,
+    read_results,
+    score,
+    write_results,
+)
+from datasets.vqa.tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
+
+METRIC = Path(__file__).resolve().parents[3] / "shared" / "facts" / "vqa_metric.json"
+
+PAIRS = [
+    ("", ""),
+    ("Dog", "dog"),
+    (" two\nsmall\tdogs ", "2 small dogs"),
+    ("a cat and an owl on the roof", "cat and owl on roof"),
+    ("the", ""),
+    ("None", "0"),
+    ("eleven", "eleven"),
+    ("twenty-one", "twenty 1"),
+    ("someone", "someone"),  # words are replaced, not parts of them
+    ("left/right", "left right"),  # a mark between letters leaves a space
+    ("left / right", "left right"),  # and one that touches a space nothing
+    ("x-ray", "x ray"),
+    ("x-ray -", "xray"),  # wherever else it stands
+    ("x-ray /", "x ray"),  # but each mark decides for itself
+    (" -left-right\n", "left right"),  # the spaces around an answer do not count
+    ("1,000", "1000"),
+    ("1,000-2,000", "10002000"),  # digit, comma, digit: every mark goes
+    ("1, 2-3", "1 2 3"),
+    ("no. 4.5", "no 4.5"),  # a period stays before a digit only
+    (".5 or 5.", ".5 or 5"),
+    ("u.s.a.", "usa"),
+    ("a.m", "am"),  # periods go before articles do
+    ("a,m", "m"),  # and a comma first leaves a word "a"
+    ("it's", "it's"),  # apostrophes are no marks,
+    ("#1: 50% & $5", "#1: 50% & $5"),  # nor are these
+    ("Dont", "don't"),
+    ("dont!", "don't"),
+    ("somebody'd", "somebodyd"),  # as in the official table
+    ("Im", "im"),  # whose entries with capitals never apply
+    ("İ", "i̇"),
+]
+
+
+def plain_unmark(text):
+    """Punctuation, character by character."""
+    grouped = any(
+        text[i - 1].isdigit() and text[i] == "," and text[i + 1].isdigit()
+        for i in range(1, len(text) - 1)
+    )
+    padded = "x" + text + "x"
+    beside_a_space = {
+        padded[i] for i in range(1, len(text) + 1) if " " in padded[i - 1] + padded[i + 1]
+    }
+    unmarked = ""
+    for character in text:
+        if character not in ';/[]"{}()=+\\_-><@`,?!':
+            unmarked += character
+        elif not grouped and character not in beside_a_space:
+            unmarked += " "
+    kept = ""
+    for place, character in enumerate(unmarked):
+        if character != "." or unmarked[place + 1 : place + 2].isdigit():
+            kept += character
+    return kept
+
+
+def plain_normalise(answer):
+    numbers = ["zero", *"one two three four five six seven eight nine ten".split()]
+    words = []
+    for word in plain_unmark(re.sub(r"[\n\t]", " ", answer).strip()).lower().split():
+        if word in numbers:
+            word = str(numbers.index(word))
+        elif word == "none":
+            word = "0"
+        if word not in ("a", "an", "the"):
+            words.append(CONTRACTIONS[word] if word in CONTRACTIONS else word)
+    return " ".join(words)
+
+
+def plain_accuracy(prediction, answers):
+    """The mean over the annotators, one after the other."""
+    prediction = plain_normalise(prediction)
+    if any(answer != answers[0] for answer in answers):
+        answers = [plain_unmark(answer) for answer in answers]
+    shares = []
+    for annotator in range(len(answers)):
+        others = answers[:annotator] + answers[annotator + 1 :]
+        shares.append(min(1, others.count(prediction) / 3))
+    return sum(shares) / len(shares)
+
+
+def random_answer(rng):
+    words = ["a", "the", "Red", "two", "none", "ten", "dont", "youre", "it's", "cat", "10", "3"]
+    joints = [" ", " ", ", ", ",", "-", " - ", "/", ".", ". ", "!", " ?", "\n", "(", ") ", "_", "&"]
+    pieces = [rng.choice(words)]
+    for _ in range(rng.randrange(5)):
+        pieces += [rng.choice(joints), rng.choice(words)]
+    return "".join(pieces) + rng.choice(["", "", "!", ".", " "])
+
+
+def make_part(answers, types):
+    count = len(answers)
+    ids = np.arange(10, 10 + count)
+    texts = ["?"] * count
+    return Part(ids, ids // 3, texts, answers, types, [given[0] for given in answers])
+
+
+@pytest.fixture
+def metric():
+    if not METRIC.is_file():
+        pytest.skip(f"no published pairs and cases at {METRIC}")
+    return json.loads(METRIC.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("answer", "expected"), PAIRS)
+def test_answers_are_normalised_by_the_rules(answer, expected):
+    assert normalise(answer) == expected == plain_normalise(answer)
+
+
+def test_every_published_pair_agrees(metric):
+    wrong = [(given, want, normalise(given)) for given, want in metric["pairs"]]
+    assert len(wrong) == 374 and [case for case in wrong if case[1] != case[2]] == []
+
+
+def test_every_published_case_agrees(metric):
+    cases = metric["cases"]
+    found = [question_accuracy(case["prediction"], case["answers"]) for case in cases]
+    assert found == [case["accuracy"] for case in cases] and len(cases) == 400
+    assert len(set(found)) == 5  # all accuracies occur
+
+
+def test_the_tables_are_the_published_ones(metric):
+    assert CONTRACTIONS == metric["contractions"]
+    assert ARTICLES == set(metric["articles"])
+    assert PUNCTUATION == set(metric["punctuation"])
+    words = metric["number_words"].items()
+    assert NUMBERS == {word: digits for word, digits in words if word != digits}
+
+
+def test_generated_cases_agree_with_a_second_implementation():
+    rng = random.Random(0)
+    met = set()
+    for _ in range(1000):
+        pool = [random_answer(rng) for _ in range(rng.randint(1, 4))]
+        pool += [plain_normalise(answer) for answer in pool]
+        answers = rng.choices(pool, k=10)
+        prediction = rng.choice(pool)
+        assert normalise(prediction) == plain_normalise(prediction)
+        accuracy = question_accuracy(prediction, answers)
+        assert accuracy == pytest.approx(plain_accuracy(prediction, answers), abs=1e-12)
+        met.add(accuracy)
+    assert met == {0, 0.3, 0.6, 0.9, 1}
+
+
+@pytest.mark.parametrize("annotators", [1, 2, 3, 5, 10])
+def test_the_accuracy_of_a_count_is_the_mean_over_the_annotators(annotators):
+    for count in range(annotators + 1):
+        answers = ["yes"] * count + ["no"] * (annotators - count)
+        expected = plain_accuracy("yes", answers)
+        assert accuracy_of_count(count, annotators) == pytest.approx(expected, abs=1e-12)
+        assert question_accuracy("Yes!", answers) == accuracy_of_count(count, annotators)
+
+
+def test_annotators_answers_lose_punctuation_only_where_they_differ():
+    assert count_references(["t-shirt"] * 10) == {"t-shirt": 10}
+    assert question_accuracy("t-shirt", ["t-shirt"] * 10) == 0  # officially so
+    mixed = ["t-shirt"] * 3 + ["t shirt"] * 3 + ["the shirt"] * 3 + ["two"]
+    assert count_references(mixed) == {"t shirt": 6, "the shirt": 3, "two": 1}
+    assert question_accuracy("t-shirt", mixed) == 1
+    assert question_accuracy("the shirt", mixed) == question_accuracy("two", mixed) == 0
+
+
+def test_a_question_without_answers_is_refused():
+    with pytest.raises(ValueError, match="must hold an annotator's answer at least, got none"):
+        question_accuracy("yes", [])
+
+
+def test_the_score_is_the_mean_of_each_type_and_of_all():
+    rng = random.Random(1)
+    answers = [[rng.choice(["yes", "no", "2", "red"]) for _ in range(10)] for _ in range(67)]
+    types = [rng.choice(["yes/no", "number", "other"]) for _ in answers]
+    part = make_part(answers, types)
+    predictions = {key: rng.choice(["Yes", "no.", "two", "red"]) for key in range(76, 9, -1)}
+    exact = score(predictions, part, digits=None)
+    accuracies = np.array(
+        [plain_accuracy(predictions[10 + row], given) for row, given in enumerate(answers)]
+    )
+    masks = {kind: np.array(types) == kind for kind in set(types)} | {"overall": slice(None)}
+    expected = {name: 100 * accuracies[mask].mean() for name, mask in masks.items()}
+    assert exact == pytest.approx(expected)
+    rounded = score(predictions, part)
+    assert rounded == {name: round(value, 2) for name, value in exact.items()} != exact
+
+
+def test_types_that_do_not_occur_have_no_score():
+    part = make_part([["red"] * 10, ["blue"] * 10], ["other", "other"])
+    assert score({10: "red", 11: "red"}, part) == {"overall": 50, "other": 50}
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        ({10: "red"}, "2 questions.*: 1 are missing and 0 belong.*first is question 11"),
+        ({10: "", 11: "", 5: "", 4: ""}, "0 are missing and 2 belong.*first is question 4"),
+        ({}, "2 are missing"),
+    ],
+)
+def test_predictions_must_be_for_the_part(predictions, message):
+    with pytest.raises(ValueError, match=message):
+        score(predictions, make_part([["red"], ["red"]], ["other", "other"]))
+    with pytest.raises(ValueError, match="0 questions, at least one"):
+        score({}, make_part([], []))
+
+
+def test_results_are_written_as_the_evaluation_takes_them(tmp_path):
+    path = tmp_path / "results.json"
+    predictions = {np.int64(7): "2", 3: "caf\u00e9", 5: ""}
+    write_results(path, {1: "an older file"})
+    write_results(path, predictions)
+    assert json.loads(path.read_bytes()) == [
+        {"question_id": 7, "answer": "2"},
+        {"question_id": 3, "answer": "caf\u00e9"},
+        {"question_id": 5, "answer": ""},
+    ]
+    assert read_results(path) == predictions
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_results_that_cannot_be_written_leave_the_old_file(tmp_path):
+    path = tmp_path / "results.json"
+    write_results(path, {1: "yes"})
+    with pytest.raises(UnicodeEncodeError):
+        write_results(path, {1: "no", 2: "\ud800"})
+    assert read_results(path) == {1: "yes"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{}", "[1]", '[{"question_id": "1", "answer": "yes"}]', '[{"question_id": 1}]'],
+)
+def test_results_of_another_layout_are_named(tmp_path, content):
+    path = tmp_path / "results.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"results.json must hold a list of \{\"question_id\""):
+        read_results(path)
+
+
+def test_damaged_or_repeated_results_are_named(tmp_path):
+    path = tmp_path / "results.json"
+    path.write_text('[{"question_id": 1, "ans')
+    with pytest.raises(ValueError, match="results.json must be JSON, but Unterminated"):
+        read_results(path)
+    path.write_text(json.dumps([{"question_id": key, "answer": "a"} for key in (1, 2, 2)]))
+    with pytest.raises(ValueError, match="results.json must answer every .*, question 2 is"):
+        read_results(path)
+    with pytest.raises(FileNotFoundError, match="no file .*other.json"):
+        read_results(tmp_path / "other.json")
