@@ -115,12 +115,8 @@ class Rows:
         if self._offset is not None:
             options = {"mode": "r", "offset": self._offset, "shape": self.shape}
             return np.asarray(np.memmap(self.path, self.dtype, **options))
-        file = open_file(self.path)
-        dataset = find_dataset(file, self.name)
-        if self.nbytes > self.memory:
-            return dataset
-        with file:
-            return dataset[()]
+        dataset = find_dataset(open_file(self.path), self.name)
+        return dataset if self.nbytes > self.memory else dataset[()]
 
 
 def build_file(
@@ -153,8 +149,11 @@ def build_file(
         The path.
 
     Raises:
-        ValueError: if the file, or the unfinished one, was made with other settings.
+        ValueError: if the file, or the unfinished one, was made with other settings, or its note
+            is damaged; or if `batch_size` is less than 1.
     """
+    if batch_size < 1:  # no batch would be written, and the file look complete
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}; try 64")
     path = Path(path)
     part, note = (path.with_name(path.name + suffix) for suffix in (".part", ".part.json"))
     wanted = {"total": str(total), **settings}
@@ -164,11 +163,10 @@ def build_file(
         note.unlink(missing_ok=True)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    done = _read_note(note, wanted) if part.exists() and note.exists() else None
-    if done is None:
-        done = 0
+    if not (part.exists() and note.exists()):
         _start(part, create, wanted)
-        _write_note(note, wanted, done)
+        _write_note(note, wanted, 0)
+    done = _read_note(note, wanted)
     bar = tqdm(total=total, initial=done, desc=desc or path.name, disable=not progress)
     with bar, open_file(part, "r+") as file:
         for start in range(done, total, batch_size):
@@ -229,7 +227,10 @@ def _sync(path: Path) -> None:
 
 
 def _read_note(note: Path, wanted: dict[str, str]) -> int:
-    noted = json.loads(note.read_text(encoding="utf-8"))
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{note} is damaged ({error}); delete it to start again") from error
     _check_settings(note, noted["settings"], wanted)
     return noted["done"]
 
@@ -237,6 +238,7 @@ def _read_note(note: Path, wanted: dict[str, str]) -> int:
 def _write_note(note: Path, wanted: dict[str, str], done: int) -> None:
     temporary = note.with_name(note.name + ".tmp")
     temporary.write_text(json.dumps({"settings": wanted, "done": done}), encoding="utf-8")
+    _sync(temporary)
     os.replace(temporary, note)
 
 

@@ -1,19 +1,7 @@
-"""MM-IMDB as it was collected: posters and plots of films, and their genres.
+"""Loaders of MM-IMDB's films as they were collected, see `films`: word pieces and posters."""
 
-Reads the layout of `mmimdb.tar.gz` (Arevalo et al., 2017): `split.json`, an object of the lists
-of ids train, dev and test, and a film's `dataset/<id>.jpeg` and `dataset/<id>.json`, an object
-with plot (text, or a list of texts, of which the longest counts) and genres.
-
-Four of MM-IMDB's 27 genres are so rare that none of its 23 labels stands for them; `RARE` names
-them. Word pieces and the order of the genres are taken from train alone.
-"""
-
-import json
-import os
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,41 +12,21 @@ from ..hdf5 import Rows
 from ..images import cache_images, read_image
 from ..loaders import make_loader
 from ..text import WordPieces
-
-PARTS = ("train", "dev", "test")
-RARE = ("News", "Adult", "Talk-Show", "Reality-TV")
-
-
-class Films(NamedTuple):
-    """All films of a folder, in the order of `split.json`: train's, then dev's, then test's.
-
-    Attributes:
-        ids: the films' names.
-        plots: a text a film, possibly empty.
-        posters: the picture files, of any size.
-        labels: (films, genres) float32, 1 where a film has the genre.
-        genres: the labels' names.
-        sizes: the numbers of films of train, dev and test.
-    """
-
-    ids: list[str]
-    plots: list[str]
-    posters: list[Path]
-    labels: np.ndarray
-    genres: list[str]
-    sizes: tuple[int, int, int]
+from .films import PARTS, Films, read_films
+from .get_data import FILE, IMAGE, MODALITIES
 
 
 class FilmDataset(Dataset):
-    """One part of the films; a list of row numbers gives a batch [tokens, images, genres].
+    """One part of the films; a list of row numbers gives a batch, the modalities, then the genres.
 
     Args:
         films: all films.
         rows: those of this part, as numbers of `films`.
+        modalities: "text" and "image", or one of them, in the order wanted.
         tokens: splits the plots.
         length: the most tokens a plot.
         size: of the posters, in pixels.
-        images: (films, 3, size, size) uint8, the decoded posters; None decodes them every time.
+        images: a row a film, the decoded posters or features; None decodes posters every time.
     """
 
     def __init__(
@@ -66,65 +34,32 @@ class FilmDataset(Dataset):
         films: Films,
         rows: range,
         *,
+        modalities: Sequence[str] = MODALITIES,
         tokens: WordPieces,
         length: int,
         size: int,
         images: Rows | None = None,
     ) -> None:
-        self.films, self.rows, self.tokens = films, rows, tokens
-        self.length, self.size, self.images = length, size, images
+        self.films, self.rows, self.modalities = films, rows, tuple(modalities)
+        self.tokens, self.length, self.size, self.images = tokens, length, size, images
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, rows: Sequence[int]) -> list[Tensor]:
         chosen = [self.rows[row] for row in rows]
-        plots = [self.films.plots[row] for row in chosen]
+        read = {"text": self._tokens, "image": self._images}
+        arrays = [read[modality](chosen) for modality in self.modalities]
+        return [torch.from_numpy(array) for array in (*arrays, self.films.labels[chosen])]
+
+    def _tokens(self, films: Sequence[int]) -> np.ndarray:
+        return self.tokens.encode([self.films.plots[film] for film in films], length=self.length)
+
+    def _images(self, films: Sequence[int]) -> np.ndarray:
         if self.images is None:
-            images = np.stack([read_image(self.films.posters[row], self.size) for row in chosen])
-        else:
-            images = self.images[chosen]
-        tokens = self.tokens.encode(plots, length=self.length)
-        return [torch.from_numpy(array) for array in (tokens, images, self.films.labels[chosen])]
-
-
-def read_films(folder: str | Path, *, genres: Sequence[str] | None = None) -> Films:
-    """Reads all that is known of the films, but for the posters' pixels.
-
-    Args:
-        folder: holds `split.json` and `dataset`.
-        genres: names of the labels in the order wanted, such as an HDF5 file's `target_names`;
-            a film's other genres are left out. None takes all genres of train but the four of
-            `RARE`, the most frequent there first (names decide ties).
-
-    Raises:
-        FileNotFoundError: if the folder, `split.json`, or files of a film are missing.
-        ValueError: if a file does not hold what it must, an id is in two parts, or a genre is
-            named twice.
-    """
-    folder = Path(folder)
-    parts = _read_split(folder / "split.json")
-    ids = [film for part in parts for film in part]
-    _check_files(folder / "dataset", ids)
-    records = [_read_film(folder / "dataset" / f"{film}.json") for film in ids]
-    if genres is None:
-        counts = Counter(name for _, names in records[: len(parts[0])] for name in names)
-        genres = sorted(set(counts) - set(RARE), key=lambda name: (-counts[name], name))
-    genres = [str(name) for name in genres]
-    if not genres or len(set(genres)) < len(genres):
-        raise ValueError(f"genres of {folder} must be different names, at least one, got {genres}")
-    columns = {name: column for column, name in enumerate(genres)}
-    labels = np.zeros((len(ids), len(genres)), dtype=np.float32)
-    for row, (_, names) in enumerate(records):
-        labels[row, [columns[name] for name in names if name in columns]] = 1
-    return Films(
-        ids,
-        [plot for plot, _ in records],
-        [folder / "dataset" / f"{film}.jpeg" for film in ids],
-        labels,
-        genres,
-        tuple(map(len, parts)),
-    )
+            return np.stack([read_image(self.films.posters[film], self.size) for film in films])
+        images = self.images[films]
+        return images if images.dtype == np.uint8 else images.astype(np.float32)
 
 
 def train_tokens(films: Films, *, vocabulary: int = 8000) -> WordPieces:
@@ -135,6 +70,7 @@ def train_tokens(films: Films, *, vocabulary: int = 8000) -> WordPieces:
 def get_dataloader(
     folder: str | Path,
     *,
+    modalities: Sequence[str] = MODALITIES,
     genres: Sequence[str] | None = None,
     tokens: WordPieces | None = None,
     vocabulary: int = 8000,
@@ -143,6 +79,7 @@ def get_dataloader(
     batch_size: int = 16,
     workers: int = 0,
     cache: str | Path | None = None,
+    features: str | Path | None = None,
     progress: bool = True,
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
     """Returns the loaders of (train, valid, test); only train is shuffled.
@@ -152,6 +89,7 @@ def get_dataloader(
 
     Args:
         folder, genres: see `read_films`.
+        modalities: "text" and "image", or one of them, in the order wanted.
         tokens: splits the plots; it must be the one of the text encoder's weights. None learns
             word pieces from train's plots, the loaders' `dataset.tokens` has them.
         vocabulary: the most word pieces to learn.
@@ -162,6 +100,8 @@ def get_dataloader(
         cache: HDF5 file that keeps the decoded posters, 3 * size * size bytes a film; it is
             made if it is not there, which an interruption does not undo. None decodes the
             posters in every epoch.
+        features: HDF5 file in MM-IMDB's layout; its `vgg_features`, (films, features) float32,
+            take the place of the images.
         progress: show a bar while the cache is made.
 
     Raises:
@@ -169,73 +109,46 @@ def get_dataloader(
             poster that cannot be read is named when its batch is.
         ImportError: if Pillow or tokenizers is not installed.
     """
+    if not modalities or set(modalities) - set(MODALITIES):
+        raise ValueError(
+            f"modalities must be different names out of {list(MODALITIES)}, got {list(modalities)}"
+        )
     films = read_films(folder, genres=genres)
     tokens = train_tokens(films, vocabulary=vocabulary) if tokens is None else tokens
     images = None
-    if cache is not None:
+    if features is not None:
+        images = _read_features(Path(features), films)
+    elif cache is not None and "image" in modalities:
         images = cache_images(cache, films.posters, size=size, progress=progress)
-    ends = np.cumsum(films.sizes)
-    loaders = []
-    for part, start, end in zip(PARTS, ends - films.sizes, ends, strict=True):
-        rows = range(start, end)
-        dataset = FilmDataset(films, rows, tokens=tokens, length=length, size=size, images=images)
-        loader = make_loader(
-            dataset, batch_size=batch_size, shuffle=part == "train", workers=workers
+    options = {"modalities": modalities, "tokens": tokens, "length": length, "size": size}
+    starts = (0, *np.cumsum(films.sizes).tolist())
+    train, valid, test = (
+        make_loader(
+            FilmDataset(films, range(start, end), images=images, **options),
+            batch_size=batch_size,
+            shuffle=part == "train",
+            workers=workers,
         )
-        loaders.append(loader)
-    return tuple(loaders)
+        for part, start, end in zip(PARTS, starts, starts[1:], strict=False)
+    )
+    return train, valid, test
 
 
-def _read_split(path: Path) -> list[list[str]]:
-    split = _read_json(path)
-    parts = [split.get(part) for part in PARTS] if isinstance(split, dict) else [None]
-    if not all(_is_texts(part) and part for part in parts):
+def _read_features(path: Path, films: Films) -> Rows:
+    """Returns the image features of a file, once its rows are certain to be these films."""
+    path = path / FILE if path.is_dir() else path
+    there = Rows(path, "imdb_ids")
+    if len(there) != len(films.ids):
         raise ValueError(
-            f"{path} must be an object of lists of ids, none empty: {', '.join(PARTS)}; get the "
-            "data again"
+            f"imdb_ids in {path} must be the {len(films.ids)} films of split.json, got "
+            f"{len(there)}; take both from one release of the data"
         )
-    film, count = Counter(film for part in parts for film in part).most_common(1)[0]
-    if count > 1:
+    ids = [name.decode() for name in there[range(len(there))]]
+    wrong = [row for row, film in enumerate(films.ids) if ids[row] != film]
+    if wrong:
         raise ValueError(
-            f"{path} must name every id once, in one part, but {film!r} is there {count} times; "
-            "leave it in one"
+            f"imdb_ids in {path} must be the films of split.json, in its order, but row "
+            f"{wrong[0]} is {ids[wrong[0]]!r}, not {films.ids[wrong[0]]!r}; take both from one "
+            "release of the data"
         )
-    return parts
-
-
-def _check_files(folder: Path, ids: Sequence[str]) -> None:
-    there = set(os.listdir(folder)) if folder.is_dir() else set()
-    for ending in ("json", "jpeg"):
-        missing = [f"{film}.{ending}" for film in ids if f"{film}.{ending}" not in there]
-        if missing:
-            raise FileNotFoundError(
-                f"{folder} must have the files of all films of split.json, but {len(missing)} of "
-                f"{len(ids)} lack {missing[0]} and the like; unpack the data again"
-            )
-
-
-def _read_film(path: Path) -> tuple[str, list[str]]:
-    film = _read_json(path)
-    film = film if isinstance(film, dict) else {}
-    plot, genres = film.get("plot"), film.get("genres")
-    plots = [plot] if isinstance(plot, str) else plot
-    if not _is_texts(plots):
-        raise ValueError(f"{path} must have a plot, a text or a list of texts; get it again")
-    if not _is_texts(genres):
-        raise ValueError(f"{path} must have genres, a list of texts; get it again")
-    return max(plots, key=len, default=""), genres
-
-
-def _is_texts(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(text, str) for text in value)
-
-
-def _read_json(path: Path) -> object:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path}; the data is mmimdb.tar.gz, unpacked, see datasets/imdb/README.md"
-        )
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON, but {error}; get it again") from error
+    return Rows(path, IMAGE)

@@ -156,12 +156,17 @@ def _read_list(path: str | Path, name: str) -> list:
 
     def keep_answer(entry: dict) -> Any:
         answer = entry.get("answer")
-        return texts.setdefault(answer, answer) if type(answer) is str else entry
+        is_answer = type(answer) is str and "question_id" not in entry
+        return texts.setdefault(answer, answer) if is_answer else entry
 
     content = read_json(path, hook=keep_answer)
-    if not isinstance(content, dict) or not isinstance(content.get(name), list):
-        raise ValueError(f'{path} must hold {{"{name}": [...]}}, and does not; get it again')
-    return content[name]
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(
+            f'{path} must hold {{"{name}": [...]}} with an entry at least, and does not; get it '
+            "again"
+        )
+    return entries
 
 
 def _column(path: str | Path, entries: list, key: str, kind: type) -> list:

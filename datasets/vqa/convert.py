@@ -8,6 +8,7 @@ offsets[i + 1]. Bottom-up features of 123,287 images take about 18 GB. A run tha
 resumed by the same call.
 """
 
+import hashlib
 from pathlib import Path
 
 import h5py
@@ -47,11 +48,12 @@ def convert_npz(
     dim = shapes[0][1]
     counts = [min(count, regions) for count, _ in shapes]
     offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+    ids = np.array(list(files), dtype=np.int64)
 
     def create(file: h5py.File) -> None:
         file.create_dataset("features", (int(offsets[-1]), dim), np.float16)
         file["offsets"] = offsets
-        file["image_ids"] = np.array(list(files), dtype=np.int64)
+        file["image_ids"] = ids
 
     def fill(file: h5py.File, start: int, stop: int) -> None:
         rows = np.concatenate([_read(path, dim, regions) for path in paths[start:stop]])
@@ -64,8 +66,7 @@ def convert_npz(
         fill,
         settings={
             "source": str(Path(folder).resolve()),
-            "images": str(len(paths)),
-            "rows": str(offsets[-1]),
+            "images": hashlib.sha256(ids.tobytes() + offsets.tobytes()).hexdigest(),
             "dim": str(dim),
             "regions": str(regions),
         },

@@ -13,7 +13,7 @@ import torch
 
 from ..hdf5 import Rows
 from .image_files import find_images, read_npz
-from .index import check_offsets, read_index
+from .image_rows import check_offsets, read_index
 
 MOST_REGIONS = 100  # of the bottom-up features
 HELP = "extract them, or leave those questions out"
@@ -39,7 +39,8 @@ class Features:
         repeated = self._sorted[1:][self._sorted[1:] == self._sorted[:-1]]
         if len(repeated):
             raise ValueError(
-                f"{source} must hold every image once, but image {repeated[0]} is there twice"
+                f"{source} must hold every image once, but image {repeated[0]} is there twice; "
+                "leave one of them out"
             )
 
     def __len__(self) -> int:
@@ -137,22 +138,23 @@ class HDF5Features(Features):
         self._rows = Rows(path, "image_features" if "rows" in arrays else "features")
         shape, image_ids = self._rows.shape, arrays["image_ids"]
         ragged = "offsets" in arrays
-        if len(shape) != 3 - ragged:
+        if len(shape) != 3 - ragged or self._rows.dtype.kind not in "fiu":
             raise ValueError(
-                f"features in {path} must have the shape (images, regions, dim), or (regions of "
-                f"all images, dim) with offsets, got {shape}; write it again"
+                f"{self._rows.name} in {path} must be real numbers, (images, regions, dim), or "
+                f"(regions of all images, dim) with offsets, got {self._rows.dtype} {shape}; "
+                "write it again"
             )
         if ragged:
             check_offsets(path, arrays["offsets"], total=shape[0], images=len(image_ids))
             self._starts, self._counts = arrays["offsets"][:-1], np.diff(arrays["offsets"])
             most = int(self._counts.max(initial=1))
         else:
-            self._starts, self._counts = arrays.get("rows", np.arange(len(image_ids))), None
+            self._starts, self._counts = arrays.get("rows", np.arange(shape[0])), None
             most = shape[1]
-            if self._starts.max(initial=0) >= shape[0] or len(image_ids) > shape[0]:
+            if len(self._starts) != len(image_ids) or self._starts.max(initial=0) >= shape[0]:
                 raise ValueError(
-                    f"features in {path} must have a row for each of its {len(image_ids)} images, "
-                    f"got shape {shape}; write it again"
+                    f"{self._rows.name} in {path} must have a row for each of its "
+                    f"{len(image_ids)} images, got shape {shape}; write it again"
                 )
         super().__init__(
             path, image_ids, regions=most if regions is None else regions, dim=shape[-1]

@@ -65,7 +65,8 @@ class VQA(Dataset):
     ) -> None:
         self.dropped = 0
         if drop_unanswerable:
-            kept = (truth["target"] > 0).any(dim=1)
+            learnt = truth.get("share", truth["target"])  # Mutan learns an answer as written
+            kept = (learnt > 0).any(dim=1)
             self.dropped = int((~kept).sum())
             part = part.take(np.flatnonzero(kept.numpy()))
             truth = {name: column[kept] for name, column in truth.items()}

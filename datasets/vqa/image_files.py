@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 KEY = "x"
-DAMAGE = OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error
+DAMAGE = OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
 """What reading a damaged archive raises."""
 
 

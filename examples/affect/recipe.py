@@ -1,4 +1,8 @@
-"""Sentiment from utterance-level features: an encoder a modality, a fusion, a linear head."""
+"""Sentiment of utterances: an encoder a modality, a fusion, a linear head.
+
+`--data-dir` holds one of the files that people have of CMU-MOSI (`FILES`): a vector an utterance
+(`mosi_utterance.npz`), or sequences, MultiBench's or MMSA's, which go through a GRU each.
+"""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,11 +15,22 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets.affect.utterance import MODALITIES, get_dataloader
+from datasets.affect import get_data, mmsa, utterance
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import sentiment
 from training_structures.Supervised_Learning import MMDL
 from unimodals.common_models import MLP
+from unimodals.masked import MaskedGRU
+
+UTTERANCES = utterance.FILE
+FILES = {
+    UTTERANCES: utterance,
+    "mosi_raw.pkl": get_data,
+    "mosi_data.pkl": get_data,
+    "aligned_50.pkl": mmsa,
+    "unaligned_50.pkl": mmsa,
+}
+"""The files of CMU-MOSI, and what reads them."""
 
 # chosen on validation for concatenation and DEQ fusion alike; the neighbours do as well
 WIDTH, DROPOUT = 64, 0.3
@@ -28,17 +43,23 @@ SCORES = (
 )
 
 
-def recipe(args: Namespace) -> Recipe:
-    """Returns the recipe for the file in `args.data_dir`: its own test part, a seed a run."""
+def recipe(args: Namespace, *, file: str = "") -> Recipe:
+    """Returns the recipe for the file in `args.data_dir`: its own test part, a seed a run.
+
+    Args:
+        file: its name; none takes the one of `FILES` that is there.
+    """
     if args.data_dir is None:
-        raise SystemExit("--data-dir must name the folder of mosi_utterance.npz")
+        raise SystemExit(f"--data-dir must name the folder of one of {', '.join(FILES)}")
     if args.official:
         raise SystemExit("the file's own split is the only one: leave out --official")
+    path = find_file(args.data_dir, file)
+    sequences = path.name != UTTERANCES
     return Recipe(
-        name="CMU-MOSI, utterance-level features",
-        modalities=MODALITIES,
-        load=partial(load, args.data_dir),
-        build=build,
+        name=f"CMU-MOSI, {path.name}" if sequences else "CMU-MOSI, utterance-level features",
+        modalities=FILES.get(path.name, get_data).MODALITIES,
+        load=partial(load_sequences, path) if sequences else partial(load, args.data_dir),
+        build=build_sequences if sequences else build,
         objective=nn.functional.l1_loss,
         metrics=sentiment,
         scores=SCORES,
@@ -47,13 +68,58 @@ def recipe(args: Namespace) -> Recipe:
         patience=PATIENCE,
         optimizer=OPTIMIZER,
         search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (1e-3, 1e-2, 1e-1)},
-        floors={"linear": linear_floor},
+        floors={} if sequences else {"linear": linear_floor},
     )
+
+
+def find_file(folder: Path, name: str) -> Path:
+    """Returns the file of this name, or the one of `FILES` that the folder has."""
+    there = [folder / name] if name else [folder / known for known in FILES]
+    there = [path for path in there if path.is_file()]
+    if len(there) != 1:
+        found = f"{len(there)}: {', '.join(path.name for path in there)}" if there else "none"
+        raise SystemExit(
+            f"{folder} must hold one of {name or ', '.join(FILES)}, got {found}; name another "
+            "folder, or the file by --set file=NAME. python -m datasets.affect.prepare --data-dir "
+            f"{folder} tells where to get them"
+        )
+    return there[0]
+
+
+def load_sequences(path: Path, run: int, modalities: Sequence[str]) -> Loaders:
+    """Returns the loaders of ([sequences], [masks], labels), standardised by train."""
+    options = {"modalities": modalities, "batch_size": BATCH_SIZE, "scale": True}
+    if FILES.get(path.name) is mmsa:
+        return mmsa.get_dataloader(path, **options)
+    return get_data.get_dataloader(path, num_workers=0, masks=True, **options)
+
+
+class Masked(nn.Module):
+    """Encoders of masked sequences, a fusion, and a head."""
+
+    def __init__(self, encoders: Sequence[nn.Module], fusion: nn.Module, head: nn.Module) -> None:
+        super().__init__()
+        self.encoders, self.fusion, self.head = nn.ModuleList(encoders), fusion, head
+
+    def forward(self, inputs: tuple[Sequence[Tensor], Sequence[Tensor]]) -> Tensor:
+        """Maps [sequences], (batch, steps, d_m), and [masks], (batch, steps), to (batch, 1)."""
+        pairs = zip(self.encoders, *inputs, strict=True)
+        return self.head(self.fusion([encoder(x, mask) for encoder, x, mask in pairs]))
+
+
+def build_sequences(fusion: Fusion, train: DataLoader) -> nn.Module:
+    """Returns a GRU for each modality, the fusion, and a linear head if it needs one."""
+    dims = [values.shape[-1] for values in train.dataset.values]
+    encoders = [MaskedGRU(dim, WIDTH, dropout=DROPOUT) for dim in dims]
+    module, width = fusion([WIDTH] * len(dims), WIDTH, 1)
+    return Masked(encoders, module, nn.Identity() if width is None else nn.Linear(width, 1))
 
 
 def load(path: Path, run: int, modalities: Sequence[str]) -> Loaders:
     """Returns the loaders of a run; the validation videos are chosen by the run's number."""
-    return get_dataloader(path, modalities=modalities, batch_size=BATCH_SIZE, split_seed=run)
+    return utterance.get_dataloader(
+        path, modalities=modalities, batch_size=BATCH_SIZE, split_seed=run
+    )
 
 
 def build(fusion: Fusion, train: DataLoader) -> nn.Module:

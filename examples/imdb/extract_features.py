@@ -26,7 +26,8 @@ import torch
 
 from datasets.hdf5 import build_file
 from datasets.images import read_image
-from datasets.imdb.raw import PARTS, Films, read_films, train_tokens
+from datasets.imdb.films import PARTS, Films, read_films
+from datasets.imdb.raw import train_tokens
 from datasets.text import WordPieces
 from unimodals.pretrained import BertEncoder, ResNetEncoder
 

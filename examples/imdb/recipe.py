@@ -28,6 +28,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from datasets.imdb import get_data, raw
+from datasets.imdb.films import read_films
 from datasets.text import WordPieces
 from fusions.registry import FUSIONS
 from objective_functions.multilabel import balanced_bce
@@ -78,6 +79,7 @@ def recipe(
     width: int = 0,
     lr: float = 0.0,
     balanced: bool = False,
+    batch_size: int = 0,
     size: int = 224,
     length: int = 512,
     cache: str = "",
@@ -89,7 +91,8 @@ def recipe(
         encoders: a row of `ROWS`.
         text_weights, image_weights: local folders of BERT's and ResNet's weights; none: small
             networks from scratch.
-        width, lr: of the fused feature, and the learning rate; 0 takes the published ones.
+        width, lr, batch_size: of the fused feature, the learning rate, and films a step; 0 takes
+            the published ones.
         balanced: weigh a genre's presence by how rare it is in train; published results do not.
         size, length: the posters' side in pixels, the most tokens a plot.
         cache: HDF5 file for decoded posters.
@@ -102,7 +105,7 @@ def recipe(
     if encoders not in ROWS:
         raise SystemExit(f"--set encoders must be one of {list(ROWS)}, got {encoders!r}")
     row = ROWS[encoders]
-    reading = {"batch_size": row.batch_size, "workers": workers}
+    reading = {"batch_size": batch_size or row.batch_size, "workers": workers}
     if encoders == "vgg_word2vec":
         load, build = partial(load_features, args.data_dir, reading), build_features
         floors = {"linear": linear_floor}
@@ -127,7 +130,7 @@ def recipe(
         optimizer=optimizer,
         fusion_lr={name: rate / 10 for name in DEQ},
         scheduler=row.scheduler,
-        accumulate=row.accumulate,
+        accumulate=1 if batch_size else row.accumulate,
         search={"lr": loguniform(1e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors=floors,
     )
@@ -138,7 +141,7 @@ def objective(data_dir: Path, encoders: str) -> Callable[..., Tensor]:
     if encoders == "vgg_word2vec":
         genres = get_data.get_dataloader(data_dir)[0].dataset.genres
     else:
-        films = raw.read_films(data_dir)
+        films = read_films(data_dir)
         genres = torch.from_numpy(films.labels[: films.sizes[0]])
     return partial(balanced_bce, shares=tuple(genres.mean(dim=0).tolist()))
 
@@ -183,16 +186,17 @@ def build_raw(
     text_weights: str, image_weights: str, width: int, fusion: Fusion, train: DataLoader
 ) -> nn.Module:
     """Returns BERT, ResNet-152 (or a maxout network for features), the fusion, a linear head."""
-    encoders = []
-    for name, dim in train.dataset.widths.items():
-        if name == "text":
-            bert = BertEncoder(text_weights or None, vocabulary=len(train.dataset.tokens))
+    data, encoders = train.dataset, []
+    for modality in data.modalities:
+        if modality == "text":
+            bert = BertEncoder(text_weights or None, vocabulary=len(data.tokens))
             encoders.append(_widened(bert, width))
-        elif dim is None:
+        elif data.images is None or data.images.dtype == np.uint8:
             encoders.append(_widened(ResNetEncoder(image_weights or None), width))
         else:
-            encoders.append(MaxOut_MLP(width, 1024, dim, width, linear_layer=False))
-    return _assemble(encoders, width, fusion, len(train.dataset.films.genres))
+            features = data.images.shape[1]
+            encoders.append(MaxOut_MLP(width, 1024, features, width, linear_layer=False))
+    return _assemble(encoders, width, fusion, len(data.films.genres))
 
 
 def _widened(encoder: nn.Module, width: int) -> nn.Module:

@@ -14,6 +14,7 @@ A run that was stopped is resumed by the same command.
 """
 
 import argparse
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -87,6 +88,11 @@ def extract(
     """
     files = find_images(folder, ENDINGS)
     ids, paths = np.array(list(files), dtype=np.int64), list(files.values())
+    source = {
+        "source": str(Path(folder).resolve()),
+        "images": hashlib.sha256(ids.tobytes()).hexdigest(),
+        "size": str(size),
+    }
 
     def features(start: int, stop: int) -> np.ndarray:
         return _describe(paths[start:stop], describe, size)
@@ -104,8 +110,7 @@ def extract(
         len(ids),
         create,
         fill,
-        settings=settings
-        | {"source": str(Path(folder).resolve()), "images": str(len(ids)), "size": str(size)},
+        settings=settings | source,
         batch_size=batch_size,
         progress=progress,
         desc="images",
@@ -154,10 +159,10 @@ def main(argv: Sequence[str] | None = None) -> None:
             settings["features"] = "patches"
             size, describe = args.grid * THUMBNAIL, lambda images: patches(images, args.grid)
         else:
-            weights = None if args.random else args.weights
-            settings["features"] = f"random {args.seed}" if args.random else str(weights)
+            named = f"random {args.seed}" if args.random else str(Path(args.weights).resolve())
+            settings["features"] = named
             torch.manual_seed(args.seed)
-            encoder = ResNetEncoder(weights).eval().to(args.device)
+            encoder = ResNetEncoder(args.weights).eval().to(args.device)
 
             def describe(images: Tensor) -> Tensor:
                 return network_grid(encoder, images.to(args.device), args.grid)

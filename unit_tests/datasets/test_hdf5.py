@@ -225,6 +225,28 @@ def test_other_settings_are_refused(tmp_path):
         build(path, settings={"network": "b"})
 
 
+def test_a_damaged_note_is_named(tmp_path):
+    path, note = tmp_path / "out.hdf5", tmp_path / "out.hdf5.part.json"
+
+    def failing(file, start, stop):
+        raise OSError
+
+    with pytest.raises(OSError):
+        build(path, failing)
+    note.write_text(note.read_text()[:10])
+    with pytest.raises(ValueError, match=r"out\.hdf5\.part\.json is damaged .*; delete it"):
+        build(path)
+    note.unlink()
+    check_squares(build(path))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_a_batch_has_an_item_at_least(tmp_path, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+        build(tmp_path / "out.hdf5", batch_size=batch_size)
+    assert not list(tmp_path.iterdir())  # no file of zeros that looks complete
+
+
 def test_chunked_datasets_cannot_be_built(tmp_path):
     def create(file):
         file.create_dataset("squares", (20, 3), "f4", chunks=(5, 3))

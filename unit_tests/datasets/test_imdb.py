@@ -226,7 +226,14 @@ def test_a_file_must_say_its_split(write):
         ({"splits": json_splits(counts=(26, 0, 9))}, None, "three separate parts of the 35 rows"),
         ({"splits": json_splits(("train", "dev", "held"))}, None, r"train, dev \(or valid\) and t"),
         ({"split": fuel_splits([(0, 20), (19, 26), (26, 35)])}, None, "three separate parts"),
-        ({"split": fuel_splits([(0, 20)], names=["train"])}, None, r"test, got \['train'\]"),
+        ({"split": fuel_splits([(0, 20)], names=["train"])}, None, r"test, but it has \['train'\]"),
+        ({"splits": "{no JSON"}, None, rf"'splits' of .*{FILE} must be JSON counts, .* but Expect"),
+        ({"splits": "[20, 6, 9]"}, None, "must be JSON counts, .* pass splits="),
+        ({"splits": json_splits(counts=(20, 6, 8.5))}, None, r"three counts, .* \[20, 6, 8.5\]"),
+        ({"splits": h5py.Empty("f4")}, None, "must be JSON counts"),
+        ({"split": "20, 6, 9"}, None, f"of .*{FILE} must .* Fuel's records"),
+        ({"split": np.arange(3)}, None, "Fuel's records"),
+        ({}, ("20", "6", "9"), "splits must be three counts"),
         ({}, (20, 15), r"splits must be three counts"),
         ({}, (20, 10, 9), "three separate parts of the 35 rows"),
     ],
@@ -285,8 +292,42 @@ def test_genres_other_than_0_and_1_are_located(write, arrays, value):
 
 
 def test_names_must_fit_the_genres(write):
-    with pytest.raises(ValueError, match="must name the 3 columns of genres, got 2 names"):
-        get_dataloader(write(names=NAMES[:2]))
+    for names in (NAMES[:2], 3, {}):
+        with pytest.raises(ValueError, match=f"{FILE} must name the 3 columns of genres, .* got "):
+            get_dataloader(write(names=names))
+    for names in (h5py.Empty("f4"), 3, "[no JSON"):
+        attrs = {"splits": json_splits(), "target_names": names}
+        with pytest.raises(ValueError, match="columns of genres, .* got 0 names"):
+            get_dataloader(write(names=None, attrs=attrs))
+
+
+def test_a_film_that_is_there_twice_is_named(write, arrays):
+    ids = arrays["imdb_ids"].copy()
+    ids[30] = ids[4]  # in train and in test
+    with pytest.raises(
+        ValueError, match=rf"{FILE} must occur once, .* 0000004 in the rows \[4, 30"
+    ):
+        get_dataloader(write(imdb_ids=ids))
+    get_dataloader(write(imdb_ids=None))
+
+
+def test_what_has_no_rows_is_passed_over(write):
+    path = write() / FILE
+    with h5py.File(path, "a") as file:
+        file["version"], file["nothing"] = 3, h5py.Empty("f4")
+        file["link"], file["other"] = h5py.SoftLink("/none"), h5py.ExternalLink("none.h5", "/x")
+    assert set(read_contents(path).shapes) == {
+        "features",
+        "vgg_features",
+        "images",
+        "genres",
+        "imdb_ids",
+    }
+    with h5py.File(path, "a") as file:
+        del file["features"]
+        file["features"] = 3.0
+    with pytest.raises(ValueError, match="features in .* must have rows"):
+        get_dataloader(path)
 
 
 @pytest.mark.parametrize("modalities", [("text", "audio"), ("text", "text"), ()])

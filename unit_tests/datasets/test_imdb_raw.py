@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.imdb.raw import PARTS, RARE, get_dataloader, read_films, train_tokens
+from datasets.imdb.films import PARTS, RARE, read_films
+from datasets.imdb.raw import get_dataloader, train_tokens
 from datasets.text import WordPieces
 
 Image = pytest.importorskip("PIL.Image")
@@ -272,3 +273,40 @@ def test_real_films_are_served(real):
     assert tokens.shape[0] == 8 and tokens.max() < 2000 and (tokens == 1).float().mean() < 0.02
     assert images.shape == (8, 3, 64, 64) and genres.shape == (8, 23)
     assert (tokens != 0).sum() > 8 * 20 and len(images.flatten(1).unique(dim=0)) == 8
+
+
+def write_features(path, ids=IDS):
+    """Image features in MM-IMDB's layout, a row a film."""
+    values = np.random.default_rng(1).random((len(ids), 5)).astype(np.float16)
+    with h5py.File(path, "w") as file:
+        file["vgg_features"], file["imdb_ids"] = values, np.array(ids, dtype="S")
+    return values
+
+
+def test_features_take_the_place_of_the_images(folder):
+    values = write_features(folder / "multimodal_imdb.hdf5")
+    _, _, test = get_dataloader(folder, features=folder, modalities=("image", "text"), **OPTIONS)
+    image, tokens, genres = next(iter(test))
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image, torch.from_numpy(values[5:]).float())
+    assert tokens.dtype == torch.int64 and len(genres) == 2
+
+
+def test_features_of_other_films_are_refused(folder):
+    write_features(folder / "other.hdf5", ids=[*IDS[:2], "x9", *IDS[3:]])
+    with pytest.raises(ValueError, match="row 2 is 'x9', not 't3'"):
+        get_dataloader(folder, features=folder / "other.hdf5", **OPTIONS)
+    write_features(folder / "short.hdf5", ids=IDS[:3])
+    with pytest.raises(ValueError, match="imdb_ids in .*short.hdf5 must be the 7 films"):
+        get_dataloader(folder, features=folder / "short.hdf5", **OPTIONS)
+
+
+def test_one_modality_is_read_alone(folder):
+    for path in (folder / "dataset").glob("*.jpeg"):
+        path.write_bytes(b"no picture")  # is not looked at
+    train, _, _ = get_dataloader(folder, modalities=["text"], **OPTIONS)
+    assert [len(batch) for batch in train] == [2, 2]
+    with pytest.raises(
+        ValueError, match=r"modalities must be different names out of .* \['sound'\]"
+    ):
+        get_dataloader(folder, modalities=["sound"], **OPTIONS)

@@ -238,6 +238,15 @@ def test_unanswerable_questions_leave_train_only(folder, made):
     assert [len(loader.dataset) for loader in loaders] == counts
 
 
+def test_mutan_learns_only_from_answers_as_they_are_written(folder, made):
+    # "Yes!" is as right as "yes" once predicted, but there is none of it to draw.
+    made["train"][0] |= {"answers": ["Yes!"] * 10, "multiple_choice_answer": "Yes!"}
+    write_part(folder, "train", made["train"])
+    datasets = [load(folder, tokenise=name, min_count=2)[0].dataset for name in ("mcan", "mutan")]
+    assert [dataset.dropped for dataset in datasets] == [0, 1]
+    assert datasets[1].truth["share"].sum(dim=1).numpy() == pytest.approx(1)
+
+
 @pytest.mark.parametrize("official", [False, True])
 @pytest.mark.parametrize("zipped", [False, True])
 def test_with_train_and_val_validation_is_cut_from_train_by_image(tmp_path, made, official, zipped):

@@ -84,6 +84,14 @@ def test_a_part_is_read_in_the_order_of_its_questions(write, questions, annotati
     assert part.answers[0] == [*"000011112"[:9], ""]  # an empty answer is one too
 
 
+def test_entries_that_are_not_asked_for_are_left_aside(write, questions, annotations):
+    before = read_part(*write())
+    for entry in (*questions, *annotations):
+        entry |= {"answer": "yes", "confidence": {"answer": 3}}
+    part = read_part(*write())
+    assert part.texts == before.texts and part.answers == before.answers
+
+
 def test_questions_are_read_without_answers(write, questions):
     part = read_questions(write()[0])
     assert part.texts == [question["question"] for question in questions]
@@ -131,7 +139,9 @@ def test_a_file_that_is_not_gzipped_is_named(write, content):
         read_part(*paths)
 
 
-@pytest.mark.parametrize("content", ["[]", "3", '{"annotations": []}', '{"questions": {}}'])
+@pytest.mark.parametrize(
+    "content", ["[]", "3", '{"annotations": []}', '{"questions": {}}', '{"questions": []}']
+)
 def test_a_file_of_another_layout_is_named(write, content):
     paths = write()
     paths[0].write_text(content)

@@ -132,6 +132,29 @@ def test_a_damaged_archive_can_be_replaced_and_the_run_resumed(folder, tmp_path)
     )
 
 
+@pytest.mark.parametrize("change", ["rename", "exchange"])
+def test_a_run_is_not_resumed_with_other_archives(folder, tmp_path, change):
+    first, second, *_, last = sorted(folder.glob("*/*.npz"), key=lambda path: path.name[-20:])
+    with np.load(first) as archive:
+        count = archive["x"].shape[1]
+    np.savez(second, x=np.ones((DIM, count + 1)))  # as many regions in all after an exchange
+    whole = last.read_bytes()
+    last.write_bytes(b"")
+    output = tmp_path / "all.hdf5"
+    np.savez(last, x=np.full((DIM, 2), np.nan))
+    with pytest.raises(ValueError, match=last.name):
+        convert_quietly(folder, output, batch_size=1)
+    last.write_bytes(whole)
+    np.savez(last, x=np.ones((DIM, 2)))
+    if change == "rename":  # as many images, and from here on each would be in another's place
+        first.rename(first.with_name("COCO_train2014_000000000999.jpg.npz"))
+    else:
+        a, b = first.read_bytes(), second.read_bytes()
+        first.write_bytes(b), second.write_bytes(a)
+    with pytest.raises(ValueError, match=r"all\.hdf5\.part\.json was made with the settings"):
+        convert_quietly(folder, output, batch_size=1)
+
+
 def test_a_folder_without_archives_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"ends in .npz in {tmp_path}"):
         convert_quietly(tmp_path, tmp_path / "all.hdf5")

@@ -179,16 +179,25 @@ def test_arrays_that_do_not_fit_are_named(tmp_path, images):
     ):
         with pytest.raises(ValueError, match=f"offsets in {path} must be 5 .* from 0 to {rows}"):
             HDF5Features(write_ragged(path, images, offsets=np.array(offsets)))
-    with pytest.raises(ValueError, match=r"a.h5 must have the shape .* got \(4, 5, 6\)"):
+    with pytest.raises(ValueError, match=r"a.h5 must be real .* got float16 \(4, 5, 6\)"):
         HDF5Features(write_fixed(path, images, offsets=np.arange(5)))
-    with pytest.raises(ValueError, match="each of its 5 images, got shape"):
-        HDF5Features(write_fixed(path, images, image_ids=np.arange(5)))
+    for features in (np.full((4, 5, 6), b"a"), np.ones((4, 5, 6), complex)):
+        with pytest.raises(ValueError, match=r"features in .*a.h5 must be real numbers"):
+            HDF5Features(write_fixed(path, images, features=features))
+    for count in (3, 5):
+        with pytest.raises(ValueError, match=f"each of its {count} images, got shape"):
+            HDF5Features(write_fixed(path, images, image_ids=np.arange(count)))
     with pytest.raises(ValueError, match="every image once, but image 3 is there twice"):
         HDF5Features(write_fixed(path, images, image_ids=np.array([1, 3, 2, 3])))
     with pytest.raises(ValueError, match=r"a.h5 must hold .*image_ids.*, got \['features'\]"):
         HDF5Features(write_fixed(path, images, image_ids=None))
     with pytest.raises(ValueError, match=r"'image_ids'\] in .*a.h5 must be lists of integers"):
         HDF5Features(write_fixed(path, images, image_ids=np.ones(4)))
+    for name in ("image_ids", "offsets"):
+        with h5py.File(write_fixed(path, images, **{name: None}), "r+") as file:
+            file.create_group(name)
+        with pytest.raises(ValueError, match=f"a.h5 must hold a dataset '{name}', it has"):
+            HDF5Features(path)
     with pytest.raises(ValueError, match="a.h5 must hold a dataset 'features'"):
         HDF5Features(write_fixed(path, images, features=None))
 
@@ -204,6 +213,14 @@ def test_the_pickle_beside_the_bottom_up_file_is_checked(tmp_path, images):
         HDF5Features(path)
     table.unlink()
     with pytest.raises(FileNotFoundError, match=f"no file {table}, which must say"):
+        HDF5Features(path)
+
+
+def test_the_pickle_of_another_file_is_not_taken(tmp_path, images):
+    write_bottom_up(tmp_path / "train36.hdf5", images)
+    path = write_bottom_up(tmp_path / "val36.hdf5", images)
+    (tmp_path / "val36_imgid2idx.pkl").unlink()
+    with pytest.raises(FileNotFoundError, match="no file .*val36_imgid2idx.pkl, which must say"):
         HDF5Features(path)
 
 
@@ -264,6 +281,13 @@ def test_a_damaged_archive_is_named(tmp_path, images):
                 read(path)
     with pytest.raises(ValueError, match=path.name):
         NpzFeatures(folder)[[7, 8]]
+    np.savez(path, x=images[8].T)
+    method = path.read_bytes().index(b"PK\x01\x02") + 10  # of the compression, in the directory
+    content = bytearray(path.read_bytes())
+    content[method] = 99
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=f"{path} must be an npz file with an array x"):
+        read_npz(path)
     np.savez(path, y=images[8])
     with pytest.raises(ValueError, match=f"{path} must be an npz file with an array x"):
         read_npz(path)

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from datasets.images import read_image
-from datasets.imdb.raw import read_films, train_tokens
+from datasets.imdb.films import read_films
+from datasets.imdb.raw import train_tokens
 from datasets.text import WordPieces
 from examples.imdb import extract_features
 from unimodals.pretrained import BertEncoder, ResNetEncoder

@@ -91,6 +91,21 @@ def test_other_settings_are_refused(pictures, tmp_path):
         run(pictures, tmp_path / "a.hdf5", "--patches", "--grid", 3)
 
 
+def test_a_run_is_not_resumed_with_other_pictures(pictures, tmp_path):
+    last = pictures / "val" / "COCO_val2014_000000000017.png"
+    whole = last.read_bytes()
+    last.write_bytes(b"")
+    options = "--patches", "--batch-size", 1
+    with pytest.raises(SystemExit, match=last.name):
+        run(pictures, tmp_path / "a.hdf5", *options)
+    last.write_bytes(whole)
+    (pictures / "1.png").rename(pictures / "99.png")  # as many, each in another's place
+    with pytest.raises(SystemExit, match="a.hdf5.part.json was made with"):
+        run(pictures, tmp_path / "a.hdf5", *options)
+    (pictures / "99.png").rename(pictures / "1.png")
+    assert len(run(pictures, tmp_path / "a.hdf5", *options)) == 7
+
+
 def test_a_random_network_is_taken_only_if_asked_for(pictures, tmp_path, capsys):
     pytest.importorskip("transformers")
     with pytest.raises(SystemExit):

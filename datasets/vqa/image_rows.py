@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..hdf5 import open_file
+from ..hdf5 import find_dataset, open_file
 from ..restricted_pickle import load
 
 
@@ -16,10 +16,11 @@ def read_index(path: Path) -> dict[str, np.ndarray]:
         ValueError: names the file that is damaged or lacks an array.
     """
     with open_file(path) as file:
-        arrays = {name: file[name][()] for name in ("image_ids", "offsets") if name in file}
         there = sorted(file)
-    if "image_features" in there:
-        return _read_rows(path)
+        if "image_features" in there:
+            return _read_rows(path)
+        names = [name for name in ("image_ids", "offsets") if name in there]
+        arrays = {name: find_dataset(file, name)[()] for name in names}
     if "image_ids" not in arrays:
         raise ValueError(
             f"{path} must hold features and image_ids, or image_features, got {there}; write it "
@@ -31,18 +32,17 @@ def read_index(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_rows(path: Path) -> dict[str, np.ndarray]:
-    named = path.with_name(f"{path.stem}_imgid2idx.pkl")
-    others = sorted(path.parent.glob("*imgid2idx.pkl"))
-    if not named.is_file() and len(others) != 1:
+    index = path.with_name(f"{path.stem}_imgid2idx.pkl")
+    if not index.is_file():
         raise FileNotFoundError(
-            f"no file {named}, which must say which row of {path.name} is of which image; it is "
-            "published beside that file"
+            f"no file {index}, which must say which row of {path.name} is of which image; it is "
+            "published beside that file, and must be named after it"
         )
-    table = load(named if named.is_file() else others[0])
+    table = load(index)
     if not isinstance(table, dict) or not all(
         isinstance(number, int) and number >= 0 for pair in table.items() for number in pair
     ):
-        raise ValueError(f"{named} must be a dict of image ids and their rows; get it again")
+        raise ValueError(f"{index} must be a dict of image ids and their rows; get it again")
     return {
         "image_ids": np.array(list(table), dtype=np.int64),
         "rows": np.array(list(table.values()), dtype=np.int64),

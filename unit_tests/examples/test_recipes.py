@@ -1,0 +1,258 @@
+"""Every benchmark's recipe and scripts run end to end on small files of the real layout."""
+
+import json
+import pickle
+from argparse import Namespace
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from examples import compare_subsets
+from examples.affect import mosi_deq, mosi_unimodal, mosi_weighted_sum
+from examples.affect.recipe import recipe as mosi
+from examples.brca import brca_concat, brca_unimodal
+from examples.compare_fusions import PROGRAM, RECIPES
+from examples.imdb import imdb_deq, imdb_late_fusion, imdb_unimodal
+from examples.imdb.recipe import recipe as imdb
+from examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
+from examples.vqa.recipe import recipe as vqa
+from fusions.registry import FUSIONS
+from training_structures.comparison import command_line
+
+PLOTS = ["a war of the worlds", "love and laughter in paris"]
+COLOURS = ["red", "blue", "green"]
+
+
+@pytest.fixture
+def films(tmp_path):
+    """48 films of two genres, told apart by features, plots and posters alike."""
+    tmp_path = tmp_path / "films"
+    tmp_path.mkdir()
+    rng = np.random.default_rng(0)
+    kind = np.arange(48) % 2
+    ids = [f"tt{n:07d}" for n in range(48)]
+    with h5py.File(tmp_path / "multimodal_imdb.hdf5", "w") as file:
+        file["features"] = (rng.normal(size=(48, 6)) + 3 * kind[:, None]).astype("f4")
+        file["vgg_features"] = (rng.random((48, 10)) + kind[:, None]).astype("f2")
+        file["genres"] = np.stack([kind, 1 - kind], 1).astype("i1")
+        file["imdb_ids"] = np.array(ids, dtype="S")
+        file.attrs["splits"] = json.dumps({"train": 24, "dev": 12, "test": 12})
+        file.attrs["target_names"] = json.dumps(["Romance", "War"])
+    split = {"train": ids[:24], "dev": ids[24:36], "test": ids[36:]}
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    return tmp_path
+
+
+@pytest.fixture
+def raw_films(films):
+    Image = pytest.importorskip("PIL.Image")
+    pytest.importorskip("tokenizers")
+    (films / "dataset").mkdir()
+    for number in range(48):
+        path = films / "dataset" / f"tt{number:07d}.json"
+        genre = ["War", "Romance"][number % 2]
+        path.write_text(json.dumps({"plot": PLOTS[number % 2], "genres": [genre]}))
+        Image.new("RGB", (20, 30), COLOURS[number % 2]).save(path.with_suffix(".jpeg"))
+    return films
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """What colour a picture has: the question says nothing, the picture everything."""
+    tmp_path = tmp_path / "questions"
+    tmp_path.mkdir()
+    for part, count in (("train", 60), ("val", 30)):
+        ids = [(part == "val") * 1000 + number for number in range(count)]
+        answers = [COLOURS[number % 3] for number in ids]
+        asked = [
+            {"question_id": n, "image_id": n, "question": f"what colour is thing {n % 2}"}
+            for n in ids
+        ]
+        given = [
+            {
+                "question_id": n,
+                "image_id": n,
+                "answer_type": "other",
+                "question_type": "what",
+                "multiple_choice_answer": a,
+                "answers": [{"answer": a, "answer_id": k} for k in range(10)],
+            }
+            for n, a in zip(ids, answers, strict=True)
+        ]
+        (tmp_path / f"{part}_questions.json").write_text(json.dumps({"questions": asked}))
+        (tmp_path / f"{part}_annotations.json").write_text(json.dumps({"annotations": given}))
+    return tmp_path
+
+
+@pytest.fixture
+def pictures(questions):
+    ids = np.array([*range(60), *range(1000, 1030)])
+    colours = np.eye(3)[ids % 3][:, None].repeat(4, axis=1)
+    with h5py.File(questions / "regions.hdf5", "w") as file:
+        file["features"], file["image_ids"] = colours.astype("f2"), ids
+    return questions
+
+
+def small(recipe, folder, **settings):
+    return recipe(Namespace(data_dir=folder, official=False, epochs=1), **settings)
+
+
+def called(main, folder, *more):
+    return main(["--data-dir", str(folder), "--epochs", "1", *more])
+
+
+def test_films_are_learnt_from_features(films, capsys):
+    more = ["--set", "width=8", "--set", "balanced=True", "--set", "lr=0.02", "--epochs", "30"]
+    for main in (imdb_deq.main, imdb_late_fusion.main):
+        assert called(main, films, *more)["scores"]["f1_micro"] > 0.9
+    assert "f1_macro" in capsys.readouterr().out
+    alone = called(imdb_unimodal.main, films, *more)
+    assert list(alone) == ["text", "image"]
+    assert alone["text"]["parameters"] < alone["image"]["parameters"]
+
+
+def test_the_linear_floor_knows_the_films(films):
+    recipe = small(imdb, films)
+    train, valid, test = recipe.loaders(0)
+    logits = recipe.floors["linear"]([train, valid], test)
+    truth = torch.cat([batch[-1] for batch in test])
+    assert recipe.metrics(logits, truth)["f1_macro"] == 1.0
+
+
+@pytest.mark.parametrize("encoders", ["resnet_bert", "vgg_bert"])
+def test_films_are_read_raw(raw_films, encoders):
+    more = [f"encoders={encoders}", "width=8", "size=32", "length=8", "batch_size=8"]
+    more += ["balanced=True"]
+    arguments = [word for setting in more for word in ("--set", setting)]
+    assert called(imdb_deq.main, raw_films, *arguments)["solver_converged"] > 0
+    alone = called(imdb_unimodal.main, raw_films, *arguments)
+    assert list(alone) == ["text", "image"]
+
+
+def test_published_rows_differ_as_the_paper_says(films):
+    chosen = {name: small(imdb, films, encoders=name) for name in ("vgg_bert", "resnet_bert")}
+    assert [r.accumulate for r in chosen.values()] == [1, 10]
+    assert [r.optimizer.keywords["lr"] for r in chosen.values()] == [5e-5, 1e-4]
+    assert all(r.select == "f1_micro" and r.scheduler for r in chosen.values())
+    assert small(imdb, films).fusion_lr["deq"] == pytest.approx(1e-4)
+    assert small(imdb, films, batch_size=4, encoders="resnet_bert").accumulate == 1
+
+
+def test_colours_are_answered_from_pictures(pictures):
+    more = ["--set", "width=16", "--set", "batch_size=8", "--set", "lr=0.01", "--epochs", "40"]
+    for main in (vqa_deq.main, vqa_mutan.main):
+        assert called(main, pictures, *more)["scores"]["accuracy"] > 0.9
+    alone = called(vqa_unimodal.main, pictures, *more)
+    assert alone["image"]["scores"]["accuracy"] > 0.9
+    assert alone["question"]["scores"]["accuracy"] < 0.6  # chance is a third
+
+
+def test_questions_alone_have_two_views(questions):
+    recipe = small(vqa, questions, min_count=1)
+    assert recipe.modalities == ("question", "words")
+    result = called(vqa_deq.main, questions, "--set", "width=8")
+    assert result["solver_converged"] > 0
+
+
+def test_floors_of_questions_by_counting(questions):
+    recipe = small(vqa, questions, min_count=1)
+    train, valid, test = recipe.loaders(0)
+    truth = test.dataset.dataset.truth
+    answers = train.dataset.dataset.answers.answers
+    known = [int(row[0]) for part in (train, valid) for row in part.dataset.dataset.truth["answer"]]
+    most = max(range(len(answers)), key=known.count)
+    logits = recipe.floors["most frequent"]([train, valid], test)
+    assert logits.shape == (30, len(answers))
+    assert known.count(int(logits[0].argmax())) == known.count(most)
+    words = recipe.floors["naive Bayes"]([train, valid], test)
+    assert recipe.metrics(words, truth)["accuracy"] <= 0.6  # words say nothing of the colour
+
+
+def sequences(rng, rows, steps, width):
+    values = rng.normal(size=(rows, steps, width)).astype("f4")
+    values[:, : steps // 3] = 0  # padded on the left
+    return values
+
+
+@pytest.fixture
+def multibench_file(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = {}
+    for part, rows in (("train", 40), ("valid", 12), ("test", 12)):
+        views = {"vision": 5, "audio": 4, "text": 6}
+        parts[part] = {name: sequences(rng, rows, 6, width) for name, width in views.items()}
+        parts[part]["labels"] = rng.uniform(-3, 3, (rows, 1, 1)).astype("f4")
+        parts[part]["id"] = [f"{part}_{row}" for row in range(rows)]
+    (tmp_path / "mosi_raw.pkl").write_bytes(pickle.dumps(parts))
+    return tmp_path
+
+
+def test_sequences_of_multibench_are_fused(multibench_file):
+    assert small(mosi, multibench_file).modalities == ("vision", "audio", "text")
+    for main in (mosi_deq.main, mosi_weighted_sum.main):
+        result = called(main, multibench_file, "--modalities", "text", "audio")
+        assert result["scores"]["mae"] < 3
+    assert list(called(mosi_unimodal.main, multibench_file)) == ["vision", "audio", "text"]
+
+
+def test_a_folder_without_a_known_file_is_explained(tmp_path, multibench_file):
+    with pytest.raises(SystemExit, match="must hold one of .*mosi_raw.pkl.*got none"):
+        small(mosi, tmp_path / "empty")
+    (tmp_path / "aligned_50.pkl").write_bytes(b"")
+    with pytest.raises(SystemExit, match="got 2: mosi_raw.pkl, aligned_50.pkl; .*--set file"):
+        small(mosi, tmp_path)
+    assert small(mosi, tmp_path, file="mosi_raw.pkl").name == "CMU-MOSI, mosi_raw.pkl"
+
+
+@pytest.mark.parametrize("recipe", [imdb, vqa, mosi])
+def test_what_a_recipe_lacks_is_said(recipe, tmp_path):
+    with pytest.raises(SystemExit, match="--data-dir must name the folder"):
+        recipe(Namespace(data_dir=None, official=False, epochs=None))
+    with pytest.raises(SystemExit, match="leave out --official"):
+        recipe(Namespace(data_dir=tmp_path, official=True, epochs=None))
+    if recipe is imdb:
+        with pytest.raises(SystemExit, match="--set encoders must be one of"):
+            small(imdb, tmp_path, encoders="vgg")
+
+
+@pytest.fixture
+def omics(tmp_path):
+    rng = np.random.default_rng(0)
+    for part, count in (("tr", 30), ("te", 10)):
+        labels = np.arange(count) % 2
+        np.savetxt(tmp_path / f"labels_{part}.csv", labels, fmt="%d")
+        for view in (1, 2, 3):
+            np.savetxt(tmp_path / f"{view}_{part}.csv", rng.random((count, 5)), delimiter=",")
+    return tmp_path
+
+
+def test_brca_scripts(omics):
+    more = ["--set", "hidden=16"]
+    assert called(brca_concat.main, omics, *more)["parameters"] > 0
+    assert list(called(brca_unimodal.main, omics, *more)) == ["mRNA", "methylation", "miRNA"]
+
+
+def test_every_subset_is_compared_and_kept(omics, tmp_path, capsys):
+    arguments = ["--dataset", "brca", "--data-dir", str(omics), "--runs", "1", "--epochs", "1"]
+    arguments += ["--output", str(tmp_path / "out")]
+    table = compare_subsets.main(arguments)
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()[2:]]
+    whole = "mRNA + methylation + miRNA"
+    assert {(whole, "linear"), (whole, "deq"), (whole, "concat")} <= set(map(tuple, rows))
+    pairs = ["mRNA + methylation", "mRNA + miRNA", "methylation + miRNA"]
+    assert {(pair, name) for pair in pairs for name in ("deq", "concat")} <= set(map(tuple, rows))
+    assert {(view, "itself") for view in ("mRNA", "methylation", "miRNA")} <= set(map(tuple, rows))
+    assert (tmp_path / "out" / "subsets.md").read_text().strip() == table
+    assert compare_subsets.main(arguments) == table  # nothing is done twice
+
+
+def test_the_command_line_takes_settings_of_every_set(films, pictures, tmp_path):
+    for name, folder in (("imdb", films), ("vqa", pictures)):
+        arguments = ["--dataset", name, "--data-dir", str(folder), "--set", "width=8"]
+        arguments += ["--fusions", "deq,concat,evidential", "--runs", "1", "--epochs", "1"]
+        arguments += ["--output", str(tmp_path / f"out-{name}")]
+        found = command_line(RECIPES, FUSIONS, arguments, program=PROGRAM)
+        assert not found.failures
+        assert found.skipped == {"evidential": "does not do multilabel"}
