@@ -127,12 +127,21 @@ def build(width: int, fusion: Fusion, train: DataLoader) -> nn.Module:
     }
     encoders, answers = [make[view]() for view in views], len(data.answers)
     module, out = fusion([width] * len(views), width, answers)
-    head = (
-        nn.Identity()
-        if out is None
-        else nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(out, answers))
-    )
+    if out is None:
+        return MMDL(encoders, module, nn.Identity())
+    head = nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(out, answers))
+    head[1].bias.data = prior(data)
     return MMDL(encoders, module, head)
+
+
+def prior(data: VQA) -> Tensor:
+    """Returns the logits of how right each answer is on average over the training questions.
+
+    From there training need not first learn that nearly all answers are wrong nearly always
+    (Lin et al., 2017, section 4.1).
+    """
+    share = torch.as_tensor(_targets(data).sum(axis=0) / len(data)).float()
+    return share.clamp(1e-4, 1 - 1e-4).logit()
 
 
 def most_frequent(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
