@@ -148,27 +148,32 @@ def get_dataloader(
     modalities, protocol = tuple(modalities), protocol or tokenise
     _check_choices(modalities, tokenise=tokenise, protocol=protocol, words=words, answers=answers)
     parts = read_parts(data_dir, valid_share=valid_share, split_seed=split_seed)
-    known = AnswerVocabulary.fit(
-        parts[: FITTED_ON[answers]], protocol=protocol, min_count=min_count, most=most
-    )
     texts = [text for part in parts[: FITTED_ON[words]] for text in part.texts]
     shared = {
         "modalities": modalities,
         "vocabulary": Words.fit(texts, tokenise=tokenise),
         "length": LENGTHS[tokenise] if length is None else length,
-        "answers": known,
+        "answers": AnswerVocabulary.fit(
+            parts[: FITTED_ON[answers]], protocol=protocol, min_count=min_count, most=most
+        ),
         "features": _open(data_dir, features, regions) if "image" in modalities else None,
         "dtype": dtype,
     }
-    truths, loaders = _pad_alike([_truth(part, known) for part in parts]), []
-    for index, (part, truth) in enumerate(zip(parts, truths, strict=True)):
-        is_train = index == 0
-        dataset = VQA(part, truth, drop_unanswerable=is_train and drop_unanswerable, **shared)
-        loaders.append(
-            make_loader(dataset, batch_size=batch_size, shuffle=is_train, workers=workers)
-        )
-    train, valid, test = loaders
+    datasets = _make_datasets(parts, drop_unanswerable, **shared)
+    train, valid, test = (
+        make_loader(data, batch_size=batch_size, shuffle=data is datasets[0], workers=workers)
+        for data in datasets
+    )
     return train, valid, test
+
+
+def _make_datasets(parts: Sequence[Part], drop_unanswerable: bool, **shared: Any) -> list[VQA]:
+    truths = _pad_alike([_truth(part, shared["answers"]) for part in parts])
+    drop = drop_unanswerable, False, False  # what is scored is never left out
+    return [
+        VQA(part, truth, drop_unanswerable=dropped, **shared)
+        for part, truth, dropped in zip(parts, truths, drop, strict=True)
+    ]
 
 
 def _truth(part: Part, answers: AnswerVocabulary) -> dict[str, Tensor]:

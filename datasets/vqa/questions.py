@@ -2,11 +2,8 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
-
-from .annotations import read_json, write_json
 
 PAD, UNK = 0, 1
 
@@ -89,36 +86,6 @@ class Words:
             found = [self._number_of.get(word, UNK) for word in words] or [UNK]
             numbers[row, : len(found)] = found
         return numbers
-
-    def save(self, path: str | Path) -> None:
-        """Writes the words and the tokeniser's name as JSON, atomically.
-
-        Raises:
-            ValueError: if the tokeniser is not one of `TOKENISERS`, so that it has no name.
-        """
-        names = [name for name, split in TOKENISERS.items() if split is self.tokenise]
-        if not names:
-            raise ValueError(
-                f"only words split by one of {sorted(TOKENISERS)} can be saved, got "
-                f"{self.tokenise}; keep `words` and call Words(words, tokenise=...) instead"
-            )
-        write_json(path, {"tokenise": names[0], "words": self.words})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "Words":
-        """Reads what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: names the file, if it is damaged or holds something else.
-        """
-        content = read_json(path)
-        content = content if isinstance(content, dict) else {}
-        words, tokenise = content.get("words"), content.get("tokenise")
-        is_list = isinstance(words, list) and all(type(word) is str for word in words)
-        if not is_list or tokenise not in list(TOKENISERS):
-            raise ValueError(f"{path} must be a vocabulary of words, and is not; save one again")
-        return cls(words, tokenise=tokenise)
 
 
 def _find_tokeniser(tokenise: str | Callable[[str], Sequence[str]]):

@@ -12,12 +12,11 @@ Two published protocols (`PROTOCOLS`), both over `multiple_choice_answer`:
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from .annotations import Part, read_json, write_json
+from .annotations import Part
 from .answers import accuracy_of_count, count_references, merge_counts, normalise
 
 
@@ -52,18 +51,6 @@ class Targets(NamedTuple):
     answer: np.ndarray
     target: np.ndarray
     accuracy: np.ndarray
-
-
-class Coverage(NamedTuple):
-    """How far a vocabulary reaches, in percent.
-
-    Attributes:
-        answerable: share of the questions for which some answer scores at all.
-        accuracy: official accuracy of a model that always gives the best answer there is.
-    """
-
-    answerable: float
-    accuracy: float
 
 
 class AnswerVocabulary:
@@ -134,12 +121,6 @@ class AnswerVocabulary:
         ranked = sorted(frequent, key=lambda answer: (-counts[answer], answer))
         return cls(ranked[:most], normalised=chosen.normalised)
 
-    def look_up(self, answers: Iterable[str]) -> np.ndarray:
-        """Returns the answers' places, int64, -1 for unknown ones; normalised if we are."""
-        form = _form(self.normalised)
-        places = (self._place_of.get(form(answer), -1) for answer in answers)
-        return np.fromiter(places, dtype=np.int64)
-
     def targets(self, part: Part) -> Targets:
         """Returns every answer with a target or an accuracy above 0, for each question."""
         return _pad([self._right_answers(answers) for answers in part.answers])
@@ -156,35 +137,6 @@ class AnswerVocabulary:
             found = Counter(self._place_of.get(form(text)) for text in given)
             counts[row] = [found[place] for place in answer[row].tolist()]
         return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-
-    def coverage(self, part: Part) -> Coverage:
-        """Returns what a perfect choice among our answers would reach on a part.
-
-        Raises:
-            ValueError: if the part is empty.
-        """
-        if not len(part):
-            raise ValueError("the part must hold a question at least, got none; pass another")
-        best = self.targets(part).accuracy.max(axis=1, initial=0).astype(np.float64)
-        return Coverage(100 * float((best > 0).mean()), 100 * float(best.mean()))
-
-    def save(self, path: str | Path) -> None:
-        """Writes the vocabulary as JSON, atomically."""
-        write_json(path, {"normalised": self.normalised, "answers": self.answers})
-
-    @classmethod
-    def load(cls, path: str | Path) -> "AnswerVocabulary":
-        """Reads what `save` wrote.
-
-        Raises:
-            FileNotFoundError: if there is no such file.
-            ValueError: names the file, if it is damaged or holds something else.
-        """
-        content = read_json(path)
-        answers = content.get("answers") if isinstance(content, dict) else None
-        if not isinstance(answers, list) or not all(type(answer) is str for answer in answers):
-            raise ValueError(f"{path} must be an answer vocabulary, and is not; fit and save one")
-        return cls(answers, normalised=bool(content.get("normalised")))
 
     def _right_answers(self, answers: Sequence[str]) -> list[tuple[int, float, float]]:
         """Returns (place, target, accuracy) of a question's right answers, the best first."""

@@ -28,6 +28,7 @@ from datasets.vqa.get_data import VQA
 from . import loading_files as files
 
 WARM = 4  # batches that are not timed: they open files, start workers and fill their queues
+RATE = "samples/s"
 Timed = tuple[int, float]
 """Samples read, and the seconds that took."""
 
@@ -37,7 +38,7 @@ class Case(NamedTuple):
 
     Attributes:
         what: what is read, and how.
-        target: samples a second if `unit` is "samples/s"; the most seconds if it is "s".
+        target: samples a second if `unit` is `RATE`; the most seconds if it is "s".
         ours, naive: read once; both read equally many samples.
     """
 
@@ -59,19 +60,18 @@ def imdb_cases(folder: Path, scale: float, rows: int) -> Iterator[Case]:
         naive = _by_row(Films(path, films - 2), 128, workers)
         readers = (partial(_stream, loader, rows) for loader in (ours, naive))
         what = f"text (300) and image (4096), {_workers(workers)}"
-        yield Case("MM-IMDB", what, "samples/s", 20_000, *readers)
+        yield Case("MM-IMDB", what, RATE, 20_000, *readers)
 
 
-def vqa_cases(folder: Path, scale: float, rows: int) -> Iterator[Case]:
+def vqa_cases(folder: Path, scale: float, rows: int, *, offsets: bool = False) -> Iterator[Case]:
     """VQA-v2's questions with 36 x 2048 float16 regions, shuffled, in batches of 64."""
-    for offsets in (False, True):
-        path = files.write_vqa(folder, _scaled(files.IMAGES, scale), offsets=offsets)
-        for workers in (0, 1):
-            ours, _, _ = vqa.get_dataloader(folder, min_count=1, batch_size=64, workers=workers)
-            naive = _by_row(Questions(ours.dataset, path), 64, workers)
-            readers = (partial(_stream, loader, rows // 4) for loader in (ours, naive))
-            what = f"{'offsets' if offsets else 'image blocks'}, {_workers(workers)}"
-            yield Case("VQA-v2", what, "samples/s", 800, *readers)
+    path = files.write_vqa(folder, _scaled(files.IMAGES, scale), offsets=offsets)
+    for workers in (0, 1):
+        ours, _, _ = vqa.get_dataloader(folder, min_count=1, batch_size=64, workers=workers)
+        naive = _by_row(Questions(ours.dataset, path), 64, workers)
+        readers = (partial(_stream, loader, rows // 4) for loader in (ours, naive))
+        what = f"36 x 2048, {'offsets' if offsets else 'image blocks'}, {_workers(workers)}"
+        yield Case("VQA-v2", what, RATE, 800, *readers)
 
 
 def brca_cases(folder: Path, scale: float, rows: int) -> Iterator[Case]:
@@ -97,7 +97,13 @@ def mosi_cases(folder: Path, scale: float, rows: int) -> Iterator[Case]:
     yield Case("CMU-MOSI", "sequences (pickle): load, one pass", "s", 2, *readers)
 
 
-SETS = {"imdb": imdb_cases, "vqa": vqa_cases, "brca": brca_cases, "mosi": mosi_cases}
+SETS: dict[str, Callable[[Path, float, int], Iterator[Case]]] = {
+    "imdb": imdb_cases,
+    "vqa": vqa_cases,
+    "vqa-offsets": partial(vqa_cases, offsets=True),
+    "brca": brca_cases,
+    "mosi": mosi_cases,
+}
 
 
 class Films(Dataset):

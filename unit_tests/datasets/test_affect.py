@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from datasets.affect.get_data import get_dataloader, read_parts
-from datasets.affect.sequences import summarise
+from datasets.affect.sequences import BLOCK, Part, cut_after, standardise, summarise
 
 WIDTHS = {"vision": 3, "audio": 4, "text": 5}
 COUNTS = {"train": 11, "valid": 4, "test": 6}
@@ -218,6 +218,31 @@ def test_the_scale_is_fitted_on_trains_steps_only(write, data):
             data[part][key] *= 100
     for before, after in zip(first["train"], read_scaled(write())["train"], strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("count", [1, BLOCK - 1, BLOCK, 2 * BLOCK + 3])
+def test_the_scale_is_that_of_all_steps_at_once(count):
+    rng = np.random.default_rng(3)
+    values = rng.normal(1e4, 1, (count, 6, 3)).astype(np.float32)  # a sum in float32 would be off
+    values[..., 2] = np.float32(0.1)
+    parts = {}
+    for name in COUNTS:
+        view = cut_after(values, rng.integers(2, 7, count))
+        parts[name] = Part({"audio": view}, np.zeros((count, 1), np.float32))
+    known = parts["train"].views["audio"]
+    steps = known.values[known.mask()].astype(np.float64)
+    for name, part in standardise(parts).items():
+        mask, before = part.views["audio"].mask(), parts[name].views["audio"]
+        spread = np.array([*steps.std(axis=0)[:2], np.inf])  # the last is constant
+        expected = (before.values - steps.mean(axis=0)) / spread * mask[..., None]
+        np.testing.assert_allclose(part.views["audio"].values, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_modality_that_train_never_has_cannot_be_scaled():
+    view = cut_after(np.zeros((3, 4, 2), np.float32), np.full(3, 4))
+    part = Part({"audio": view}, np.zeros((3, 1), np.float32))
+    with pytest.raises(ValueError, match="train must have audio .*use scale=False"):
+        standardise(dict.fromkeys(COUNTS, part))
 
 
 def read_scaled(path):

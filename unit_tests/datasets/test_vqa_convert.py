@@ -135,22 +135,20 @@ def test_a_damaged_archive_can_be_replaced_and_the_run_resumed(folder, tmp_path)
 @pytest.mark.parametrize("change", ["rename", "exchange"])
 def test_a_run_is_not_resumed_with_other_archives(folder, tmp_path, change):
     first, second, *_, last = sorted(folder.glob("*/*.npz"), key=lambda path: path.name[-20:])
-    with np.load(first) as archive:
-        count = archive["x"].shape[1]
-    np.savez(second, x=np.ones((DIM, count + 1)))  # as many regions in all after an exchange
-    whole = last.read_bytes()
-    last.write_bytes(b"")
-    output = tmp_path / "all.hdf5"
+    for path, count in ((first, 2), (second, 3)):
+        np.savez(path, x=np.ones((DIM, count)))
     np.savez(last, x=np.full((DIM, 2), np.nan))
+    output = tmp_path / "all.hdf5"
     with pytest.raises(ValueError, match=last.name):
         convert_quietly(folder, output, batch_size=1)
-    last.write_bytes(whole)
     np.savez(last, x=np.ones((DIM, 2)))
-    if change == "rename":  # as many images, and from here on each would be in another's place
+    # There stay as many images and regions, but not each in the place that it has in the file.
+    if change == "rename":
         first.rename(first.with_name("COCO_train2014_000000000999.jpg.npz"))
     else:
-        a, b = first.read_bytes(), second.read_bytes()
-        first.write_bytes(b), second.write_bytes(a)
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(content)
     with pytest.raises(ValueError, match=r"all\.hdf5\.part\.json was made with the settings"):
         convert_quietly(folder, output, batch_size=1)
 
