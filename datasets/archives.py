@@ -39,8 +39,8 @@ def unpack(
     if all are, the archive is not opened.
 
     Raises:
-        ValueError: if the archive is damaged, lacks a member, or has one that would lie outside
-            of the folder. Nothing of it is kept.
+        ValueError: if the archive is damaged, lacks a member, or has one that is a link or device,
+            or would lie outside of the folder. Nothing of it is kept.
     """
     archive, folder = Path(archive), Path(folder)
     paths = [folder / name for name in wanted]
@@ -75,7 +75,12 @@ def _extract(archive: Path, folder: Path, progress: bool) -> None:
     with tarfile.open(archive) as file:
         for member in tqdm(file, **options):
             _refuse_outside(archive, member.name)
-            file.extract(member, folder, filter="data")  # refuses links that lead outside too
+            if not (member.isfile() or member.isdir()):
+                raise ValueError(
+                    f"{archive} must hold files and folders only, but {member.name!r} is a link or "
+                    "device; nothing of it was kept: fetch it from another address"
+                )
+            file.extract(member, folder, filter="data")
 
 
 def _refuse_outside(archive: Path, name: str) -> None:

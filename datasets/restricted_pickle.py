@@ -90,7 +90,7 @@ class _Dtype:
 
     def __init__(self, code: str | bytes, align: bool = False, copy: bool = False):
         code = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(code, str) or not re.fullmatch(r"[biufcSU]\d{1,9}|O\d{0,2}", code):
+        if not isinstance(code, str) or not re.fullmatch(r"[biufcSU][1-9]\d{0,8}|O\d{0,2}", code):
             raise _Refused(f"has an array of dtype {code!r}")
         self.value = np.dtype(object if code[0] == "O" else code)
 
@@ -171,6 +171,7 @@ def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
         array = np.empty(0, real)  # which its own state, checked by now, makes writable
         array.__setstate__((1, shape, real, order == "F", content))
         return array
+    # Unlike numpy.ndarray, this keeps the pickle from growing, and so moving, the bytearray.
     return np.frombuffer(content, real).reshape(shape, order=order)
 
 
@@ -192,6 +193,11 @@ def _encode(text: Any, encoding: Any = None) -> bytes:
     if type(text) is not str or encoding not in ("latin1", "latin-1"):
         raise _Refused(f"encodes with {encoding!r}")
     return text.encode("latin1")
+
+
+def _make_bytes(content: Any = b"", encoding: Any = None) -> bytes:
+    """A number would be a size, and make a short file fill the memory."""
+    return content if type(content) is bytes else _encode(content, encoding)
 
 
 def _resolve(value: Any, done: dict[int, Any]) -> Any:
@@ -233,5 +239,7 @@ ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): OrderedDict,
-    **{("builtins", kind.__name__): kind for kind in (set, frozenset, bytearray, bytes, complex)},
+    ("builtins", "bytes"): _make_bytes,
+    ("builtins", "bytearray"): lambda *args: bytearray(_make_bytes(*args)),
+    **{("builtins", kind.__name__): kind for kind in (set, frozenset, complex)},
 }

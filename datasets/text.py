@@ -92,8 +92,14 @@ class WordPieces:
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} must be UTF-8 text, but {error}; get it again") from error
         if path.suffix != ".json":
-            pieces = text.split("\n")
-            vocabulary = {piece.rstrip("\r"): i for i, piece in enumerate(pieces) if piece}
+            pieces = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+            vocabulary = {piece: number for number, piece in enumerate(pieces)}
+            if "" in vocabulary or len(vocabulary) < len(pieces):  # numbers would lie beyond len
+                raise ValueError(
+                    f"{path} must hold a piece in every line, each once, but of its "
+                    f"{len(pieces)} lines {len(pieces) - len(vocabulary)} are repeated and "
+                    f"{pieces.count('')} empty; get it again"
+                )
             return cls(_plain(vocabulary, lowercase=lowercase), source=str(path))
         tokenizers = _tokenizers()
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..download import Expected, verify
+from .get_data import read_parts
 from .utterance import read_utterances
 
 MMSA = "MOSI/Processed on the drives linked in the README of github.com/thuiar/MMSA"
@@ -27,8 +28,12 @@ class Known(NamedTuple):
 
 
 FILES = {
-    "mosi_raw.pkl": Known(Expected(), "MultiBench's sequences: vision 35, audio 74", MULTIBENCH),
-    "mosi_data.pkl": Known(Expected(), "MultiBench's sequences: vision 20, audio 5", MULTIBENCH),
+    "mosi_raw.pkl": Known(
+        Expected(check=read_parts), "MultiBench's sequences: vision 35, audio 74", MULTIBENCH
+    ),
+    "mosi_data.pkl": Known(
+        Expected(check=read_parts), "MultiBench's sequences: vision 20, audio 5", MULTIBENCH
+    ),
     "aligned_50.pkl": Known(
         Expected(sha256="d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9"),
         "MMSA's sequences, aligned to words (MOSEI's file has the same name)",

@@ -18,13 +18,13 @@ than test repays.
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-from zipfile import BadZipFile
 
 import numpy as np
 from sklearn.model_selection import GroupShuffleSplit
 from torch.utils.data import DataLoader
 
 from ..loaders import Part, make_loaders
+from .checks import check_finite, choose
 
 FILE = "mosi_utterance.npz"
 MODALITIES = ("text", "audio", "vision")
@@ -62,11 +62,9 @@ def read_utterances(path: str | Path, *, modalities: Sequence[str] = MODALITIES)
         ValueError: if the modalities make no sense, or names the array that is missing, has
             another shape, is not finite, repeats an id or shares a video between the parts.
     """
-    modalities = _choose_modalities(modalities)
+    modalities = choose(modalities, MODALITIES)
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     arrays = _read_arrays(path, (*modalities, "labels", "id", "video_id", "split"))
-    for name in (*modalities, "labels"):
-        _check_features(path, name, arrays[name], 2 if name in modalities else 1)
     ids, repeats = np.unique(arrays["id"], return_counts=True)
     if (repeats > 1).any():
         raise ValueError(
@@ -74,16 +72,19 @@ def read_utterances(path: str | Path, *, modalities: Sequence[str] = MODALITIES)
             f"{repeats.max()} times; leave the copies out"
         )
     videos, split = arrays["video_id"], arrays["split"]
+    if (there := set(split.tolist())) != {"train", "test"}:
+        raise ValueError(
+            f"split in {path} must be 'train' or 'test', with rows of both, got {sorted(there)}"
+        )
     is_test = split == "test"
-    if unknown := set(split.tolist()) - {"train", "test"}:
-        raise ValueError(f"split in {path} must be 'train' or 'test', got {sorted(unknown)}")
     if len(shared := np.intersect1d(videos[is_test], videos[~is_test])):
         raise ValueError(
             f"no video in {path} may be in train and in test, but {str(shared[0])!r} is; "
             "split by video"
         )
-    views = [arrays[name].astype(np.float32) for name in modalities]
-    return Utterances(views, arrays["labels"].astype(np.float32)[:, None], videos, is_test)
+    views = [_read_numbers(path, name, arrays[name], 2) for name in modalities]
+    labels = _read_numbers(path, "labels", arrays["labels"], 1)[:, None]
+    return Utterances(views, labels, videos, is_test)
 
 
 def split_rows(
@@ -158,15 +159,6 @@ def get_dataloader(
     return make_loaders(parts, batch_size=batch_size)
 
 
-def _choose_modalities(wanted: Sequence[str]) -> list[str]:
-    chosen = list(wanted)
-    if not chosen or set(chosen) - set(MODALITIES) or len(set(chosen)) < len(chosen):
-        raise ValueError(
-            f"modalities must be different names out of {list(MODALITIES)}, got {chosen}"
-        )
-    return chosen
-
-
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns the named arrays, each with a row for every id."""
     if not path.is_file():
@@ -174,33 +166,34 @@ def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in names if name in file.files}
-    except (AttributeError, BadZipFile, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} must be an npz file of plain arrays, but {error}") from error
+    except Exception as error:  # a damaged file can fail in any way
+        raise ValueError(
+            f"{path} must be an npz file of plain arrays, but reading it "
+            f"ended with {type(error).__name__}: {error}; get it again"
+        ) from error
     if missing := [name for name in names if name not in arrays]:
         raise ValueError(f"{path} must hold the arrays {list(names)}, {missing} are missing")
     rows = arrays["id"].shape[:1]
     for name, array in arrays.items():
-        if array.shape[:1] != rows:
+        if array.shape[:1] != rows or (array.ndim > 1 and name in ("id", "video_id", "split")):
             raise ValueError(
-                f"{name} in {path} must have a row for each of the {arrays['id'].size} ids, "
-                f"got shape {array.shape}"
+                f"{name} in {path} must have a row, or one name, for each of the "
+                f"{arrays['id'].size} ids, got shape {array.shape}"
             )
     return arrays
 
 
-def _check_features(path: Path, name: str, array: np.ndarray, dims: int) -> None:
+def _read_numbers(path: Path, name: str, array: np.ndarray, dims: int) -> np.ndarray:
     if array.ndim != dims or array.dtype.kind not in "fiu":
         shape = "(utterances, features)" if dims == 2 else "(utterances,)"
         raise ValueError(
             f"{name} in {path} must be numbers of shape {shape}, "
             f"got {array.dtype} of shape {array.shape}"
         )
-    bad = np.flatnonzero(~np.isfinite(array.reshape(len(array), -1)).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"{name} in {path} must be finite, but {len(bad)} rows are not, the first is row "
-            f"{bad[0]}; fill in or leave out what is missing first"
-        )
+    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, see below
+        array = array.astype(np.float32)
+    check_finite(array, f"{name} in {path}")
+    return array
 
 
 def _standardised(view: np.ndarray, train: np.ndarray) -> np.ndarray:

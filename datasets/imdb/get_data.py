@@ -120,11 +120,10 @@ def get_dataloader(
     if not chosen or set(chosen) - set(datasets) or len(set(chosen)) < len(chosen):
         raise ValueError(f"modalities must be different names out of {MODALITIES}, got {chosen}")
     path = find_file(path)
-    names = [datasets[modality] for modality in chosen]
     workers = workers if num_workers is None else num_workers
     options = {"batch_size": batch_size, "workers": workers}
     train, valid, test = (
-        FilmRows(path, rows, names=names, memory=memory)
+        FilmRows(path, rows, names=[datasets[key] for key in chosen], memory=memory)
         for rows in read_contents(path, splits=splits).parts
     )
     return (

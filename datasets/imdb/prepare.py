@@ -69,16 +69,20 @@ def check_features(path: Path, *, films: int | None = FILMS) -> dict[str, str]:
     """
     try:
         with h5py.File(path, "r") as file:
-            names = [name for name in (*WIDTHS, *OTHERS) if name in file]
-            found = {name: (file[name].shape, file[name].dtype) for name in names}
+            items = {name: file.get(name) for name in (*WIDTHS, *OTHERS)}
+            found = {
+                name: (item.shape or (), item.dtype)
+                for name, item in items.items()
+                if isinstance(item, h5py.Dataset)
+            }
             there = sorted(file)
     except OSError as error:
         raise ValueError(f"it must be an HDF5 file, but {error}") from error
     if missing := [name for name in WIDTHS if name not in found]:
         raise ValueError(f"it must have the datasets {list(WIDTHS)}, got {there}: no {missing}")
-    films = found["features"][0][0] if films is None else films
+    rows = found["features"][0][:1] if films is None else (films,)
     for name, (shape, _) in found.items():
-        expected = (films, *WIDTHS.get(name, shape[1:]))
+        expected = (*rows, *WIDTHS.get(name, shape[1:]))
         if shape != expected:
             raise ValueError(
                 f"{name} must have the shape {expected}, got {shape} (films=None, or --films 0, "
@@ -139,6 +143,19 @@ def describe(data_dir: str | Path, *, films: int | None = FILMS) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; a failure ends it with its message and exit status 1."""
+    parser = _make_parser()
+    args = parser.parse_args(argv)
+    films = args.films or None
+    try:
+        if not args.check:
+            download(args.data_dir, raw=args.raw, base_url=args.base_url, films=films)
+        lines = describe(args.data_dir, films=films)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    sys.stdout.write("\n".join((*lines, "no checksums are known for this set")) + "\n")
+
+
+def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.imdb.prepare",
         description=f"Downloads MM-IMDB's features, {FEATURES}, from {SOURCE} into a folder, with "
@@ -174,15 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="how many films there must be, 0 for any number: for a set of your own in the same "
         "layout (default: %(default)s)",
     )
-    args = parser.parse_args(argv)
-    films = args.films or None
-    try:
-        if not args.check:
-            download(args.data_dir, raw=args.raw, base_url=args.base_url, films=films)
-        lines = describe(args.data_dir, films=films)
-    except (OSError, ValueError) as error:
-        parser.exit(1, f"{error}\n")
-    sys.stdout.write("\n".join((*lines, "no checksums are known for this set")) + "\n")
+    return parser
 
 
 if __name__ == "__main__":

@@ -44,11 +44,11 @@ def test_every_file_is_listed_with_its_source_and_checksum(tmp_path, capsys):
 
 def test_a_file_with_its_checksum_is_told_from_one_that_has_none(tmp_path, capsys, published):
     (tmp_path / "aligned_50.pkl").write_bytes(published)
-    (tmp_path / "mosi_raw.pkl").write_bytes(b"anything")
+    (tmp_path / "train.tsv").write_bytes(b"anything")
     write_utterances(tmp_path)
     assert check(tmp_path) == {
-        "mosi_raw.pkl": "no checksum is known, not verified",
         "aligned_50.pkl": "has its published SHA-256",
+        "train.tsv": "no checksum is known, not verified",
         "mosi_utterance.npz": "reads as it should",
     }
     run(tmp_path)
@@ -58,7 +58,11 @@ def test_a_file_with_its_checksum_is_told_from_one_that_has_none(tmp_path, capsy
 
 
 def test_every_wrong_file_is_named_and_left_where_it_is(tmp_path, capsys, published):
-    wrong = {"aligned_50.pkl": b"another", "mosi_utterance.npz": b"no archive"}
+    wrong = {
+        "aligned_50.pkl": b"another",
+        "mosi_raw.pkl": b"cos\nsystem\n(S'true'\ntR.",
+        "mosi_utterance.npz": b"no archive",
+    }
     for name, content in wrong.items():
         (tmp_path / name).write_bytes(content)
     with pytest.raises(SystemExit, match="1"):
@@ -69,6 +73,7 @@ def test_every_wrong_file_is_named_and_left_where_it_is(tmp_path, capsys, publis
         f"aligned_50.pkl is there, but is not the published file: its SHA-256 is {found}, not"
         in (output.err)
     )
+    assert "mosi_raw.pkl may hold NumPy arrays and plain containers only" in output.err
     assert "mosi_utterance.npz must be an npz file of plain arrays" in output.err
     assert "mosi_raw.pkl: MultiBench's" in output.out  # the list comes all the same
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == wrong

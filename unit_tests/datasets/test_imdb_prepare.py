@@ -113,6 +113,9 @@ def test_what_is_cut_off_at_the_server_is_kept_aside(get, server):
         ({"features": np.zeros((FILMS, 200))}, r"features must .* \(4, 300\), got \(4, 200\)"),
         ({"genres": np.zeros((FILMS - 1, 23))}, r"genres must .* \(4, 23\), got \(3, 23\)"),
         ({"images": np.zeros((FILMS + 1, 3, 2, 2))}, r"images must .* got \(5, 3, 2, 2\)"),
+        ({"features": h5py.SoftLink("/none")}, r"got .*: no \['features'\]"),
+        ({"features": np.float32(3)}, r"features must .* got \(\)"),
+        ({"features": h5py.Empty("f4")}, r"features must .* got \(\)"),
     ],
 )
 def test_features_must_have_their_datasets_for_every_film(get, server, tmp_path, changes, message):

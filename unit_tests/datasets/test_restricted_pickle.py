@@ -180,6 +180,11 @@ def test_the_attacks_would_have_worked_on_pickle_itself(write, tmp_path):
         (b"cnumpy\ndtype\n(S'f4,O'\ntR.", "dtype 'f4,O'"),
         (b"c_codecs\nencode\n(Vx\nVrot13\ntR.", "encodes with 'rot13'"),
         (b"c_codecs\nencode\n(Vx\ntR.", "encodes with None"),
+        (b"c__builtin__\nbytes\n(Vx\nVidna\ntR.", "encodes with 'idna'"),
+        (b"c__builtin__\nbytearray\n(Vx\nVidna\ntR.", "encodes with 'idna'"),
+        (b"c__builtin__\nbytes\n(I9\ntR.", "encodes with None"),  # nine zeros
+        (b"c__builtin__\nbytearray\n(I9\ntR.", "encodes with None"),
+        (b"cnumpy\ndtype\n(S'S0'\ntR.", "dtype 'S0'"),  # any shape of it takes no bytes
     ],
 )
 def test_hand_written_attacks_are_refused(write, content, match):
@@ -222,6 +227,16 @@ METADATA = b"f8'\nI0\nI1\ntR(I4\nS'<'\nNNNI-1\nI-1\nI0\n}tb"
 def test_forged_arrays_are_refused(write, content, match):
     with pytest.raises(ValueError, match=match):
         load(write(content))
+
+
+def test_an_arrays_bytes_cannot_be_moved_from_under_it(write):
+    memory = b"\x96" + struct.pack("<Q", 16) + b"a" * 16 + b"p0\n"  # a bytearray, remembered
+    dtype = b"cnumpy\ndtype\n(S'f8'\ntR"
+    array = b"cnumpy._core.numeric\n_frombuffer\n(" + memory + dtype + b"(I2\ntS'C'\ntR"
+    assert load(write(b"\x80\x05" + array + b".")).shape == (2,)
+    grown = b"g0\n(" + b"I1\n" * 5000 + b"e"
+    with pytest.raises(ValueError, match="ended with BufferError: Existing exports"):
+        load(write(b"\x80\x05" + array + grown + b"\x86."))
 
 
 def test_the_forger_can_write_a_good_array(write):

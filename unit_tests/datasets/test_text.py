@@ -180,6 +180,10 @@ def test_a_file_that_is_not_berts_is_refused(tmp_path, vocabulary):
     vocabulary.write_text("\n".join(PIECES[1:]))
     with pytest.raises(ValueError, match=r"vocab.txt must hold \[PAD\] as number 0"):
         WordPieces.load(tmp_path)
+    for extra in ("film", ""):  # numbers would no longer be below len(...)
+        vocabulary.write_text("\n".join([*PIECES[:6], extra, *PIECES[6:]]))
+        with pytest.raises(ValueError, match="vocab.txt must hold a piece in every line, each onc"):
+            WordPieces.load(tmp_path)
     vocabulary.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="vocab.txt must be UTF-8 text"):
         WordPieces.load(tmp_path)
