@@ -149,6 +149,9 @@ def _complete(part: Path, url: str, size: int | None, progress: bool) -> None:
     with response:
         if response.status != 206:  # the whole file comes, whatever was asked for
             start = 0
+        elif not str(response.headers["Content-Range"]).startswith(f"bytes {start}-"):
+            sent = response.headers["Content-Range"]
+            raise ConnectionError(f"asked for what follows byte {start}, the server sent {sent}")
         length = response.headers["Content-Length"]
         _save(response, part, start, size if length is None else start + int(length), progress)
 

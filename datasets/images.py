@@ -8,7 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from .hdf5 import Rows, build_file
+from .hdf5 import Rows
+from .hdf5_build import build_file
 
 IMAGES = "images"  # the cache's dataset
 

@@ -117,8 +117,11 @@ def _read_table(path: Path) -> tuple[list[str], np.ndarray]:
     """Reads the transcripts and labels (samples, 1); quotes have no meaning."""
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}; it comes from {SOURCE}")
-    with path.open(encoding="utf-8-sig", errors="replace", newline=None) as stream:
-        header, *lines = [line.rstrip("\n").split("\t") for line in stream if line.strip()] or [[]]
+    try:
+        written = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be text in UTF-8, but {error}; get it again") from error
+    header, *lines = [line.split("\t") for line in written.split("\n") if line.strip()] or [[]]
     if not {"text", "label"} <= set(header) or not lines:
         raise ValueError(
             f"{path} must begin with the columns text and label, tab-separated, and have a line a "

@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 import torch
 
-from datasets.hdf5 import build_file
+from datasets.hdf5_build import build_file
 from datasets.images import read_image
 from datasets.imdb.films import PARTS, Films, read_films
 from datasets.imdb.raw import train_tokens

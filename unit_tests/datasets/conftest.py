@@ -12,7 +12,8 @@ class Handler(BaseHTTPRequestHandler):
 
     `server.ranges` says whether ranges are honoured, `server.cut` how many bytes are sent at most,
     `server.lengths` whether a length is announced, `server.totals` whether one comes with 416 (for
-    a range behind the end), and `server.refuses` whether all is answered so.
+    a range behind the end), `server.refuses` whether all is answered so, and `server.shift` by how
+    much the range that is sent misses the one that was asked for.
     """
 
     def do_GET(self):
@@ -26,6 +27,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.server.refuses or start >= len(content) > 0:
             return self.refuse(len(content))
         self.send_response(206 if start else 200)
+        if start:
+            first = start + self.server.shift
+            self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
         if self.server.lengths:
             self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
@@ -48,7 +52,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch):
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.content, server.cut = {}, None
+        server.content, server.cut, server.shift = {}, None, 0
         server.ranges = server.lengths = server.totals = True
         server.refuses, server.asked, server.sent = False, [], []
         server.url = f"http://127.0.0.1:{server.server_port}/data"

@@ -126,6 +126,14 @@ def test_a_part_of_another_file_is_found_out_and_kept_aside(get, tmp_path):
     assert contents(tmp_path)["file"] == CONTENT
 
 
+def test_a_range_that_was_not_asked_for_is_not_added(get, server, tmp_path):
+    (tmp_path / "file.part").write_bytes(CONTENT[:10])
+    server.shift = 3
+    with pytest.raises(ConnectionError, match="asked for what follows byte 10, the server sent"):
+        get()
+    assert contents(tmp_path) == {"file.part": CONTENT[:10]}
+
+
 def test_another_file_in_the_place_is_left_alone_and_nothing_is_asked(get, server, tmp_path):
     (tmp_path / "file").write_bytes(b"my own")
     with pytest.raises(ValueError, match="file is there, but .*; it was left alone: move it away"):

@@ -14,7 +14,8 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.hdf5 import Rows, build_file, open_file
+from datasets.hdf5 import Rows, open_file
+from datasets.hdf5_build import build_file
 
 ROOT = Path(__file__).parents[2]
 LAYOUTS = {
@@ -177,7 +178,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from datasets.hdf5 import build_file
+from datasets.hdf5_build import build_file
 def create(file):
     file.create_dataset("squares", (200, 3), "f4")
 def fill(file, start, stop):
@@ -253,3 +254,19 @@ def test_chunked_datasets_cannot_be_built(tmp_path):
 
     with pytest.raises(ValueError, match="dataset squares must be contiguous .* chunks"):
         build(tmp_path / "out.hdf5", create=create)
+
+
+def test_numbers_of_another_file_are_refused(tmp_path):
+    with h5py.File(tmp_path / "other.hdf5", "w") as file:
+        file["x"] = np.full((4, 3), 7.0)
+    (tmp_path / "raw.bin").write_bytes(bytes(96))
+    with h5py.File(tmp_path / "links.hdf5", "w") as file:
+        file["x"] = h5py.ExternalLink("other.hdf5", "x")
+        outside = [(str(tmp_path / "raw.bin"), 0, 96)]
+        file.create_dataset("raw", (4, 3), "f8", external=outside)
+        layout = h5py.VirtualLayout((4, 3), "f8")
+        layout[:] = h5py.VirtualSource(tmp_path / "other.hdf5", "x", (4, 3))
+        file.create_virtual_dataset("virtual", layout)
+    for name in ("x", "raw", "virtual"):
+        with pytest.raises(ValueError, match="must be in that file itself, but it is a link"):
+            Rows(tmp_path / "links.hdf5", name)

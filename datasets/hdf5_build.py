@@ -1,0 +1,126 @@
+"""HDF5 files built so that they appear whole or not at all, and so that a kill loses a batch."""
+
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+from tqdm import tqdm
+
+from .hdf5 import open_file
+
+SETTINGS = "build_settings"  # attribute of a built file
+
+
+def build_file(
+    path: str | Path,
+    total: int,
+    create: Callable[[h5py.File], None],
+    fill: Callable[[h5py.File, int, int], None],
+    *,
+    settings: Mapping[str, str],
+    batch_size: int = 64,
+    progress: bool = True,
+    desc: str | None = None,
+) -> Path:
+    """Writes an HDF5 file that appears complete or not at all; a later call resumes.
+
+    Works in `<path>.part` and notes in `<path>.part.json` how far it came. A kill loses a batch at
+    most. What `create` makes must be contiguous (no chunks, no compression): its place in the file
+    is then fixed before the first batch, and an interrupted write cannot harm the rest.
+
+    Args:
+        path: file to write; if it is there, with these settings, nothing is done.
+        total: number of items.
+        create: makes the datasets, at full size, and the attributes.
+        fill: writes the items `start` to `stop - 1`; may be called again for the same ones.
+        settings: what the content depends on; kept in the file, as the attribute `SETTINGS`.
+        batch_size: items a call of `fill`.
+        progress: whether to show a bar, labelled `desc`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if the file, or the unfinished one, was made with other settings, or its note
+            is damaged; or if `batch_size` is less than 1.
+    """
+    if batch_size < 1:  # no batch would be written, and the file look complete
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}; try 64")
+    path = Path(path)
+    part, note = (path.with_name(path.name + suffix) for suffix in (".part", ".part.json"))
+    wanted = {"total": str(total), **settings}
+    if path.exists():
+        with open_file(path) as file:
+            _check_settings(path, json.loads(file.attrs.get(SETTINGS, "{}")), wanted)
+        note.unlink(missing_ok=True)
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not (part.exists() and note.exists()):
+        _start(part, create, wanted)
+        _write_note(note, wanted, 0)
+    done = _read_note(note, wanted)
+    bar = tqdm(total=total, initial=done, desc=desc or path.name, disable=not progress)
+    with bar, open_file(part, "r+") as file:
+        for start in range(done, total, batch_size):
+            stop = min(start + batch_size, total)
+            fill(file, start, stop)
+            file.flush()
+            _sync(part)  # the note must never be ahead of the disk
+            _write_note(note, wanted, stop)
+            bar.update(stop - start)
+    os.replace(part, path)
+    note.unlink()
+    return path
+
+
+def _start(part: Path, create: Callable[[h5py.File], None], wanted: dict[str, str]) -> None:
+    with h5py.File(part, "w", libver="earliest") as file:
+        create(file)
+        file.attrs[SETTINGS] = json.dumps(wanted)
+        file.visititems(_allocate)
+    _sync(part)
+
+
+def _allocate(name: str, item: h5py.Dataset | h5py.Group) -> None:
+    """Gives a dataset its place in the file, which HDF5 otherwise does at the first write."""
+    if not isinstance(item, h5py.Dataset) or not item.size:
+        return
+    if item.chunks is not None:
+        raise ValueError(
+            f"dataset {name} must be contiguous for an interrupted build to be resumed, but it "
+            f"has chunks {item.chunks}; create it without chunks, compression and maxshape"
+        )
+    if not item.id.get_storage_size() and not item.dtype.hasobject:
+        item[tuple(size - 1 for size in item.shape)] = np.zeros((), item.dtype)
+
+
+def _sync(path: Path) -> None:
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _read_note(note: Path, wanted: dict[str, str]) -> int:
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{note} is damaged ({error}); delete it to start again") from error
+    _check_settings(note, noted["settings"], wanted)
+    return noted["done"]
+
+
+def _write_note(note: Path, wanted: dict[str, str], done: int) -> None:
+    temporary = note.with_name(note.name + ".tmp")
+    temporary.write_text(json.dumps({"settings": wanted, "done": done}), encoding="utf-8")
+    _sync(temporary)
+    os.replace(temporary, note)
+
+
+def _check_settings(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+    if found != wanted:
+        raise ValueError(
+            f"{path} was made with the settings {found}, now asked for are {wanted}; ask for the "
+            "same again, choose another name, or move the old file (and its .part) away"
+        )
