@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
@@ -49,6 +49,34 @@ def stratified_split(
         shared, test_size=held_out, stratify=class_of[shared], random_state=seed
     )
     return np.setdiff1d(np.arange(len(labels)), held), np.sort(held)
+
+
+def grouped_split(groups: np.ndarray, *, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Splits samples in two parts that share no group, such as a video or an image.
+
+    Args:
+        groups: (samples,) names or numbers.
+        share: the second part's share of the groups, in (0, 1).
+        seed: the same seed gives the same split.
+
+    Returns:
+        The sorted indices (kept, held out).
+
+    Raises:
+        ValueError: if `share` is not in (0, 1), or leaves a part no group.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"valid_share must lie between 0 and 1, got {share}; try 0.1")
+    count = len(np.unique(groups))
+    held_out = round(share * count)
+    if not 0 < held_out < count:
+        raise ValueError(
+            f"train and validation must have a video or image each, but valid_share {share} puts "
+            f"{held_out} of {count} into validation; choose another share"
+        )
+    splitter = GroupShuffleSplit(n_splits=1, test_size=held_out, random_state=seed)
+    kept, held = next(splitter.split(groups, groups=groups))
+    return np.sort(kept), np.sort(held)
 
 
 class Loader(DataLoader):

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit
 from torch.utils.data import DataLoader
 
-from ..loaders import Part, make_loaders
+from ..loaders import Part, grouped_split, make_loaders
 from .checks import check_finite, choose
 
 FILE = "mosi_utterance.npz"
@@ -95,18 +94,8 @@ def split_rows(
     Raises:
         ValueError: if `valid_share` is not in (0, 1), or leaves train or validation no video.
     """
-    if not 0 < valid_share < 1:
-        raise ValueError(f"valid_share must lie between 0 and 1, got {valid_share}; try 0.2")
     rest = np.flatnonzero(~is_test)
-    count = len(np.unique(videos[rest]))
-    held_out = round(valid_share * count)
-    if not 0 < held_out < count:
-        raise ValueError(
-            f"train and validation must have a video each, but valid_share {valid_share} puts "
-            f"{held_out} of {count} into validation; choose another share"
-        )
-    splitter = GroupShuffleSplit(n_splits=1, test_size=held_out, random_state=split_seed)
-    kept, held = next(splitter.split(rest, groups=videos[rest]))
+    kept, held = grouped_split(videos[rest], share=valid_share, seed=split_seed)
     return rest[kept], rest[held], np.flatnonzero(is_test)
 
 

@@ -4,8 +4,8 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import GroupShuffleSplit
 
+from ..loaders import grouped_split
 from .annotations import Part, read_part
 
 OFFICIAL = {
@@ -47,31 +47,9 @@ def read_parts(
             )
     train, *others = parts.values()
     if len(others) == 1:
-        kept, held = split_images(train.image_ids, valid_share=valid_share, split_seed=split_seed)
+        kept, held = grouped_split(train.image_ids, share=valid_share, seed=split_seed)
         return train.take(kept), train.take(held), others[0]
     return train, *others
-
-
-def split_images(
-    image_ids: np.ndarray, *, valid_share: float, split_seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the questions (kept, held out), rows ascending, which share no image.
-
-    Raises:
-        ValueError: if `valid_share` is not in (0, 1), or leaves a part no image.
-    """
-    if not 0 < valid_share < 1:
-        raise ValueError(f"valid_share must lie between 0 and 1, got {valid_share}; try 0.1")
-    count = len(np.unique(image_ids))
-    held_out = round(valid_share * count)
-    if not 0 < held_out < count:
-        raise ValueError(
-            f"train and validation must have an image each, but valid_share {valid_share} puts "
-            f"{held_out} of {count} into validation; choose another share"
-        )
-    splitter = GroupShuffleSplit(n_splits=1, test_size=held_out, random_state=split_seed)
-    kept, held = next(splitter.split(image_ids, groups=image_ids))
-    return np.sort(kept), np.sort(held)
 
 
 def find_parts(data_dir: str | Path) -> dict[str, tuple[Path, Path]]:

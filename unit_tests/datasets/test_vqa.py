@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from datasets.loaders import grouped_split
 from datasets.vqa.get_data import find_features, get_dataloader
-from datasets.vqa.parts import OFFICIAL, find_parts, read_parts, split_images
+from datasets.vqa.parts import OFFICIAL, find_parts, read_parts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 TYPES = "yes/no", "number", "other"
@@ -263,7 +264,7 @@ def test_with_train_and_val_validation_is_cut_from_train_by_image(tmp_path, made
 
 def test_the_split_seed_alone_decides_the_split():
     ids = np.repeat(np.arange(50), 2)[::-1]
-    splits = [split_images(ids, valid_share=0.3, split_seed=seed) for seed in (3, 3, 4)]
+    splits = [grouped_split(ids, share=0.3, seed=seed) for seed in (3, 3, 4)]
     np.testing.assert_array_equal(splits[0][1], splits[1][1])
     assert set(splits[0][1]) != set(splits[2][1])
     kept, held = splits[0]
@@ -353,9 +354,9 @@ def test_wrong_options_are_answered_with_the_choices(folder, options, message):
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan")])
 def test_valid_share_must_lie_between_0_and_1(share):
     with pytest.raises(ValueError, match="valid_share must lie between 0 and 1, got"):
-        split_images(np.arange(9), valid_share=share, split_seed=0)
+        grouped_split(np.arange(9), share=share, seed=0)
     with pytest.raises(ValueError, match="puts 0 of 9 into validation"):
-        split_images(np.arange(9), valid_share=0.01, split_seed=0)
+        grouped_split(np.arange(9), share=0.01, seed=0)
 
 
 def real(name):
