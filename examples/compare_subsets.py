@@ -38,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     names = recipe.modalities
     if len(names) < 2:
         parser.error(f"subsets need two modalities at least, got {list(names)}")
-    output = args.output or Path("results", f"{args.dataset_name}-subsets")
+    data = args.data_dir.name if args.data_dir else args.dataset_name
+    output = args.output or Path("results", f"{data}-subsets")
     lines = []
     for size in range(len(names), 1, -1):
         for subset in combinations(names, size):

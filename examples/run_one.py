@@ -1,6 +1,7 @@
 """What the short example scripts share: train by a recipe, and print how it did."""
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -68,12 +69,17 @@ def described(value: float, score: Score) -> str:
     return f"{score.name} {number(value, score)}{' %' if score.percent else ''}"
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The description as it is written, and defaults."""
+
+
 def _run(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
     method: Method,
     checkpoint: Path | None,
 ) -> dict[str, Any]:
+    print(f"{method.recipe.name}: {method.name}, seed {args.seed}", flush=True)
     try:
         result = run_fusion(
             method, args.seed, device=args.device, checkpoint=checkpoint, progress=True
@@ -81,7 +87,6 @@ def _run(
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     recipe = method.recipe
-    print(f"{recipe.name}: {method.name}, seed {args.seed}")
     there = [score for score in recipe.scores if score.name in result["scores"]]
     print(f"{recipe.part}: " + ", ".join(described(result["scores"][s.name], s) for s in there))
     best, epochs = result["best_epoch"], result["epochs"]
@@ -103,20 +108,22 @@ def _parse(
     torch.set_num_threads(args.threads)
     try:
         made = replace(make_recipe(recipe, args), part=args.part)
-        return args, made.restricted(args.modalities) if args.modalities else made
+        names = [name for words in args.modalities or () for name in words.split(",")]
+        return args, made.restricted(names) if names else made
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 
 
 def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.ArgumentParser:
+    spec = getattr(sys.modules["__main__"], "__spec__", None)  # how `python -m` was asked to run
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        prog=spec and f"python -m {spec.name}", description=description, formatter_class=_Help
     )
     add = parser.add_argument
     if needs_data:
         add("--data-dir", type=Path, required=True, help="folder of the data")
         add("--official", action="store_true", help="keep the official split, not a fresh one")
-    add("--modalities", nargs="+", metavar="NAME", help="those to use, by name; default: all")
+    add("--modalities", nargs="+", metavar="NAME", help="those to use, by name")
     add_settings(parser, {"this one": recipe})
     add("--seed", type=int, default=0, help="seed of weights, batches and split")
     add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")

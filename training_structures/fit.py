@@ -22,6 +22,7 @@ from .evaluation import predict as predict
 from .run import History, Run, loader_generators
 from .run import load_best as load_best
 
+SLOW = 2.0  # seconds after which an epoch has a bar of its own
 ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 
 
@@ -98,7 +99,9 @@ def fit(
     optim = optimizer(list(parameters))
     plan = scheduler(optim) if scheduler else None
     clipped = list(model.parameters() if clipped is None else clipped)
-    training = _Training(model, objective, optim, accumulate, clip_norm, clipped, split_batch)
+    training = _Training(
+        model, objective, optim, accumulate, clip_norm, clipped, split_batch, progress
+    )
     validate = partial(
         evaluate, objective=objective, metrics=metrics, device=device, split_batch=split_batch
     )
@@ -135,6 +138,7 @@ class _Training:
     clip_norm: float | None
     clipped: list[nn.Parameter]
     split_batch: Split
+    progress: bool
 
     def __post_init__(self) -> None:
         if self.accumulate < 1:
@@ -144,7 +148,9 @@ class _Training:
         """Takes a step for every `accumulate` batches; returns the means over all samples."""
         self.model.train()
         means = Means()
-        batches = enumerate(split_all(loader, self.split_batch), start=1)
+        hidden = None if self.progress else True  # None: hidden unless on a terminal
+        bar = tqdm(loader, f"epoch {epoch}", unit="batch", leave=False, delay=SLOW, disable=hidden)
+        batches = enumerate(split_all(bar, self.split_batch), start=1)
         while group := list(islice(batches, self.accumulate)):
             self.model.zero_grad()  # the model's parameters and
             self.optimizer.zero_grad()  # the optimiser's may differ

@@ -11,12 +11,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..download import Expected, verify
-from .get_data import read_parts
-from .utterance import read_utterances
 
 MMSA = "MOSI/Processed on the drives linked in the README of github.com/thuiar/MMSA"
 MULTIBENCH = "the drive linked in the README of github.com/pliang279/MultiBench"
 CM_BERT = "data/text of github.com/thuiar/Cross-Modal-BERT"
+
+
+def _check_multibench(path: Path) -> None:
+    from .get_data import read_parts  # imports torch, for which a list of files need not wait
+
+    read_parts(path)
+
+
+def _check_utterances(path: Path) -> None:
+    from .utterance import read_utterances
+
+    read_utterances(path)
 
 
 class Known(NamedTuple):
@@ -29,10 +39,10 @@ class Known(NamedTuple):
 
 FILES = {
     "mosi_raw.pkl": Known(
-        Expected(check=read_parts), "MultiBench's sequences: vision 35, audio 74", MULTIBENCH
+        Expected(check=_check_multibench), "MultiBench's sequences: vision 35, audio 74", MULTIBENCH
     ),
     "mosi_data.pkl": Known(
-        Expected(check=read_parts), "MultiBench's sequences: vision 20, audio 5", MULTIBENCH
+        Expected(check=_check_multibench), "MultiBench's sequences: vision 20, audio 5", MULTIBENCH
     ),
     "aligned_50.pkl": Known(
         Expected(sha256="d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9"),
@@ -53,7 +63,7 @@ FILES = {
         "data/audio of github.com/thuiar/Cross-Modal-BERT; where it is not, its authors have it",
     ),
     "mosi_utterance.npz": Known(
-        Expected(check=read_utterances),
+        Expected(check=_check_utterances),
         "a vector an utterance; datasets/affect/README.md says what it holds",
         "features of github.com/declare-lab/multimodal-deep-learning, to be joined by transcript "
         "with the sentiment scores of github.com/thuiar/Cross-Modal-BERT",

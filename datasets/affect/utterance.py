@@ -156,6 +156,8 @@ def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in names if name in file.files}
     except Exception as error:  # a damaged file can fail in any way
+        if "unsafely" in str(error):  # NumPy takes all else for a pickle, and offers to load it
+            error = ValueError("it is none")
         raise ValueError(
             f"{path} must be an npz file of plain arrays, but reading it "
             f"ended with {type(error).__name__}: {error}; get it again"

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..download import Expected, fetch
-from .get_data import read_table
 
 SOURCE = "https://raw.githubusercontent.com/txWang/MOGONET/main"
 BRCA = {
@@ -74,7 +73,13 @@ def download(
 def _expected(file: str, blob_id: str | None) -> Expected:
     if blob_id is not None:
         return Expected(git_blob_id=blob_id)
-    return Expected(check=_check_names if file.endswith("_featname.csv") else read_table)
+    return Expected(check=_check_names if file.endswith("_featname.csv") else _check_table)
+
+
+def _check_table(path: Path) -> None:
+    from .get_data import read_table  # imports torch, for which --help need not wait
+
+    read_table(path)
 
 
 def _check_names(path: Path) -> None:

@@ -35,7 +35,13 @@ class Contents(NamedTuple):
 
 def find_file(path: str | Path) -> Path:
     """Returns the file, of which the folder will do as well."""
-    return Path(path) / FILE if Path(path).is_dir() else Path(path)
+    path = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    if not path.is_file():
+        folder = path.parent if path.name == FILE else path
+        raise FileNotFoundError(
+            f"no file {path}; get it with: python -m datasets.imdb.prepare --data-dir {folder}"
+        )
+    return path
 
 
 def read_contents(path: str | Path, *, splits: Sequence[int] | None = None) -> Contents:

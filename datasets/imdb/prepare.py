@@ -85,8 +85,8 @@ def check_features(path: Path, *, films: int | None = FILMS) -> dict[str, str]:
         expected = (*rows, *WIDTHS.get(name, shape[1:]))
         if shape != expected:
             raise ValueError(
-                f"{name} must have the shape {expected}, got {shape} (films=None, or --films 0, "
-                "takes any number of films)"
+                f"{name} must have the shape {expected}, got {shape} (of another number of "
+                "films: --films 0)"
             )
     return {name: f"{shape} {dtype}" for name, (shape, dtype) in found.items()}
 

@@ -1,6 +1,6 @@
 """MM-Dynamics with its own fusion, concatenation (Han et al., 2022): BRCA, or ROSMAP.
 
-python -m examples.brca.brca_concat --data-dir data/BRCA
+python -m examples.brca.brca_concat --data-dir data/brca
 """
 
 from functools import partial

@@ -1,7 +1,7 @@
 """DEQ fusion of multi-omics data in MM-Dynamics: BRCA, ROSMAP, or a set in their layout.
 
-python -m datasets.brca.prepare --data-dir data/BRCA
-python -m examples.brca.brca_deq --data-dir data/BRCA
+python -m datasets.brca.prepare --data-dir data/brca
+python -m examples.brca.brca_deq --data-dir data/brca
 """
 
 from functools import partial

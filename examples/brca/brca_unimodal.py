@@ -1,6 +1,6 @@
 """Each of the omics on its own, in MM-Dynamics: BRCA, or ROSMAP.
 
-python -m examples.brca.brca_unimodal --data-dir data/BRCA
+python -m examples.brca.brca_unimodal --data-dir data/brca
 """
 
 from functools import partial

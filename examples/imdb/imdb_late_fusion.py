@@ -1,4 +1,4 @@
-"""MultiBench's late fusion, concatenation of encoded features, on MM-IMDB.
+"""MultiBench's late fusion on MM-IMDB: encoded features, concatenated (`concat` among the fusions).
 
 python -m examples.imdb.imdb_late_fusion --data-dir data/imdb
 """

@@ -59,6 +59,11 @@ def recipe(
     if args.official:
         raise SystemExit("the set's own split is the only one: leave out --official")
     images = features or find_features(args.data_dir)
+    if not images and "image" in (getattr(args, "modalities", None) or ()):
+        raise SystemExit(
+            f"{args.data_dir} has no image features, neither *.hdf5 nor a folder `features`; name "
+            "them by --set features=PATH, or make them: python -m examples.vqa.extract_features"
+        )
     reading = {
         "features": images and str(images),
         "tokenise": tokenise,

@@ -79,6 +79,7 @@ def _report(
         SystemExit: if every run failed.
     """
     runs, baseline = _runs(args, recipe), _baseline(args, recipe)
+    print(f"{recipe.name}: runs {list(runs)}, in {output}", file=sys.stderr, flush=True)
     test_share = _test_share(args, recipe, runs[0])
     with _cluster(args.cluster):
         found = compare(

@@ -288,3 +288,9 @@ def test_the_real_file_is_standardised_in_train(real):
         np.testing.assert_allclose(view.mean(axis=0), 0, atol=1e-5)
         spread = view.std(axis=0)
         assert (np.isclose(spread, 1, atol=1e-4) | (spread == 0)).all()
+
+
+def test_a_file_of_something_else_is_no_npz(tmp_path):
+    (tmp_path / FILE).write_text("hello")
+    with pytest.raises(ValueError, match="must be an npz file.*ValueError: it is none; get it"):
+        get_dataloader(tmp_path)

@@ -156,6 +156,12 @@ def test_questions_alone_have_two_views(questions):
     assert result["solver_converged"] > 0
 
 
+def test_images_that_are_not_there_are_asked_for(questions):
+    args = Namespace(data_dir=questions, official=False, epochs=1, modalities=["image"])
+    with pytest.raises(SystemExit, match="has no image features.*extract_features"):
+        vqa(args)
+
+
 def test_floors_of_questions_by_counting(questions):
     recipe = small(vqa, questions, min_count=1)
     train, valid, test = recipe.loaders(0)
@@ -192,7 +198,7 @@ def multibench_file(tmp_path):
 def test_sequences_of_multibench_are_fused(multibench_file):
     assert small(mosi, multibench_file).modalities == ("vision", "audio", "text")
     for main in (mosi_deq.main, mosi_weighted_sum.main):
-        result = called(main, multibench_file, "--modalities", "text", "audio")
+        result = called(main, multibench_file, "--modalities", "text,audio")
         assert result["scores"]["mae"] < 3
     assert list(called(mosi_unimodal.main, multibench_file)) == ["vision", "audio", "text"]
 
