@@ -270,3 +270,22 @@ def test_numbers_of_another_file_are_refused(tmp_path):
     for name in ("x", "raw", "virtual"):
         with pytest.raises(ValueError, match="must be in that file itself, but it is a link"):
             Rows(tmp_path / "links.hdf5", name)
+
+
+@pytest.mark.parametrize("dtype", ["f2", ">f4", "i8", "S3"])
+def test_large_rows_are_read_as_small_ones_are(tmp_path, monkeypatch, dtype):
+    values = np.random.default_rng(0).integers(0, 9, (6, 2, 5)).astype(dtype)
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["x"] = values
+    rows = Rows(tmp_path / "x.hdf5", "x")
+    mapped = rows[[4, 0, 4]]
+    monkeypatch.setattr("datasets.hdf5.LARGE", 1)
+    read = rows[[4, 0, 4]]
+    assert read.dtype == mapped.dtype and read.shape == (3, 2, 5)
+    np.testing.assert_array_equal(read, mapped)
+    np.testing.assert_array_equal(read, values[[4, 0, 4]].astype(read.dtype))
+    assert rows[[]].shape == (0, 2, 5)
+    with open(tmp_path / "x.hdf5", "r+b") as file:
+        file.truncate(rows._offset + 3)
+    with pytest.raises(ValueError, match="x.hdf5 ended within x; get it again"):
+        rows[[5]]
