@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-LARGE = 1 << 16  # bytes of a row from which a read costs less than mapping its pages one by one
+LARGE = 1 << 18  # bytes of a row that costs less to read than to map page by page
 MEMORY = 1 << 30  # bytes of a chunked or compressed dataset that are read whole
 
 
