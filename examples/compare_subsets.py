@@ -18,6 +18,7 @@ from fusions.registry import FUSIONS, LATER
 from training_structures.checkpoint import save_atomically
 from training_structures.comparison import command_line, make_recipe
 from training_structures.comparison.arguments import parse
+from training_structures.comparison.listing import listing
 from training_structures.comparison.methods import SINGLE
 from training_structures.comparison.table import make_rows, markdown, spread
 
@@ -28,8 +29,12 @@ OURS = ["--fusions", "deq,concat"]
 def main(argv: Sequence[str] | None = None) -> str:
     """Runs the comparisons that the arguments ask for; returns the table of them all."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    argv = argv if "--fusions" in argv else [*argv, *OURS]
+    if not any(word.split("=")[0] in ("--fusions", "--list") for word in argv):
+        argv = [*argv, *OURS]
     parser, args = parse(PROGRAM, RECIPES, FUSIONS, argv)
+    if args.list:
+        print(listing(FUSIONS, LATER))
+        return ""
     try:
         recipe = make_recipe(args.recipe, args)
         recipe = recipe.restricted(args.modalities or recipe.modalities)

@@ -106,10 +106,10 @@ def _parse(
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {args.epochs}")
     torch.set_num_threads(args.threads)
+    args.modalities = [name for words in args.modalities or () for name in words.split(",")]
     try:
         made = replace(make_recipe(recipe, args), part=args.part)
-        names = [name for words in args.modalities or () for name in words.split(",")]
-        return args, made.restricted(names) if names else made
+        return args, made.restricted(args.modalities) if args.modalities else made
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.affect import get_data, mmsa, utterance
+from examples.own_split import check_own_split
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import sentiment
 from training_structures.Supervised_Learning import MMDL
@@ -49,10 +50,7 @@ def recipe(args: Namespace, *, file: str = "") -> Recipe:
     Args:
         file: its name; none takes the one of `FILES` that is there.
     """
-    if args.data_dir is None:
-        raise SystemExit(f"--data-dir must name the folder of one of {', '.join(FILES)}")
-    if args.official:
-        raise SystemExit("the file's own split is the only one: leave out --official")
+    check_own_split(args, f"one of {', '.join(FILES)}")
     path = find_file(args.data_dir, file)
     sequences = path.name != UTTERANCES
     return Recipe(

@@ -30,6 +30,7 @@ from torch.utils.data import DataLoader
 from datasets.imdb import get_data, raw
 from datasets.imdb.films import read_films
 from datasets.text import WordPieces
+from examples.own_split import check_own_split
 from fusions.registry import FUSIONS
 from objective_functions.multilabel import balanced_bce
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
@@ -98,10 +99,7 @@ def recipe(
         cache: HDF5 file for decoded posters.
         workers: processes that read batches.
     """
-    if args.data_dir is None:
-        raise SystemExit("--data-dir must name the folder of the films; see datasets/imdb")
-    if args.official:
-        raise SystemExit("the data's own split is the only one: leave out --official")
+    check_own_split(args, "the films; see datasets/imdb")
     if encoders not in ROWS:
         raise SystemExit(f"--set encoders must be one of {list(ROWS)}, got {encoders!r}")
     row = ROWS[encoders]

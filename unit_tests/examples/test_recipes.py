@@ -262,3 +262,22 @@ def test_the_command_line_takes_settings_of_every_set(films, pictures, tmp_path)
         found = command_line(RECIPES, FUSIONS, arguments, program=PROGRAM)
         assert not found.failures
         assert found.skipped == {"evidential": "does not do multilabel"}
+
+
+def test_subsets_list_the_fusions_and_take_them_either_way(omics, tmp_path, capsys):
+    assert compare_subsets.main(["--list"]) == ""
+    assert "concat" in capsys.readouterr().out
+    arguments = ["--dataset", "brca", "--data-dir", str(omics), "--runs", "1", "--epochs", "1"]
+    arguments += ["--modalities", "mRNA,miRNA", "--fusions=concat"]
+    table = compare_subsets.main([*arguments, "--output", str(tmp_path / "out")])
+    assert "concat" in table and "deq" not in table
+
+
+def test_vocabularies_follow_the_method_of_tokenising(questions):
+    kept = {
+        name: small(vqa, questions, tokenise=name).loaders(0)[0].dataset.dataset.answers
+        for name in ("mcan", "mutan")
+    }
+    assert [kept[name].normalised for name in kept] == [True, False]
+    few = small(vqa, questions, min_count=19).loaders(0)[0].dataset.dataset.answers
+    assert len(few) < len(kept["mcan"])  # each of three colours occurs about 18 times in train
