@@ -126,7 +126,7 @@ def test_films_are_read_raw(raw_films, encoders):
     more = [f"encoders={encoders}", "width=8", "size=32", "length=8", "batch_size=8"]
     more += ["balanced=True"]
     arguments = [word for setting in more for word in ("--set", setting)]
-    assert called(imdb_deq.main, raw_films, *arguments)["solver_converged"] > 0
+    assert called(imdb_deq.main, raw_films, *arguments)["solver_converged"] > 0.9
     alone = called(imdb_unimodal.main, raw_films, *arguments)
     assert list(alone) == ["text", "image"]
 
@@ -153,7 +153,7 @@ def test_questions_alone_have_two_views(questions):
     recipe = small(vqa, questions, min_count=1)
     assert recipe.modalities == ("question", "words")
     result = called(vqa_deq.main, questions, "--set", "width=8")
-    assert result["solver_converged"] > 0
+    assert result["solver_converged"] > 0.9
 
 
 def test_images_that_are_not_there_are_asked_for(questions):
@@ -189,7 +189,9 @@ def multibench_file(tmp_path):
     for part, rows in (("train", 40), ("valid", 12), ("test", 12)):
         views = {"vision": 5, "audio": 4, "text": 6}
         parts[part] = {name: sequences(rng, rows, 6, width) for name, width in views.items()}
-        parts[part]["labels"] = rng.uniform(-3, 3, (rows, 1, 1)).astype("f4")
+        labels = rng.uniform(-3, 3, (rows, 1, 1)).astype("f4")
+        parts[part]["text"][:, 2:] += labels  # and the others say nothing
+        parts[part]["labels"] = labels
         parts[part]["id"] = [f"{part}_{row}" for row in range(rows)]
     (tmp_path / "mosi_raw.pkl").write_bytes(pickle.dumps(parts))
     return tmp_path
@@ -198,8 +200,9 @@ def multibench_file(tmp_path):
 def test_sequences_of_multibench_are_fused(multibench_file):
     assert small(mosi, multibench_file).modalities == ("vision", "audio", "text")
     for main in (mosi_deq.main, mosi_weighted_sum.main):
-        result = called(main, multibench_file, "--modalities", "text,audio")
-        assert result["scores"]["mae"] < 3
+        more = ["--modalities", "text,audio", "--epochs", "60"]
+        result = called(main, multibench_file, *more)
+        assert result["scores"]["corr"] > 0.8
     assert list(called(mosi_unimodal.main, multibench_file)) == ["vision", "audio", "text"]
 
 
@@ -236,7 +239,7 @@ def omics(tmp_path):
 
 def test_brca_scripts(omics):
     more = ["--set", "hidden=16"]
-    assert called(brca_concat.main, omics, *more)["parameters"] > 0
+    assert called(brca_concat.main, omics, *more)["fusion_parameters"] == 0  # concatenation
     assert list(called(brca_unimodal.main, omics, *more)) == ["mRNA", "methylation", "miRNA"]
 
 
