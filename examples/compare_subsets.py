@@ -17,7 +17,7 @@ from examples.compare_fusions import RECIPES
 from fusions.registry import FUSIONS, LATER
 from training_structures.checkpoint import save_atomically
 from training_structures.comparison import command_line, make_recipe
-from training_structures.comparison.arguments import parse
+from training_structures.comparison.arguments import make_parser, read_arguments
 from training_structures.comparison.listing import listing
 from training_structures.comparison.methods import SINGLE
 from training_structures.comparison.table import make_rows, markdown, spread
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> str:
     argv = sys.argv[1:] if argv is None else list(argv)
     if not any(word.split("=")[0] in ("--fusions", "--list") for word in argv):
         argv = [*argv, *OURS]
-    parser, args = parse(PROGRAM, RECIPES, FUSIONS, argv)
+    parser = make_parser(PROGRAM, RECIPES, FUSIONS)
+    args = read_arguments(parser, FUSIONS, argv)
     if args.list:
         print(listing(FUSIONS, LATER))
         return ""
@@ -52,11 +53,11 @@ def main(argv: Sequence[str] | None = None) -> str:
             folder = output / "+".join(subset)
             own = ["--modalities", ",".join(subset), "--output", str(folder)]
             own += [] if whole else ["--no-unimodal"]
-            found = command_line(
+            report = command_line(
                 RECIPES, FUSIONS, [*argv, *own], program=PROGRAM, subject="deq", later=LATER
             )
-            shown = [s for s in recipe.scores if s.name in found.results[0]["scores"]]
-            for row in make_rows(found.results, shown):
+            shown = [s for s in recipe.scores if s.name in report.found.results[0]["scores"]]
+            for row in make_rows(report.found.results, shown):
                 alone = row.method.startswith(SINGLE)
                 what = row.method.removeprefix(SINGLE) if alone else " + ".join(subset)
                 scores = [spread(row.scores[s.name], s) for s in shown]

@@ -211,17 +211,7 @@ class DEQFusion(nn.Module):
             ValueError, TypeError: for inputs that do not fit.
             FloatingPointError: if an iterate is not finite.
         """
-        dtype = next(self.parameters()).dtype
-        checks.check_features(features, self.input_dims, dtype)
-        leading = features[0].shape[:-1]
-        if present is not None:
-            checks.check_present(present, leading, len(features))
-            present = present.reshape(-1, len(features)).T.unsqueeze(2)  # (N, B, 1)
-        features = [x.reshape(-1, x.shape[-1]) for x in features]
-        if present is not None:
-            features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
-        checks.check_finite(features)
-        system = self._pose(features, None if present is None else present.to(dtype))
+        system, leading = self.pose(features, present), features[0].shape[:-1]
         self.info, self._penalty = None, None
         if self.unroll is not None:
             from_states = self.unroll_injection == "states"
@@ -245,9 +235,23 @@ class DEQFusion(nn.Module):
         # the graph of the last forward can be neither copied nor pickled
         return {**self.__dict__, "info": None, "_penalty": None}
 
-    def _pose(self, features: Sequence[Tensor], mask: Tensor | None) -> TriangularSystem:
-        """Projects and normalises the features, (B, d_i) each, and draws the dropout masks."""
+    def pose(self, features: Sequence[Tensor], present: Tensor | None = None) -> TriangularSystem:
+        """Returns what `forward` solves: the cells, and the features as they are injected.
+
+        Features and `present` are those of `forward`; B is the number of their samples. In
+        training this draws the masks of dropout.
+        """
         dtype = next(self.parameters()).dtype  # the states keep it, under autocast too
+        checks.check_features(features, self.input_dims, dtype)
+        mask = None
+        if present is not None:
+            checks.check_present(present, features[0].shape[:-1], len(features))
+            present = present.reshape(-1, len(features)).T.unsqueeze(2)  # (N, B, 1)
+            mask = present.to(dtype)
+        features = [x.reshape(-1, x.shape[-1]) for x in features]
+        if present is not None:
+            features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
+        checks.check_finite(features)
         y = torch.stack([p(x).to(dtype) for p, x in zip(self.projections, features, strict=True)])
         gate_masks = dropped = None
         if self.training and self.dropout and self.fuse is not None:

@@ -25,26 +25,35 @@ A dataset of your own: a function of these arguments that returns a Recipe:
   {program} --dataset my_module:recipe"""
 
 
-def parse(
+def make_parser(
     program: str,
     recipes: Mapping[str, Callable],
     fusions: Mapping[str, Any],
-    argv: Sequence[str] | None,
-) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    """Returns the parser, for errors found later, and the arguments.
-
-    `args.recipe` is the function of the recipe, `args.chosen` name -> fusion, and `args.codes`
-    name -> digest of the file of a fusion of the user's.
-    """
+    *,
+    description: str = DESCRIPTION,
+    epilog: str = EPILOG,
+) -> argparse.ArgumentParser:
+    """Returns the parser, to which a program may add arguments of its own."""
     parser = argparse.ArgumentParser(
         prog=program,
         usage="%(prog)s [options]",
-        description=DESCRIPTION,
-        epilog=EPILOG.format(program=program),
+        description=description,
+        epilog=epilog.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _what(parser, recipes, fusions)
     _how(parser)
+    return parser
+
+
+def read_arguments(
+    parser: argparse.ArgumentParser, fusions: Mapping[str, Any], argv: Sequence[str]
+) -> argparse.Namespace:
+    """Returns the arguments.
+
+    `args.recipe` is the function of the recipe, `args.chosen` name -> fusion, and `args.codes`
+    name -> digest of the file of a fusion of the user's.
+    """
     args = parser.parse_args(argv)
     own = {name.partition(":")[2]: imported for name, imported in args.fusion}
     args.dataset_name, args.recipe, args.recipe_code = args.dataset
@@ -58,7 +67,7 @@ def parse(
     for method, name, _ in args.option:
         if method not in args.chosen:
             parser.error(f"--option {method}.{name} must be of a fusion in {list(args.chosen)}")
-    return parser, args
+    return args
 
 
 def _what(

@@ -10,14 +10,14 @@ from pathlib import Path
 import joblib
 import torch
 
-from .arguments import parse
-from .compare import Comparison, compare
+from .arguments import make_parser, read_arguments
+from .compare import compare
 from .listing import listing
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .report import Report
 from .settings import make_recipe
-from .single_run import build_model
+from .single_run import Analysis, build_model
 from .store import provenance
 
 
@@ -29,7 +29,7 @@ def command_line(
     program: str,
     subject: str | None = None,
     later: Mapping[str, str] | None = None,
-) -> Comparison | None:
+) -> Report | None:
     """Runs the comparison that the arguments ask for, and prints and writes its results.
 
     Args:
@@ -45,14 +45,40 @@ def command_line(
             written, if a run has failed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser, args = parse(program, recipes, fusions, argv)
+    parser = make_parser(program, recipes, fusions)
+    args = read_arguments(parser, fusions, argv)
     if args.list:
         print(listing(fusions, later or {}))
         return None
-    output = args.output or _folder(args)
+    return carry_out(parser, args, command=[program, *argv], subject=subject)
+
+
+def carry_out(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    *,
+    command: Sequence[str],
+    subject: str | None,
+    change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
+    analyse: Analysis | None = None,
+) -> Report:
+    """Runs the comparison of these arguments, and prints and writes its results.
+
+    Args:
+        parser: tells of arguments that make no sense.
+        args: of `read_arguments`.
+        command: what asked for it, program and arguments.
+        subject: the fusion that the comparison is about.
+        change: applied to the recipe that the arguments ask for.
+        analyse: see `compare`.
+
+    Raises:
+        SystemExit: as `command_line`.
+    """
+    output = args.output or results_folder(args)
     try:
-        recipe = _recipe(args)
-        report = _report(args, recipe, output, subject=subject, command=[program, *argv])
+        recipe = change(asked_recipe(args))
+        report = _report(args, recipe, output, subject=subject, command=command, analyse=analyse)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     report.write(output)
@@ -61,7 +87,7 @@ def command_line(
     failures = report.found.failures
     if failures:
         sys.exit(f"runs that failed: {len(failures)}; the same command tries them again")
-    return report.found
+    return report
 
 
 def _report(
@@ -71,6 +97,7 @@ def _report(
     *,
     subject: str | None,
     command: Sequence[str],
+    analyse: Analysis | None,
 ) -> Report:
     """Returns the report of the comparison, once it is carried out.
 
@@ -90,6 +117,7 @@ def _report(
             unimodal=not args.no_unimodal,
             trials=args.search,
             drop_modality=args.drop_modality,
+            analyse=analyse,
             codes=args.codes,
             jobs=None if args.cluster else args.jobs,
             threads=args.threads,
@@ -105,7 +133,8 @@ def _report(
     return Report(found, recipe, score, baseline, subject, test_share, command, made_by)
 
 
-def _recipe(args: argparse.Namespace) -> Recipe:
+def asked_recipe(args: argparse.Namespace) -> Recipe:
+    """Returns the recipe that the arguments ask for, with their options and modalities."""
     recipe = make_recipe(args.recipe, args)
     options = {**recipe.fusion_options}
     for method, name, value in args.option:
@@ -141,7 +170,7 @@ def _runs(args: argparse.Namespace, recipe: Recipe) -> Sequence[int]:
     return range(args.first_run, args.first_run + (args.runs or (20 if recipe.resplit else 5)))
 
 
-def _folder(args: argparse.Namespace) -> Path:
+def results_folder(args: argparse.Namespace) -> Path:
     """Returns the folder of results where none is given: one for each kind of comparison."""
     kind = [args.dataset_name, *([args.data_dir.name] if args.data_dir else [])]
     kind += ["official"] if args.official else []

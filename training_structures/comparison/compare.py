@@ -13,6 +13,7 @@ from tqdm import tqdm
 from .methods import Method, gather
 from .recipe import Fusion, Recipe
 from .search import choices
+from .single_run import Analysis
 from .store import open_folder, run_and_store, stored
 
 
@@ -41,6 +42,7 @@ def compare(
     unimodal: bool = True,
     trials: int = 1,
     drop_modality: bool = False,
+    analyse: Analysis | None = None,
     codes: Mapping[str, str] | None = None,
     jobs: int | None = 1,
     threads: int = 1,
@@ -60,6 +62,8 @@ def compare(
         unimodal: whether every single modality is a method, too.
         trials: hyperparameter settings that every fusion tries in every run, on validation data.
         drop_modality: whether to score with each modality missing, too.
+        analyse: (trained, recipe) -> what JSON can hold; it is called with every trained model
+            (`single_run.Trained`), and what it returns is stored with the run as `analysis`.
         codes: fusion -> a digest of its code, if results must not outlive it.
         jobs: processes to run in parallel; None leaves it to joblib's `parallel_config`, which
             may name another backend, such as dask: its workers need the same folders.
@@ -83,6 +87,7 @@ def compare(
             choices(method, trials, runs[0])  # refuses too many of them before any work
     folder = open_folder(output, recipe)
     demands = {"trials": trials, "drop_modality": drop_modality}
+    demands |= {} if analyse is None else {"analyse": analyse}
     done = {(m.name, run): stored(folder, m, run, demands) for m in methods for run in runs}
     todo = [(m, run) for run in runs for m in methods if done[m.name, run] is None]
     work = (

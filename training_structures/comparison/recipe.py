@@ -131,6 +131,20 @@ class Recipe:
             optimizer=partial(self.optimizer, **optimizer) if optimizer else self.optimizer,
         )
 
+    def treating(self, likes: Mapping[str, str]) -> "Recipe":
+        """Returns the recipe with fusions treated like others: their options, their rate.
+
+        Args:
+            likes: fusion -> the one whose learning rate and options, unless it has them of its
+                own already, it gets.
+        """
+        own = self.fusion_options
+        options = {name: {**own.get(like, {}), **own.get(name, {})} for name, like in likes.items()}
+        rates = {n: self.fusion_lr[like] for n, like in likes.items() if like in self.fusion_lr}
+        return replace(
+            self, fusion_options={**own, **options}, fusion_lr={**self.fusion_lr, **rates}
+        )
+
     def settings(self, method: str) -> dict[str, str]:
         """What decides a run of `method` besides its number, as text."""
         own = {"options": repr(dict(self.fusion_options.get(method, {})))}

@@ -1,7 +1,7 @@
 """One run of one method: train a fusion or fit a floor, and score it once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ class Trained:
     loaders: Loaders
 
 
+Analysis = Callable[[Trained, Recipe], Any]
+"""What is found out about a trained model, as JSON can hold it."""
+
+
 def run_floor(method: Method, run: int) -> dict[str, Any]:
     """Fits a floor, and scores it on the recipe's part."""
     recipe = method.recipe
@@ -53,6 +57,7 @@ def run_fusion(
     *,
     trials: int = 1,
     drop_modality: bool = False,
+    analyse: Analysis | None = None,
     device: str = "cpu",
     checkpoint: Path | None = None,
     progress: bool = False,
@@ -65,6 +70,7 @@ def run_fusion(
         trials: hyperparameter settings to train with; the one that is best on validation data
             is scored.
         drop_modality: score also with each modality in turn missing, see `without`.
+        analyse: called with the model of the selected epoch, see `compare`.
         device: where to train.
         checkpoint: file from which an interrupted run resumes; later trials have one beside it.
         progress: shows a bar of the epochs.
@@ -72,10 +78,10 @@ def run_fusion(
     Returns:
         `scores` (the recipe's metrics on its part), `valid` (those that selected), `parameters`
         (of the model), `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (of training),
-        `hyperparameters` (as the search chose them), `curve` (records of the epochs), `trials`
-        and `missing` if asked for, and for fusions that solve an equilibrium `solver_<name>`:
-        means over all training batches of all epochs, and of the shares that converged the
-        lowest epoch's, `solver_<name>_lowest`.
+        `hyperparameters` (as the search chose them), `curve` (records of the epochs), `trials`,
+        `missing` and `analysis` if asked for, and for fusions that solve an equilibrium
+        `solver_<name>`: means over all training batches of all epochs, and of the shares that
+        converged the lowest epoch's, `solver_<name>_lowest`.
     """
     recipe, best, tried = method.recipe, None, []
     for number, choice in enumerate(choices(method, trials, run)):
@@ -103,6 +109,9 @@ def run_fusion(
     }
     if trials > 1:
         result["trials"] = tried
+    if analyse is not None:
+        with seeded(run):
+            result["analysis"] = analyse(trained, recipe)
     return result
 
 

@@ -144,7 +144,9 @@ def _threads(number: int) -> Iterator[None]:
 
 def _settings(method: Method, demands: Mapping[str, Any]) -> dict[str, str]:
     """Returns what decides a run, as text; nothing is demanded of a floor."""
-    asked = {} if method.fusion is None else {key: str(value) for key, value in demands.items()}
+    asked = (
+        {} if method.fusion is None else {key: described(value) for key, value in demands.items()}
+    )
     if demands.get("trials", 1) > 1 and method.fusion is not None:
         asked["search"] = described(method.recipe.search)
         asked["own search"] = described(getattr(method.fusion, "search", {}))

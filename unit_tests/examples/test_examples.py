@@ -24,7 +24,8 @@ def omics(tmp_path):
 
 
 def compared(*arguments):
-    return command_line(RECIPES, FUSIONS, arguments, program=PROGRAM, subject="deq", later=LATER)
+    options = {"program": PROGRAM, "subject": "deq", "later": LATER}
+    return command_line(RECIPES, FUSIONS, arguments, **options).found
 
 
 def test_digits_deq_learns(capsys):

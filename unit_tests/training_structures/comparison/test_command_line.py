@@ -44,7 +44,8 @@ RECIPES = {"toy": sized(toy.recipe), "numbers": sized(toy.regression_recipe)}
 
 def typed(text, output, recipes=RECIPES, **options):
     argv = [*text.split(), "--output", str(output)]
-    return command_line(recipes, toy.FUSIONS, argv, program="compare", **options)
+    report = command_line(recipes, toy.FUSIONS, argv, program="compare", **options)
+    return report and report.found
 
 
 @pytest.fixture

@@ -1,0 +1,149 @@
+"""What the studies of DEQ fusion share: their rows are variants of it in a comparison.
+
+A study is trained as `examples.compare_fusions` trains fusions, by the recipe of the dataset,
+which treats every variant as it treats DEQ fusion.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from examples.compare_fusions import RECIPES
+from fusions.adapters import Sized
+from fusions.registry import FUSIONS, Entry
+from training_structures.comparison import Recipe
+from training_structures.comparison.arguments import make_parser, read_arguments
+from training_structures.comparison.command_line import carry_out, results_folder
+from training_structures.comparison.listing import listing
+from training_structures.comparison.report import Report
+from training_structures.comparison.single_run import Analysis
+
+INJECTIONS = {"scale_free": "deq", "raw": "deq_paper"}
+"""Injection -> DEQ fusion with it, in the registry: its default, and the paper's equations."""
+
+EPILOG = """\
+{program} --list shows the rows; --fusions takes some of them.
+A dataset of your own: a function of these arguments that returns a Recipe:
+  {program} --dataset my_module:recipe"""
+
+
+Build = Callable[..., Sized]
+"""(input_dims, dim, **options) -> what stands in DEQ fusion's place, and its width."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A row of a study.
+
+    Attributes:
+        summary: what it is, in a few words.
+        options: of DEQ fusion's constructor; what makes the variant.
+        wrap: DEQ fusion's constructor with an injection -> that of the variant, if options are
+            not enough.
+    """
+
+    summary: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    wrap: Callable[[Build], Build] = lambda build: build
+
+
+def entries(variants: Mapping[str, Variant], injection: str) -> dict[str, Entry]:
+    """Returns the rows of a study as fusions of a comparison, with this injection."""
+    source = FUSIONS[INJECTIONS[injection]]
+    return {
+        name: replace(
+            source,
+            build=partial(_fixed, variant.wrap(source.build), dict(variant.options)),
+            summary=variant.summary,
+            search={},
+        )
+        for name, variant in variants.items()
+    }
+
+
+def _fixed(
+    build: Build, fixed: Mapping[str, Any], input_dims: Sequence[int], dim: int, **options: Any
+) -> Sized:
+    """The options of the variant come before those of the recipe."""
+    return build(input_dims, dim, **{**options, **fixed})
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study on a command line, see `run`.
+
+    Attributes:
+        program: how it is called.
+        description: what its help says.
+        variants: its rows.
+        subject: the row that it is about, and that the others are tested against.
+        add: adds arguments of its own to the parser.
+        analyse: (arguments, injection) -> what is found out about every trained model.
+        suffix: of the folder's name where none is given.
+    """
+
+    program: str
+    description: str
+    variants: Mapping[str, Variant]
+    subject: str
+    suffix: str
+    add: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+    analyse: Callable[[argparse.Namespace], Analysis] | None = None
+
+    def run(self, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Report]] | None:
+        """Carries out the comparisons that the arguments ask for, one for each injection.
+
+        Returns:
+            The arguments, `output` among them, and injection -> report; None if nothing but the
+            list of rows was asked for.
+        """
+        known = entries(self.variants, "scale_free")
+        parser = make_parser(
+            self.program, RECIPES, known, description=self.description, epilog=EPILOG
+        )
+        parser.add_argument(
+            "--injection",
+            type=_injections,
+            default=list(INJECTIONS),
+            metavar="A,B",
+            help=f"how features enter the map: {', '.join(INJECTIONS)} (default: both)",
+        )
+        self.add(parser)
+        args = read_arguments(parser, known, argv)
+        if args.list:
+            print(listing(known, {}))
+            return None
+        args.baseline = args.baseline or (self.subject if self.subject in args.chosen else None)
+        args.no_unimodal = True
+        folder = results_folder(args)
+        args.output = args.output or folder.with_name(f"{folder.name}-{self.suffix}")
+        reports = {}
+        for injection in args.injection:
+            rows = entries(self.variants, injection)
+            own = {
+                "chosen": {name: rows.get(name, fusion) for name, fusion in args.chosen.items()},
+                "output": args.output / injection,
+            }
+            reports[injection] = carry_out(
+                parser,
+                argparse.Namespace(**{**vars(args), **own}),
+                command=[self.program, *argv],
+                subject=self.subject,
+                change=partial(self._treated, injection),
+                analyse=self.analyse and self.analyse(args),
+            )
+        return args, reports
+
+    def _treated(self, injection: str, recipe: Recipe) -> Recipe:
+        likes = dict.fromkeys(self.variants, INJECTIONS[injection])
+        return replace(recipe.treating(likes), floors={})
+
+
+def _injections(text: str) -> list[str]:
+    names = text.split(",")
+    unknown = [name for name in names if name not in INJECTIONS]
+    if unknown:
+        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {', '.join(INJECTIONS)}")
+    return names
