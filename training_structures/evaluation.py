@@ -60,6 +60,47 @@ def predict(
     return kept[0], kept[1]
 
 
+def inputs_of(
+    module: nn.Module,
+    model: nn.Module,
+    loader: Iterable,
+    *,
+    enough: int | None = None,
+    device: torch.device | str | None = None,
+    split_batch: Split = split_last,
+) -> tuple[Any, Any]:
+    """Returns (what reaches a part of the model as its first argument, truth), on the CPU.
+
+    Args:
+        module: the part, such as the fusion; it must be called once a batch.
+        model, loader, device, split_batch: see `fit`.
+        enough: samples after which no further batch is read; None: all are.
+
+    Raises:
+        ValueError: if the part is not called exactly once a batch.
+    """
+    seen: list[Any] = []
+    kept, count = [], 0
+    handle = module.register_forward_pre_hook(lambda _, args: seen.append(move(args[0], "cpu")))
+    device = place(model, device)
+    try:
+        with _evaluating(model):
+            for inputs, truth, size in split_all(loader, split_batch):
+                call(model, move(inputs, device))
+                if len(seen) != len(kept) + 1:
+                    raise ValueError(
+                        f"{type(module).__name__} must be called once a batch to tell what reaches "
+                        f"it, but was called {len(seen) - len(kept)} times; name another part"
+                    )
+                kept.append(truth)
+                count += size
+                if enough is not None and count >= enough:
+                    break
+    finally:
+        handle.remove()
+    return join(seen), join(move(kept, "cpu"))
+
+
 class Means:
     """Weighted means of named numbers, each over the times it was given."""
 

@@ -88,7 +88,7 @@ def find_fixed_point(
         results, wasted = Rows(), 0
         for step in range(1, max_steps + 1):
             fz = f(z.view(-1, *start.shape[1:])).flatten(1).to(z.dtype)
-            new = _relative_residual(z, fz)
+            new = relative_residual(z, fz)
             if observe is not None:
                 observe(step, z.view(start.shape), new)
             steps = steps + (residual > tol)
@@ -177,7 +177,7 @@ def check_limits(tol: float, max_steps: int, prefix: str = "") -> None:
     check_count(f"{prefix}max_steps", max_steps)
 
 
-def _relative_residual(z: Tensor, fz: Tensor) -> Tensor:
+def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
     """Returns |fz - z| / |fz| of each row, (batch,); NaN where fz is not finite."""
     size = torch.linalg.vector_norm(fz, dim=1)
     limits = torch.finfo(size.dtype)

@@ -8,7 +8,7 @@ and z then with the z_i given (`solve_blocks`); `solve_joint` solves all of them
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -39,6 +39,18 @@ class SystemStep:
     state: Tensor
     residual: Tensor
     gates: Tensor | None
+
+
+class CellMap(NamedTuple):
+    """A map at a state, both as one batch of rows: `f(state, *inputs)`."""
+
+    block: str  # "unimodal", "fuse" or "joint"
+    f: Callable[..., Tensor]
+    state: Tensor  # (N * B, d), (B, d) or (B, N + 1, d) with z last
+    inputs: tuple[Tensor | None, ...]
+
+    def __call__(self, state: Tensor) -> Tensor:
+        return self.f(state, *self.inputs)
 
 
 class Constants(NamedTuple):
@@ -113,6 +125,10 @@ class TriangularSystem:
         seen = _observer(observe, "fuse", start.shape, self.fuse, states)
         return equilibrium.solve(self.fuse.step, start, inputs, **entry, observe=seen)
 
+    def given(self, states: Tensor) -> "TriangularSystem":
+        """Returns the system of z alone, with these z_i, (N, B, d)."""
+        return replace(self, unimodal=None, constants=self.constants._replace(x=states))
+
     def solve_joint(
         self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
     ) -> tuple[Tensor, Tensor]:
@@ -152,28 +168,35 @@ class TriangularSystem:
                 fused = self.fuse.step(fused, total, lifted, m, dropped, x, *tensors)
         return states, fused
 
+    def maps(self, states: Tensor, fused: Tensor | None, *, joint: bool = False) -> list[CellMap]:
+        """Returns the map of each block, or with `joint` of all states, at z_i and z.
+
+        The Jacobian of the whole is block-triangular: the spectra of the blocks make up its own.
+        """
+        states = states.detach()  # constant, also where the gated cell sees them
+        if joint and self.unimodal is not None and self.fuse is not None:
+            state = torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
+            f = partial(_joint_map, self.unimodal, self.fuse)
+            return [CellMap("joint", f, state, self._joint_inputs())]
+        maps = []
+        if self.unimodal is not None:
+            f = partial(_unimodal_map, self.unimodal)
+            maps.append(CellMap("unimodal", f, states.flatten(0, 1), self._unimodal_inputs()))
+        if self.fuse is not None:
+            maps.append(CellMap("fuse", self.fuse.step, fused, self._fuse_inputs(states)))
+        return maps
+
     def penalty(self, states: Tensor, fused: Tensor | None, *, joint: bool, probes: int) -> Tensor:
         """Returns the sum of squares of the Jacobian's entries, per entry of state present.
 
-        With `joint` that of the whole Jacobian; without, that of the blocks on its diagonal,
-        whose spectra make up that of the whole (see `jacobian_penalty`).
+        With `joint` that of the whole Jacobian; without, that of the blocks on its diagonal (see
+        `jacobian_penalty`).
         """
-        states = states.detach()  # constant, also where the gated cell sees them
-        maps = []  # (map, state, inputs)
-        if self.unimodal is not None:
-            f = partial(_unimodal_map, self.unimodal)
-            maps.append((f, states.flatten(0, 1), self._unimodal_inputs()))
-        if self.fuse is not None:
-            maps.append((self.fuse.step, fused, self._fuse_inputs(states)))
-        if joint and len(maps) == 2:
-            state = torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
-            f = partial(_joint_map, self.unimodal, self.fuse)
-            maps = [(f, state, self._joint_inputs())]
+        maps = self.maps(states, fused, joint=joint)
         squares = [
-            jacobian_penalty(f, state, inputs, probes=probes) * state.numel()
-            for f, state, inputs in maps
+            jacobian_penalty(m.f, m.state, m.inputs, probes=probes) * m.state.numel() for m in maps
         ]
-        entries = sum(state.numel() for _, state, _ in maps)
+        entries = sum(m.state.numel() for m in maps)
         if self.unimodal is not None and self.constants.mask is not None:
             absent = self.constants.mask.numel() - self.constants.mask.sum()
             entries = entries - absent * states.shape[-1]  # as if they were not there
