@@ -1,0 +1,1 @@
+"""How DEQ fusion converges once it is trained, beside the same map trained weight-tied."""
