@@ -42,11 +42,13 @@ class Variant:
         options: of DEQ fusion's constructor; what makes the variant.
         wrap: DEQ fusion's constructor with an injection -> that of the variant, if options are
             not enough.
+        modalities: least and most number of them; no bound if most is None.
     """
 
     summary: str
     options: Mapping[str, Any] = field(default_factory=dict)
     wrap: Callable[[Build], Build] = lambda build: build
+    modalities: tuple[int, int | None] = (1, None)
 
 
 def entries(variants: Mapping[str, Variant], injection: str) -> dict[str, Entry]:
@@ -57,6 +59,7 @@ def entries(variants: Mapping[str, Variant], injection: str) -> dict[str, Entry]
             source,
             build=partial(_fixed, variant.wrap(source.build), dict(variant.options)),
             summary=variant.summary,
+            modalities=variant.modalities,
             search={},
         )
         for name, variant in variants.items()
@@ -80,7 +83,7 @@ class Study:
         variants: its rows.
         subject: the row that it is about, and that the others are tested against.
         add: adds arguments of its own to the parser.
-        analyse: (arguments, injection) -> what is found out about every trained model.
+        analyse: arguments -> what is found out about every trained model.
         suffix: of the folder's name where none is given.
     """
 

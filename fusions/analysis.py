@@ -21,6 +21,7 @@ from torch import Tensor
 
 from .deq import DEQFusion
 from .equilibrium import Equilibrium
+from .equilibrium.checks import check_count
 from .equilibrium.jacobian import spectral_radius
 from .equilibrium.record import SolveRecord
 from .equilibrium.solvers import relative_residual
@@ -41,8 +42,8 @@ class Trace:
             successor. (steps, batch), of the fused state; (steps, N, batch) of a solve of the
             z_i.
         residual: |F(s) - s| / |F(s)| of the joint state s = (z_1, ..., z_N, z), (steps, batch),
-            whichever states the solver moves; (steps, N, batch), of each z_i on its own, of a
-            solve of the z_i.
+            whichever states the solver moves (z alone, without f_theta); (steps, N, batch), of
+            each z_i on its own, of a solve of the z_i.
         gates: mean over the d entries of |G(z + z_i)| at the iterate (equation 9), zero of an
             absent modality, (steps, batch, N); None where no gate takes part.
     """
@@ -72,7 +73,8 @@ def trace(
         features, present: as its `forward` takes them, (batch, d_i) and (batch, N).
         joint: whether all states are solved together; None: as the fusion does.
         solver: None: the fusion's.
-        tol: bound on the relative residual that ends a sample's solve; 0: nothing does.
+        tol: bound on the relative residual that ends a sample's solve, below 1, that of zero;
+            0: an exact fixed point alone ends it, as without a gate the first z is one.
         steps: the most steps.
 
     Returns:
@@ -83,8 +85,9 @@ def trace(
         ValueError: for settings or features that make no sense.
         FloatingPointError: if an iterate is not finite.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_count("steps", steps)
+    if not 0 <= tol < 1:
+        raise ValueError(f"tol must be at least 0 and below 1, the residual of zero, got {tol}")
     # an iterate's residual takes an evaluation more, and its successor another one
     settings = {"tol": tol, "max_steps": steps + 2, "on_failure": "ignore"}
     settings |= {} if solver is None else {"solver": solver}
@@ -166,11 +169,17 @@ def solved_with(
         settings: those of `Equilibrium`: solver, tol, max_steps, engine, ...
 
     Raises:
-        TypeError, ValueError: for settings that there are not.
+        TypeError, ValueError: for settings that there are not, or a fusion that solves nothing.
     """
+    if fusion.unroll is not None:
+        raise ValueError(
+            f"the fusion must solve for its equilibrium, and this one takes {fusion.unroll} steps "
+            "(unroll); there is nothing to set"
+        )
     before = fusion.equilibrium, fusion.joint
     fusion.equilibrium = replace(fusion.equilibrium, **settings)
-    fusion.joint = fusion.joint if joint is None else joint
+    if joint is not None:
+        fusion.joint = joint and fusion.unimodal is not None and fusion.fuse is not None
     try:
         yield fusion
     finally:
@@ -187,13 +196,14 @@ def _posed(
             "the map must be that of an equilibrium, and unroll_injection='states' has none: "
             "what its f_fuse is injected changes with every step"
         )
-    training = fusion.training
+    training = [module for module in fusion.modules() if module.training]
     fusion.eval()
     try:
         with torch.no_grad():
             yield fusion.pose(features, present)
     finally:
-        fusion.train(training)
+        for module in training:
+            module.training = True
 
 
 class _Seen:

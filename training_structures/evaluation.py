@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from itertools import chain
 from typing import Any
 
@@ -81,7 +82,16 @@ def inputs_of(
     """
     seen: list[Any] = []
     kept, count = [], 0
-    handle = module.register_forward_pre_hook(lambda _, args: seen.append(move(args[0], "cpu")))
+
+    def keep(_: nn.Module, args: tuple) -> None:
+        if not args:
+            raise ValueError(
+                f"{type(module).__name__} must get what reaches it as its first positional "
+                "argument, but got keywords alone"
+            )
+        seen.append(deepcopy(move(args[0], "cpu")))  # a part may change it in place
+
+    handle = module.register_forward_pre_hook(keep)
     device = place(model, device)
     try:
         with _evaluating(model):

@@ -77,7 +77,7 @@ class Report:
         )
 
     def content(self) -> dict[str, Any]:
-        """Returns everything but the learning curves, every run with its settings."""
+        """Returns everything but learning curves and analyses, every run with its settings."""
         head, lines = self.table
         return {
             "title": self.title,
@@ -89,8 +89,8 @@ class Report:
             "table": [dict(zip(head, line, strict=True)) for line in lines],
             "skipped": self.found.skipped,
             "failures": self.found.failures,
-            "runs": [  # the curves are in the runs' own files
-                {key: value for key, value in run.items() if key != "curve"}
+            "runs": [  # what is long is in the runs' own files
+                {key: value for key, value in run.items() if key not in ("curve", "analysis")}
                 for run in self.found.results
             ],
         }
