@@ -1,7 +1,7 @@
 """Pictures for print and screen: PNG and SVG, told apart by colour-blind readers, too."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from training_structures.checkpoint import save_atomically
+from training_structures.comparison.paired import estimate
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,35 +61,20 @@ def legend_above(figure: "Figure", axes: "Axes", columns: int = 2) -> None:
     )
 
 
-def band(
-    axes: "Axes", x: Sequence[float], curves: np.ndarray, *, label: str, style: Mapping[str, Any]
-) -> None:
-    """Draws the mean of curves (runs, points) and its 95 % interval (Student's t) as a band."""
-    mean, low, high = mean_band(curves)
-    every = max(1, len(x) // 8)
-    axes.plot(x, mean, label=label, linewidth=1.3, markersize=4, markevery=every, **style)
-    axes.fill_between(x, low, high, color=style["color"], alpha=0.18, linewidth=0)
-
-
-def mean_band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def mean_band(
+    curves: np.ndarray, test_share: float | None = None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns mean and 95 % interval of the mean over runs, (points,) each, of (runs, points).
 
     Runs that have no value at a point (NaN) do not count there; the interval is NaN of fewer
     than two.
-    """
-    from scipy import stats
 
-    curves = np.asarray(curves, dtype=float)
-    there = np.isfinite(curves)
-    count = there.sum(0)
-    total = np.where(there, curves, 0).sum(0)
-    mean = np.divide(total, count, out=np.full(curves.shape[1], np.nan), where=count > 0)
-    squares = np.where(there, (curves - mean) ** 2, 0).sum(0)
-    many = count > 1
-    error = np.full_like(mean, np.nan)
-    error[many] = np.sqrt(squares[many] / (count[many] - 1) / count[many])
-    half = error * stats.t.ppf(0.975, np.maximum(count - 1, 1))
-    return mean, mean - half, mean + half
+    Args:
+        test_share: see `estimate`.
+    """
+    columns = np.asarray(curves, dtype=float).T
+    found = [estimate(x[np.isfinite(x)], test_share=test_share) for x in columns]
+    return tuple(np.array([getattr(e, name) for e in found]) for name in ("mean", "low", "high"))
 
 
 def save_all(folder: Path, figures: "Mapping[str, Figure]") -> None:

@@ -45,7 +45,7 @@ class Trace:
             whichever states the solver moves (z alone, without f_theta); (steps, N, batch), of
             each z_i on its own, of a solve of the z_i.
         gates: mean over the d entries of |G(z + z_i)| at the iterate (equation 9), zero of an
-            absent modality, (steps, batch, N); None where no gate takes part.
+            absent modality, (steps, batch, N); None where no gate takes part, or no step.
     """
 
     difference: Tensor
@@ -73,8 +73,9 @@ def trace(
         features, present: as its `forward` takes them, (batch, d_i) and (batch, N).
         joint: whether all states are solved together; None: as the fusion does.
         solver: None: the fusion's.
-        tol: bound on the relative residual that ends a sample's solve, below 1, that of zero;
-            0: an exact fixed point alone ends it, as without a gate the first z is one.
+        tol: bound on the relative residual that ends a sample's solve. Zero's is 1: from 1 on
+            there are no steps. With 0 an exact fixed point alone ends it, such as the first z
+            without a gate.
         steps: the most steps.
 
     Returns:
@@ -86,8 +87,6 @@ def trace(
         FloatingPointError: if an iterate is not finite.
     """
     check_count("steps", steps)
-    if not 0 <= tol < 1:
-        raise ValueError(f"tol must be at least 0 and below 1, the residual of zero, got {tol}")
     # an iterate's residual takes an evaluation more, and its successor another one
     settings = {"tol": tol, "max_steps": steps + 2, "on_failure": "ignore"}
     settings |= {} if solver is None else {"solver": solver}
@@ -242,9 +241,12 @@ class _Seen:
 
     def trace(self, steps: int) -> Trace:
         """Returns what was seen of the first `steps` iterates."""
+        if not self.residual:  # zero was the fixed point
+            none = self.last.new_empty(0, *self.going.shape)
+            return Trace(none, none, None)
         residual = torch.stack(self.residual)
-        last = torch.full_like(residual[:1], torch.nan)
-        difference = torch.cat([*(d.unsqueeze(0) for d in self.difference), last])
+        last = torch.full_like(residual[0], torch.nan)
+        difference = torch.stack([*self.difference, last])
         gates = torch.stack(self.gates)[:steps] if self.gates else None
         return Trace(difference[:steps], residual[:steps], gates)
 

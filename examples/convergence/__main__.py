@@ -4,7 +4,7 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping, Sequence
 
-from examples.convergence.curves import analyses, early_csv, radii_csv, trace_curve, traces_csv
+from examples.convergence.curves import early_csv, measured_rows, radii_csv, trace_curve, traces_csv
 from examples.convergence.measure import measured
 from examples.convergence.pictures import OWN_SOLVE, PICTURES
 from examples.convergence.rows import ROWS
@@ -71,9 +71,9 @@ def table(reports: Mapping[str, Report]) -> str:
     """Returns the traces at some steps, and the largest spectral radius, as Markdown."""
     lines = []
     for injection, report in reports.items():
-        for row in dict.fromkeys(r["method"] for r in report.found.results):
-            found, solve = analyses(report, row), OWN_SOLVE.get(row, "joint anderson")
-            largest = max(state["largest"] for run in found for state in run["radii"].values())
+        for row, found in measured_rows(report).items():
+            solve = OWN_SOLVE.get(row, "joint anderson")
+            largest = max(state["largest"] for run in found.runs for state in run["radii"].values())
             for quantity in ("difference", "residual"):
                 curve = trace_curve(found, solve, quantity)
                 values = [] if curve is None else curve.mean

@@ -31,7 +31,8 @@ def measure(trained: Trained, recipe: Recipe, *, steps: int, samples: int) -> di
     """Returns traces, spectral radii, and scores when the solve is stopped early.
 
     Args:
-        trained: a model whose fusion is a DEQ fusion, unrolled or not.
+        trained: a model whose fusion is a DEQ fusion, unrolled or not; of others nothing is
+            measured.
         recipe: its benchmark.
         steps: of the traces.
         samples: of the part that is scored, at most, for traces and radii.
@@ -44,6 +45,8 @@ def measure(trained: Trained, recipe: Recipe, *, steps: int, samples: int) -> di
         by, by tolerance and by step limit, with the mean of the steps taken.
     """
     (fusion,) = trained.fusions
+    if not isinstance(fusion, DEQFusion):
+        return {}
     _, valid, test = trained.loaders
     scored = test if recipe.part == "test" else valid
     features, _ = inputs_of(fusion, trained.model, scored, enough=samples)
@@ -75,7 +78,7 @@ def _traces(fusion: DEQFusion, features: Sequence[Tensor], steps: int) -> dict[s
 
 
 def _means(values: Tensor) -> list[float]:
-    """Returns the mean over samples of each step, as far as any sample got."""
+    """Returns the mean over the samples that are still solved at each step."""
     means = values.flatten(1).double().nanmean(1).tolist()
     return [rounded(mean) for mean in means if not math.isnan(mean)]
 

@@ -7,8 +7,8 @@ import numpy as np
 
 from examples.convergence.curves import (
     Curve,
-    analyses,
     early_curve,
+    measured_rows,
     radius_curve,
     trace_curve,
 )
@@ -32,7 +32,7 @@ def convergence(reports: Mapping[str, Report]) -> "Figure":
     for each, (injection, quantity) in zip(axes, panels, strict=True):
         curves = {
             row: trace_curve(found, OWN_SOLVE.get(row, "joint anderson"), quantity)
-            for row, found in _found(reports[injection]).items()
+            for row, found in measured_rows(reports[injection]).items()
         }
         _log_panel(each, curves, DIFFERENCE if quantity == "difference" else RESIDUAL)
         each.set_title(f"{injection} injection", fontsize=9, loc="left")
@@ -45,8 +45,8 @@ def solvers(reports: Mapping[str, Report]) -> "Figure":
     """The residual of the joint state of DEQ fusion, by solver, for both ways to solve."""
     figure, axes = make_figure(len(reports), 2.6, sharex=True)
     for each, (injection, report) in zip(axes, reports.items(), strict=True):
-        found = analyses(report, "full")
-        solves = found[0]["traces"] if found else ()
+        found = measured_rows(report).get("full")
+        solves = found.runs[0]["traces"] if found else ()
         curves = {solve: trace_curve(found, solve, "residual") for solve in solves}
         _log_panel(each, curves, RESIDUAL)
         each.set_title(f"{injection} injection, row full", fontsize=9, loc="left")
@@ -59,7 +59,7 @@ def radius(reports: Mapping[str, Report]) -> "Figure":
     """The spectral radius of the trained map at its equilibrium: plain iteration needs < 1."""
     figure, axes = make_figure(len(reports), 2.1, sharex=True)
     for each, (injection, report) in zip(axes, reports.items(), strict=True):
-        rows = _found(report)
+        rows = measured_rows(report)
         for at, found in enumerate(rows.values()):
             curve = radius_curve(found, "largest")
             largest = int(np.argmax(curve.mean[:-1]))  # of the z_i; the last is z_fuse
@@ -87,8 +87,10 @@ def early(reports: Mapping[str, Report]) -> "Figure":
     for each, kind in zip(axes, ("limit", "tolerance"), strict=True):
         style, ticks = styles(), []
         for injection, report in reports.items():
+            rows = measured_rows(report)
             for row in ("full", "tied"):
-                curve, own = early_curve(analyses(report, row), kind, score), next(style)
+                own = next(style)
+                curve = early_curve(rows[row], kind, score) if row in rows else None
                 if curve is not None:
                     _draw(each, curve, f"{row}, {injection}", own, every=1)
                     ticks = curve.x
@@ -106,11 +108,6 @@ def early(reports: Mapping[str, Report]) -> "Figure":
 
 
 PICTURES = {"convergence": convergence, "solvers": solvers, "radius": radius, "early": early}
-
-
-def _found(report: Report) -> dict[str, list[dict[str, Any]]]:
-    rows = dict.fromkeys(r["method"] for r in report.found.results)
-    return {row: analyses(report, row) for row in rows}
 
 
 def _log_panel(axes: "Axes", curves: Mapping[str, Curve | None], label: str) -> None:

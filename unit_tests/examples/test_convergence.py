@@ -136,8 +136,8 @@ def test_a_diverging_solve_is_told(full, monkeypatch):
     monkeypatch.setattr("examples.convergence.measure.trace", diverging)
     found = measure(*full[:2], steps=2, samples=10)
     assert found["traces"]["joint broyden"] == {"failed": "iterates must stay finite"}
-    assert curves.trace_curve([found], "joint broyden", "residual") is None
-    assert curves.trace_curve([found], "joint picard", "residual").runs == 1
+    assert curves.trace_curve(curves.Measured([found], None), "joint broyden", "residual") is None
+    assert curves.trace_curve(curves.Measured([found], None), "joint picard", "residual").runs == 1
 
 
 def test_the_released_start_is_that_of_linear_maps():
@@ -184,6 +184,7 @@ def run_of(residual, steps=("1", str(TIED), "40"), scores=(0.5, 0.6, 0.7), solve
 
 def test_runs_are_averaged_as_logarithms_as_far_as_they_go():
     runs = [run_of([1.0, 0.1, 0.01]), run_of([0.01, 0.001]), run_of([0.1, 0.1, 0.0])]
+    runs = curves.Measured(runs, None)
     curve = curves.trace_curve(runs, "joint picard", "residual")
     assert curve.x == [1, 2, 3] and curve.runs == 3
     assert curve.mean == pytest.approx([0.1, 10 ** (-5 / 3), 10 ** ((-2 - 12) / 2)])
@@ -196,11 +197,12 @@ def test_runs_are_averaged_as_logarithms_as_far_as_they_go():
 def test_gains_are_against_the_most_exact_setting_of_the_same_run():
     score = Score("accuracy")
     solved = [run_of([1.0]), run_of([1.0], scores=(0.8, 0.9, 0.9))]
+    solved = curves.Measured(solved, None)
     assert curves.early_curve(solved, "limit", score).mean == pytest.approx([-15, -5, 0])
     assert curves.early_curve(solved, "limit", score, gain=False).mean == pytest.approx(
         [65, 75, 80]
     )
-    tied = [run_of([1.0], solved=False)]
+    tied = curves.Measured([run_of([1.0], solved=False)], None)
     assert curves.early_curve(tied, "limit", score).mean == pytest.approx([-10, 0, 10])
     assert curves.early_curve(tied, "tolerance", score) is None
 
@@ -215,6 +217,10 @@ def test_bands_are_students_intervals_and_skip_what_is_missing():
         )
         assert (low[at], high[at]) == pytest.approx(expected)
     assert math.isnan(low[2]) and math.isnan(high[2])
+    _, shared, _ = drawing.mean_band(runs, test_share=0.5)  # runs that share samples
+    assert mean[1] - shared[1] == pytest.approx(
+        (mean[1] - low[1]) * math.sqrt((1 / 2 + 0.5) / (1 / 2))
+    )
 
 
 def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice(tmp_path, capsys):
