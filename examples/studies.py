@@ -104,7 +104,12 @@ class Study:
         """
         known = entries(self.variants, "scale_free")
         parser = make_parser(
-            self.program, RECIPES, known, description=self.description, epilog=EPILOG
+            self.program,
+            RECIPES,
+            known,
+            description=self.description,
+            epilog=EPILOG,
+            baseline=self.subject,
         )
         parser.add_argument(
             "--injection",
@@ -118,6 +123,9 @@ class Study:
         if args.list:
             print(listing(known, {}))
             return None
+        for row, name, _ in args.option:
+            if row in self.variants and name in self.variants[row].options:
+                parser.error(f"--option {row}.{name} is what makes this row; choose another option")
         args.baseline = args.baseline or (self.subject if self.subject in args.chosen else None)
         args.no_unimodal = True
         folder = results_folder(args)
@@ -140,8 +148,13 @@ class Study:
         return args, reports
 
     def _treated(self, injection: str, recipe: Recipe) -> Recipe:
-        likes = dict.fromkeys(self.variants, INJECTIONS[injection])
-        return replace(recipe.treating(likes), floors={})
+        treated = recipe.treating(dict.fromkeys(self.variants, INJECTIONS[injection]))
+        # what makes a row is among its settings, so that stored runs of another are refused
+        options = {
+            row: {**treated.fusion_options[row], **variant.options}
+            for row, variant in self.variants.items()
+        }
+        return replace(treated, fusion_options={**treated.fusion_options, **options}, floors={})
 
 
 def _injections(text: str) -> list[str]:

@@ -32,8 +32,16 @@ def make_parser(
     *,
     description: str = DESCRIPTION,
     epilog: str = EPILOG,
+    baseline: str = "concat",
 ) -> argparse.ArgumentParser:
-    """Returns the parser, to which a program may add arguments of its own."""
+    """Returns the parser, to which a program may add arguments of its own.
+
+    Args:
+        program: how it is called.
+        recipes, fusions: what can be asked for, by name.
+        description, epilog: what its help says first and last.
+        baseline: what fusions are tested against where it is among them.
+    """
     parser = argparse.ArgumentParser(
         prog=program,
         usage="%(prog)s [options]",
@@ -42,6 +50,7 @@ def make_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _what(parser, recipes, fusions)
+    _judged(parser, baseline)
     _how(parser)
     return parser
 
@@ -108,12 +117,21 @@ def _what(
         action="append",
         default=[],
         metavar="FUSION.NAME=VALUE",
-        help="option of a fusion's constructor, as deq.dropout=0.5; may be given several times",
+        help=f"option of a fusion's constructor, as {next(iter(fusions))}.dropout=0.5; may be "
+        "given several times",
     )
     add_settings(group, recipes)
+
+
+def _judged(parser: argparse.ArgumentParser, baseline: str) -> None:
+    add = parser.add_argument_group("how to compare it").add_argument
     add("--no-unimodal", action="store_true", help="leave out the single modalities")
     add("--metric", metavar="NAME", help="score to compare by; by default the recipe's first")
-    add("--baseline", metavar="METHOD", help="what the others are tested against (default: concat)")
+    add(
+        "--baseline",
+        metavar="METHOD",
+        help=f"what the others are tested against (default: {baseline})",
+    )
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--search", type=_count, default=1, metavar="TRIALS", help="settings every fusion tries")
     add("--drop-modality", action="store_true", help="score with each modality missing, too")

@@ -141,3 +141,15 @@ def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path, capsys):
         ablate.main([*SMALL, "--output", str(tmp_path / "out"), *arguments])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_makes_a_row_is_among_its_settings_and_cannot_be_changed(parts, capsys):
+    _, folder = parts
+    found = json.loads((folder / "raw" / "runs" / "no_gate-0.json").read_text())
+    assert "'gate': False" in found["settings"]["options"]
+    assert (
+        "'jacobian_weight': 1.0" in found["settings"]["options"]
+    )  # as the recipe treats deq_paper
+    with pytest.raises(SystemExit):
+        ablate.main([*SMALL, "--option", "no_gate.gate=True"])
+    assert "--option no_gate.gate is what makes this row" in capsys.readouterr().err
