@@ -44,8 +44,9 @@ class Trace:
         residual: |F(s) - s| / |F(s)| of the joint state s = (z_1, ..., z_N, z), (steps, batch),
             whichever states the solver moves (z alone, without f_theta); (steps, N, batch), of
             each z_i on its own, of a solve of the z_i.
-        gates: mean over the d entries of |G(z + z_i)| at the iterate (equation 9), zero of an
-            absent modality, (steps, batch, N); None where no gate takes part, or no step.
+        gates: mean over the d entries of |alpha_i| (equation 9) in the evaluation that led to the
+            iterate, (steps, batch, N), zero of an absent modality; None where no gate takes part,
+            or no step. The first is of z = 0.
     """
 
     difference: Tensor
@@ -223,12 +224,13 @@ class _Seen:
             if seen.block == "fuse":
                 residual = _joint_residual(self.whole, self.states, z)
             self.residual.append(self._of_those_going(residual))
-            if seen.gates is not None:
-                self.gates.append(self._mean_gates(seen.gates))
+            if self.last.gates is not None:
+                self.gates.append(self._mean_gates(self.last.gates))
         if seen.step > 2:
-            change = (z - self.last).norm(dim=-1) / self.last.norm(dim=-1)
+            before = self.last.state[:, -1] if seen.block == "joint" else self.last.state
+            change = (z - before).norm(dim=-1) / before.norm(dim=-1)
             self.difference.append(self._of_those_going(change))
-        self.going, self.last = self.going & (seen.residual > self.tol), z
+        self.going, self.last = self.going & (seen.residual > self.tol), seen
 
     def _of_those_going(self, values: Tensor) -> Tensor:
         return torch.where(self.going, values, torch.nan)
@@ -242,7 +244,7 @@ class _Seen:
     def trace(self, steps: int) -> Trace:
         """Returns what was seen of the first `steps` iterates."""
         if not self.residual:  # zero was the fixed point
-            none = self.last.new_empty(0, *self.going.shape)
+            none = self.last.state.new_empty(0, *self.going.shape)
             return Trace(none, none, None)
         residual = torch.stack(self.residual)
         last = torch.full_like(residual[0], torch.nan)

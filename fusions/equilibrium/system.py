@@ -31,7 +31,8 @@ class SystemStep:
         step: evaluations so far, from 1.
         state: the iterate; (N, B, d), (B, d) or (B, N + 1, d) with z last.
         residual: its relative residual; (N, B), (B,) or (B,).
-        gates: G(z + z_i) at the iterate, (B, N, d); None where no gate takes part.
+        gates: G(z + z_i) of this evaluation, (B, N, d), where z_i is new already when all states
+            are solved together (Ni et al., 2023, equation 9); None where no gate takes part.
     """
 
     block: str
@@ -122,7 +123,7 @@ class TriangularSystem:
             constants = total, lifted, m.expand(len(x), -1), dropped, x
             return equilibrium.solve_cell(self.fuse, constants, [len(x)], **entry)
         start = torch.zeros_like(self.constants.x_fuse)
-        seen = _observer(observe, "fuse", start.shape, self.fuse, states)
+        seen = _observer(observe, "fuse", start.shape, self.fuse, lambda state: (state, states))
         return equilibrium.solve(self.fuse.step, start, inputs, **entry, observe=seen)
 
     def given(self, states: Tensor) -> "TriangularSystem":
@@ -141,7 +142,7 @@ class TriangularSystem:
             self._joint_inputs(),
             record=record,
             names=["joint"],
-            observe=_observer(observe, "joint", start.shape, self.fuse),
+            observe=_observer(observe, "joint", start.shape, self.fuse, self._gated),
         )
         return state[:, :-1].transpose(0, 1), state[:, -1]
 
@@ -202,6 +203,11 @@ class TriangularSystem:
             entries = entries - absent * states.shape[-1]  # as if they were not there
         return sum(squares) / entries
 
+    def _gated(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns z, (B, d), and the new z_i, (N, B, d), that the gate sees in a joint step."""
+        states = state[:, :-1].transpose(0, 1)
+        return state[:, -1], self.unimodal.step(states, *self._unimodal_inputs())
+
     def _unimodal_inputs(self) -> tuple[Tensor | None, ...]:
         return (self.constants.x, self.constants.mask, *self.unimodal.tensors())
 
@@ -247,9 +253,14 @@ def _observer(
     block: str,
     shape: Sequence[int],
     gated: GatedCell | None = None,
-    states: Tensor | None = None,
+    sees: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
 ) -> Observer | None:
-    """Wraps `observe` for the solve of one block whose state has `shape`."""
+    """Wraps `observe` for the solve of one block whose state has `shape`.
+
+    Args:
+        gated: the gated cell, if the block has it.
+        sees: state -> z, and the z_i that the gate sees.
+    """
     if observe is None:
         return None
 
@@ -259,9 +270,8 @@ def _observer(
         if block == "unimodal":
             residual = residual.view(shape[:-1])
         elif gated.gate:
-            joint = block == "joint"
-            z, others = (state[:, -1], state[:, :-1].transpose(0, 1)) if joint else (state, states)
-            gates = gated.gates(z, others.detach())
+            z, states = sees(state)
+            gates = gated.gates(z, states.detach())
         observe(SystemStep(block, step, state, residual, gates))
 
     return call

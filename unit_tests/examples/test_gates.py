@@ -53,9 +53,25 @@ def make_trained(fusion, *, samples=20, wrapped=None):
     return trained, SimpleNamespace(part="test", task="classification", modalities=NAMES), inputs
 
 
+def new_states(fusion, features, state):
+    """Equation 8, with the features projected and of unit rms, modality by modality."""
+    w1, b1, w2, b2, scale, shift = (t.detach().double() for t in fusion.unimodal.tensors())
+
+    def norm(x, k, i):
+        return nn.functional.group_norm(x, 2) * scale[k, i] + shift[k, i]
+
+    found = []
+    for i, x in enumerate(features):
+        y = x.detach().double() @ fusion.projections[i].weight.detach().double().T
+        x = y / y.square().mean(1, keepdim=True).sqrt()
+        h = torch.relu(norm(state[:, i] @ w1[i] + b1[i], 0, i))
+        found.append(norm(torch.relu(norm(h @ w2[i] + b2[i] + x, 1, i)), 2, i))
+    return found
+
+
 def by_the_formula(fusion, features, steps, members=None):
-    """mean |W (z + z_i) + b| of a modality over the sum of the modalities', sample by sample, from
-    the states that the fusion itself shows when it solves jointly."""
+    """mean |W (z + z_i) + b| of a modality over the sum of the modalities', sample by sample, with
+    the new z_i (equation 9), from the states that the fusion shows when it solves jointly."""
     seen = []
     before, fusion.joint = (fusion.equilibrium, fusion.joint), True
     fusion.equilibrium = fusion.equilibrium.__class__(
@@ -66,11 +82,12 @@ def by_the_formula(fusion, features, steps, members=None):
     fusion.equilibrium, fusion.joint = before
     weight, bias = (t.detach().double() for t in (fusion.fuse.gate_weight, fusion.fuse.gate_bias))
     table = []
-    for state in seen[1:]:  # the first is the start
+    for state in seen[:steps]:  # the first step sees z = 0
+        z_i = new_states(fusion, features, state)
         sums = [0.0] * len(features)
         for sample in range(len(state)) if members is None else members:
             for i in range(len(features)):
-                alpha = weight @ (state[sample, -1] + state[sample, i]) + bias
+                alpha = weight @ (state[sample, -1] + z_i[i][sample]) + bias
                 sums[i] += sum(abs(float(a)) for a in alpha)
         table.append([total / sum(sums) for total in sums])
     return torch.tensor(table, dtype=torch.float64)

@@ -53,11 +53,12 @@ class Written:
         whole = (image - states).flatten(1).norm(dim=1) / image.flatten(1).norm(dim=1)
         return whole, ((image - states).norm(dim=2) / image.norm(dim=2)).T
 
-    def gates(self, states):
-        """Means of |alpha_i| over entries, (B, N)."""
+    def gates(self, states, new):
+        """Means of |alpha_i| over entries, (B, N), of z and z_i, or of z and the new z_i."""
+        z_i = self.step(states) if new else states
         means = torch.zeros(self.present.shape, dtype=states.dtype)
         for k, i in self.present.nonzero().tolist():
-            means[k, i] = self.reference.alpha(states[k, -1], states[k, i]).abs().sum() / DIM
+            means[k, i] = self.reference.alpha(states[k, -1], z_i[k, i]).abs().sum() / DIM
         return means
 
     def best(self, iterates):
@@ -133,7 +134,7 @@ def test_traces_are_those_of_the_written_equations(variant, options, joint, solv
     asked = {"present": present, "joint": joint, "solver": solver, "steps": STEPS}
     traces = trace(fusion, features, **asked)
     assert list(traces) == list(iterates)
-    for block, (_, *states) in iterates.items():  # step 1 is the image of zero
+    for block, (zero, *states) in iterates.items():  # step 1 is the image of zero
         got, whole = traces[block], block != "unimodal"
         if block == "fuse" and fusion.fuse.gate is False:
             close(states[-1], states[0], 0.0)  # z does not see itself: it is at rest at once
@@ -150,7 +151,8 @@ def test_traces_are_those_of_the_written_equations(variant, options, joint, solv
             residuals = [each[-1] if fusion.unimodal is None else all_ for all_, each in residuals]
         close(got.residual, torch.stack(residuals))
         if whole and fusion.fuse.gate:
-            close(got.gates, torch.stack([written.gates(s) for s in states[:-1]]))
+            seen = [zero, *states][: len(got.gates)]
+            close(got.gates, torch.stack([written.gates(s, new=block == "joint") for s in seen]))
         else:
             assert got.gates is None
 

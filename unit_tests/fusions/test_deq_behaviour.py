@@ -115,8 +115,8 @@ def test_observe_sees_every_step(joint):
     states = None if joint else [s.state for s in seen if s.block == "unimodal"][-1]
     for s in seen:
         if joint:
-            image, gates = reference.step(s.state, features), s.state[:, :-1].unbind(1)
-            z = s.state[:, -1]
+            image, z = reference.step(s.state, features), s.state[:, -1]
+            gates = image[:, :-1].unbind(1)  # equation 9 has the new z_i
         elif s.block == "unimodal":
             image, gates = torch.stack([reference.f_i(i, s.state[i], x[i]) for i in range(2)]), None
         else:
