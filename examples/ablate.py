@@ -1,7 +1,5 @@
 """Takes DEQ fusion apart: what does each of its parts, the penalty and the depth bring?"""
 
-import csv
-import io
 import sys
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
@@ -11,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from examples.drawing import COLOURS, make_figure, save_all, write_text
+from examples.drawing import COLOURS, as_csv, make_figure, save_all, write_text
 from examples.studies import Build, Study, Variant
 from fusions.adapters import Sized
 from fusions.deq import DEQFusion
+from training_structures.comparison.command_line import exit_if_failed
 from training_structures.comparison.report import Report
 from training_structures.comparison.table import cells, markdown
 
@@ -58,7 +57,7 @@ def _weighted_sum(build: Build, input_dims: Sequence[int], dim: int, **options: 
 
 
 PARTS = {
-    "weighted_sum": Variant("x_fuse alone: sum w_i x_i", wrap=weighted_sum),
+    "weighted_sum": Variant("x_fuse alone: sum w_i x_i", wrap=weighted_sum, like="weighted_sum"),
     "once": Variant("f_theta and f_fuse once, from zero, on x_fuse", {"unroll": 1}),
     "once_states": Variant(
         "f_theta and f_fuse once, on sum w_i z_i, as the paper describes it",
@@ -87,7 +86,7 @@ STUDIES = {  # name -> the row that the others are tested against, and all rows
 def main(argv: Sequence[str] | None = None) -> list[list[str]] | None:
     """Carries out the study that the arguments ask for; returns the lines of its table."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    first = ArgumentParser(add_help=False, allow_abbrev=False)
+    first = ArgumentParser(add_help=False)
     first.add_argument("--study", choices=STUDIES, default="parts")
     name = first.parse_known_args(argv)[0].study
     subject, variants = STUDIES[name]
@@ -99,9 +98,10 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]] | None:
     head, lines = table(variants, reports)
     text = markdown(head, lines)
     write_text(args.output / f"{name}.md", f"{text}\n")
-    write_text(args.output / f"{name}.csv", as_csv(reports))
+    write_text(args.output / f"{name}.csv", numbers(reports))
     save_all(args.output, {name: draw(variants, reports)})
     print(f"\n{text}\n\nin {args.output}: {name}.md, .csv, .png, .svg; every run in folders")
+    exit_if_failed(*reports.values())
     return lines
 
 
@@ -118,8 +118,9 @@ def table(
     for injection, report in reports.items():
         inner, found = cells(report.rows, scores, report.baseline)
         by_name = {line[0]: line[1:] for line in found}
-        for name in (name for name in variants if name in by_name):
-            lines.append([injection, name, *marks(variants[name]), *by_name[name]])
+        for name in _in_order(variants, report):
+            own = marks(variants[name]) if name in variants else [""] * len(PARTS_OF)
+            lines.append([injection, name, *own, *by_name[name]])
     return [*head, *inner[1:]], lines
 
 
@@ -136,30 +137,34 @@ def marks(variant: Variant) -> list[str]:
     return ["x" * given.get("f_theta", True), "x" * fuse, "x" * ("unroll" not in given), gate]
 
 
-def as_csv(reports: Mapping[str, Report]) -> str:
-    """Returns what the picture shows: of every injection, row and score mean, sd and interval."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["injection", "row", "runs", "score", "mean", "sd", "low", "high"]
-        + ["difference", "difference_low", "difference_high", "p"]
-    )
+def numbers(reports: Mapping[str, Report]) -> str:
+    """Returns what the picture shows as CSV: of every score mean, sd and interval."""
+    head = ["injection", "row", "runs", "score", "mean", "sd", "low", "high"]
+    head += ["difference", "difference_low", "difference_high", "p"]
+    lines = []
     for injection, report in reports.items():
         for row in report.rows:
             for score in report.scores:
                 test = row.test if score == report.score else None
                 tested = [test.difference, test.low, test.high, test.p] if test else [""] * 4
                 values = astuple(row.scores[score.name])
-                writer.writerow([injection, row.method, row.runs, score.name, *values, *tested])
-    return stream.getvalue()
+                lines.append([injection, row.method, row.runs, score.name, *values, *tested])
+    return as_csv(head, lines)
+
+
+def _in_order(variants: Mapping[str, Variant], report: Report) -> list[str]:
+    """Returns the rows that there are, as the study has them; a user's own come last."""
+    there = [row.method for row in report.rows]
+    return [*(n for n in variants if n in there), *(n for n in there if n not in variants)]
 
 
 def draw(variants: Mapping[str, Variant], reports: Mapping[str, Report]) -> "Figure":
     """Returns a panel for each injection: every row's score, with its 95 % interval."""
-    figure, panels = make_figure(len(reports), 0.27 * len(variants) + 0.9, sharex=True)
+    most = max(len(report.rows) for report in reports.values())
+    figure, panels = make_figure(len(reports), 0.27 * most + 0.9, sharex=True)
     for axes, (injection, report) in zip(panels, reports.items(), strict=True):
         rows = {row.method: row for row in report.rows}
-        names = [name for name in variants if name in rows]
+        names = _in_order(variants, report)
         unit = 100 if report.score.percent else 1
         for at, name in enumerate(names):
             found = rows[name].scores[report.score.name]

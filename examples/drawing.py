@@ -1,7 +1,8 @@
-"""Pictures for print and screen: PNG and SVG, told apart by colour-blind readers, too."""
+"""Pictures for print and screen, which colour-blind readers can tell, too; numbers as CSV."""
 
+import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours that are dark enough on white; every one has a marker and a dash of its
-# own, so that a picture printed in grey can be read, too
+# Okabe and Ito's colours, the darkest first; every one has a marker and a dash of its own, so that
+# a picture printed in grey can be read, too
 COLOURS = "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#000000", "#e69f00", "#56b4e9"
 MARKERS = "o", "s", "^", "D", "v", "P", "X"
 DASHES = (
@@ -73,16 +74,21 @@ def mean_band(
         test_share: see `estimate`.
     """
     columns = np.asarray(curves, dtype=float).T
-    found = [estimate(x[np.isfinite(x)], test_share=test_share) for x in columns]
+    there = [x[np.isfinite(x)] for x in columns]
+    found = [estimate(x if len(x) else [np.nan], test_share=test_share) for x in there]
     return tuple(np.array([getattr(e, name) for e in found]) for name in ("mean", "low", "high"))
 
 
-def save_all(folder: Path, figures: "Mapping[str, Figure]") -> None:
-    """Writes every figure as name.png and name.svg, whole or not at all."""
+def save_all(folder: Path, figures: "Mapping[str, Figure | None]") -> list[str]:
+    """Writes the figures that there are as name.png and name.svg; returns their names.
+
+    Every file is written whole or not at all.
+    """
     import matplotlib
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    for name, figure in drawn.items():
         for kind in ("png", "svg"):
             stream = io.BytesIO()
             # no date and no random ids: the same numbers make the same file
@@ -90,6 +96,16 @@ def save_all(folder: Path, figures: "Mapping[str, Figure]") -> None:
             with matplotlib.rc_context({"svg.hashsalt": name}):
                 figure.savefig(stream, format=kind, **dated)
             save_atomically(folder / f"{name}.{kind}", lambda f, s=stream: f.write(s.getvalue()))
+    return list(drawn)
+
+
+def as_csv(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
+    """Returns a table as CSV."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(head)
+    writer.writerows(lines)
+    return stream.getvalue()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -10,15 +10,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from examples.compare_fusions import RECIPES
 from fusions.adapters import Sized
 from fusions.registry import FUSIONS, Entry
 from training_structures.comparison import Recipe
-from training_structures.comparison.arguments import make_parser, read_arguments
+from training_structures.comparison.arguments import make_parser, names, read_arguments
 from training_structures.comparison.command_line import carry_out, results_folder
-from training_structures.comparison.listing import listing
 from training_structures.comparison.report import Report
-from training_structures.comparison.single_run import Analysis
+from training_structures.comparison.single_run import Analysis, Trained
+from training_structures.comparison.table import markdown
 
 INJECTIONS = {"scale_free": "deq", "raw": "deq_paper"}
 """Injection -> DEQ fusion with it, in the registry: its default, and the paper's equations."""
@@ -43,12 +45,15 @@ class Variant:
         wrap: DEQ fusion's constructor with an injection -> that of the variant, if options are
             not enough.
         modalities: least and most number of them; no bound if most is None.
+        like: the fusion of the registry whose options and learning rate a recipe gives it, too;
+            None: DEQ fusion.
     """
 
     summary: str
     options: Mapping[str, Any] = field(default_factory=dict)
     wrap: Callable[[Build], Build] = lambda build: build
     modalities: tuple[int, int | None] = (1, None)
+    like: str | None = None
 
 
 def entries(variants: Mapping[str, Variant], injection: str) -> dict[str, Entry]:
@@ -69,7 +74,7 @@ def entries(variants: Mapping[str, Variant], injection: str) -> dict[str, Entry]
 def _fixed(
     build: Build, fixed: Mapping[str, Any], input_dims: Sequence[int], dim: int, **options: Any
 ) -> Sized:
-    """The options of the variant come before those of the recipe."""
+    """The options of the variant come before all others; without a recipe, too."""
     return build(input_dims, dim, **{**options, **fixed})
 
 
@@ -121,7 +126,7 @@ class Study:
         self.add(parser)
         args = read_arguments(parser, known, argv)
         if args.list:
-            print(listing(known, {}))
+            print(self._listing())
             return None
         for row, name, _ in args.option:
             if row in self.variants and name in self.variants[row].options:
@@ -147,8 +152,16 @@ class Study:
             )
         return args, reports
 
+    def _listing(self) -> str:
+        lines = [
+            [row, variant.summary, ", ".join(f"{k}={v}" for k, v in variant.options.items())]
+            for row, variant in self.variants.items()
+        ]
+        return markdown(["row", "what it is", "options of DEQFusion"], lines)
+
     def _treated(self, injection: str, recipe: Recipe) -> Recipe:
-        treated = recipe.treating(dict.fromkeys(self.variants, INJECTIONS[injection]))
+        likes = {row: v.like or INJECTIONS[injection] for row, v in self.variants.items()}
+        treated = recipe.treating(likes)
         # what makes a row is among its settings, so that stored runs of another are refused
         options = {
             row: {**treated.fusion_options[row], **variant.options}
@@ -158,8 +171,18 @@ class Study:
 
 
 def _injections(text: str) -> list[str]:
-    names = text.split(",")
-    unknown = [name for name in names if name not in INJECTIONS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {', '.join(INJECTIONS)}")
-    return names
+    return names(INJECTIONS, text)
+
+
+def only_fusion(trained: Trained) -> nn.Module:
+    """Returns the model's fusion.
+
+    Raises:
+        ValueError: if the recipe builds several, of which a study could not tell.
+    """
+    if len(trained.fusions) != 1:
+        raise ValueError(
+            f"a study takes a recipe that builds one fusion, got {len(trained.fusions)}; compare "
+            "fusions with examples.compare_fusions instead"
+        )
+    return trained.fusions[0]

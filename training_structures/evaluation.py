@@ -70,7 +70,7 @@ def inputs_of(
     device: torch.device | str | None = None,
     split_batch: Split = split_last,
 ) -> tuple[Any, Any]:
-    """Returns (what reaches a part of the model as its first argument, truth), on the CPU.
+    """Returns (what reaches a part of the model as its argument, truth), on the CPU.
 
     Args:
         module: the part, such as the fusion; it must be called once a batch.
@@ -78,20 +78,21 @@ def inputs_of(
         enough: samples after which no further batch is read; None: all are.
 
     Raises:
-        ValueError: if the part is not called exactly once a batch.
+        ValueError: if the part is not called exactly once a batch, with one argument.
     """
     seen: list[Any] = []
     kept, count = [], 0
 
-    def keep(_: nn.Module, args: tuple) -> None:
-        if not args:
+    def keep(_: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        given = [name for name, value in kwargs.items() if value is not None]
+        if len(args) != 1 or given:
             raise ValueError(
-                f"{type(module).__name__} must get what reaches it as its first positional "
-                "argument, but got keywords alone"
+                f"{type(module).__name__} must get what reaches it as its one argument, but got "
+                f"{len(args)} and the keywords {given}"
             )
         seen.append(deepcopy(move(args[0], "cpu")))  # a part may change it in place
 
-    handle = module.register_forward_pre_hook(keep)
+    handle = module.register_forward_pre_hook(keep, with_kwargs=True)
     device = place(model, device)
     try:
         with _evaluating(model):

@@ -1,15 +1,25 @@
 """Does DEQ fusion converge once it is trained, and how early may one stop?"""
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
-from examples.convergence.curves import early_csv, measured_rows, radii_csv, trace_curve, traces_csv
+from examples.convergence.curves import (
+    Measured,
+    early_csv,
+    measured_rows,
+    radii_csv,
+    trace_curve,
+    traces_csv,
+)
 from examples.convergence.measure import measured
-from examples.convergence.pictures import OWN_SOLVE, PICTURES
+from examples.convergence.pictures import PICTURES, SOLVES
 from examples.convergence.rows import ROWS
 from examples.drawing import save_all, write_text
 from examples.studies import Study
+from training_structures.comparison.arguments import count
+from training_structures.comparison.command_line import exit_if_failed
 from training_structures.comparison.report import Report
 from training_structures.comparison.table import markdown
 
@@ -43,44 +53,49 @@ def main(argv: Sequence[str] | None = None) -> str | None:
     files |= {"radii.csv": radii_csv(reports), "early.csv": early_csv(reports)}
     for name, content in files.items():
         write_text(args.output / name, content)
-    save_all(args.output, {name: draw(reports) for name, draw in PICTURES.items()})
-    print(
-        f"\n{text}\n\nin {args.output}: {', '.join(files)}; {', '.join(PICTURES)} as .png and .svg"
-    )
+    drawn = save_all(args.output, {name: draw(reports) for name, draw in PICTURES.items()})
+    print(f"\n{text}\n\nin {args.output}: {', '.join(files)}; {', '.join(drawn)} as .png and .svg")
+    exit_if_failed(*reports.values())
     return text
 
 
 def _add(parser: ArgumentParser) -> None:
     add = parser.add_argument
-    add("--steps", type=_positive, default=100, help="length of the traces (default: 100)")
+    again = "another number trains all again"
+    add("--steps", type=count, default=100, help=f"of the traces (default: 100); {again}")
     add(
         "--samples",
-        type=_positive,
+        type=count,
         default=1000,
-        help="of the scored part, at most, that are traced (default: 1000)",
+        help=f"of the scored part, at most, that are traced (default: 1000); {again}",
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise ArgumentTypeError(f"must be an integer of at least 1, got {text}")
-    return int(text)
 
 
 def table(reports: Mapping[str, Report]) -> str:
     """Returns the traces at some steps, and the largest spectral radius, as Markdown."""
     lines = []
     for injection, report in reports.items():
-        for row, found in measured_rows(report).items():
-            solve = OWN_SOLVE.get(row, "joint anderson")
-            largest = max(state["largest"] for run in found.runs for state in run["radii"].values())
-            for quantity in ("difference", "residual"):
-                curve = trace_curve(found, solve, quantity)
+        rows = measured_rows(report)
+        for name, (row, solve) in SOLVES.items():
+            for quantity in ("difference", "residual") if row in rows else ():
+                curve = trace_curve(rows[row], solve, quantity)
                 values = [] if curve is None else curve.mean
                 shown = [f"{values[k - 1]:.1e}" if k <= len(values) else "" for k in SHOWN]
-                lines.append([injection, row, solve, quantity, *shown, f"{largest:.2f}"])
+                lines.append([injection, name, solve, quantity, *shown, *_radii(rows[row])])
     head = ["injection", "row", "solve", "quantity", *(f"step {k}" for k in SHOWN)]
-    return markdown([*head, "largest radius"], lines)
+    return markdown([*head, "largest radius", "of those below 1 %", "solved %"], lines)
+
+
+def _radii(found: Measured) -> list[str]:
+    """Returns the largest radius of all states and runs, the share below 1, and of solved ones."""
+    radii = [run["radii"] for run in found.runs if "failed" not in run["radii"]]
+    states = [state for run in radii for state in run.values()]
+    there = [state for state in states if state["largest"] is not None]
+    if not there:
+        return ["", "", ""]
+    largest = max(state["largest"] for state in there)
+    below = 100 * fmean(state["contracts"] for state in there)
+    return [f"{largest:.2f}", f"{below:.1f}", f"{100 * fmean(s['converged'] for s in states):.1f}"]
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 """The measurements of all runs brought together: what pictures draw and CSV files hold."""
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from examples.convergence.rows import ROWS, TIED
-from examples.drawing import mean_band
+from examples.drawing import as_csv, mean_band
 from training_structures.comparison import Score
 from training_structures.comparison.report import Report
 
@@ -16,13 +15,24 @@ FLOOR = 1e-12  # a mean that float32 rounds to zero still has a logarithm
 
 
 class Curve(NamedTuple):
-    """A quantity against steps (or tolerance), over the runs of a row."""
+    """A quantity at some points, such as steps: over the runs that have one there."""
 
     x: list[float]
     mean: np.ndarray
     low: np.ndarray
     high: np.ndarray
-    runs: int
+    runs: np.ndarray
+
+
+def _curve(x: Sequence[float], values: Any, share: float | None, *, logs: bool = False) -> Curve:
+    """Returns the curve of values (runs, points); with `logs` by their logarithms.
+
+    Relative norms span decades, which a mean of them would not show.
+    """
+    values = np.array(values, dtype=float)  # None is NaN
+    bounds = mean_band(np.log10(np.maximum(values, FLOOR)) if logs else values, share)
+    bounds = [10**v for v in bounds] if logs else bounds
+    return Curve([float(each) for each in x], *bounds, np.isfinite(values).sum(0))
 
 
 class Measured(NamedTuple):
@@ -35,8 +45,8 @@ class Measured(NamedTuple):
 def trace_curve(found: Measured, solve: str, quantity: str) -> Curve | None:
     """Returns a quantity of the fused state's solve against steps, over the runs.
 
-    Mean and 95 % interval are those of the logarithm: relative norms span decades. A run
-    counts as far as its solve went. None if no run has this solve.
+    Mean and 95 % interval are those of the logarithm; a run counts as far as its solve went.
+    None if no run has this solve.
 
     Args:
         found: of `measured_rows`.
@@ -51,12 +61,8 @@ def trace_curve(found: Measured, solve: str, quantity: str) -> Curve | None:
     longest = max(map(len, runs), default=0)
     if not longest:
         return None
-    logs = np.full((len(runs), longest), np.nan)
-    for line, run in zip(logs, runs, strict=True):
-        line[: len(run)] = np.log10(np.maximum(run, FLOOR))
-    return Curve(
-        list(range(1, longest + 1)), *(10**v for v in mean_band(logs, found.test_share)), len(runs)
-    )
+    filled = [run + [None] * (longest - len(run)) for run in runs]
+    return _curve(range(1, longest + 1), filled, found.test_share, logs=True)
 
 
 def early_curve(found: Measured, kind: str, score: Score, *, gain: bool = True) -> Curve | None:
@@ -66,34 +72,36 @@ def early_curve(found: Measured, kind: str, score: Score, *, gain: bool = True) 
         gain: each run's score minus its own at the most exact setting, which comes last; of a
             weight-tied row, at the steps of its training.
     """
-    settings = found.runs[0]["early"]
-    if kind not in settings:
+    runs = [run["early"] for run in found.runs if "failed" not in run["early"]]
+    if not runs or kind not in runs[0]:
         return None
-    tried, solved = list(settings[kind]), "tolerance" in settings
-    unit = 100 if score.percent else 1
-    values = np.array(
-        [[unit * run["early"][kind][x][score.name] for x in tried] for run in found.runs]
-    )
+    tried, solved = list(runs[0][kind]), "tolerance" in runs[0]
+    values = np.array([[run[kind][x][score.name] for x in tried] for run in runs])
     if gain:
         values = values - values[:, [-1 if solved else tried.index(str(TIED))]]
-    return Curve([float(x) for x in tried], *mean_band(values, found.test_share), len(found.runs))
+    return _curve(tried, values, runs[0]["share"])
 
 
-def radius_curve(found: Measured, which: str) -> Curve:
-    """Returns the spectral radius of each state's map ("mean" or "largest" over samples).
+def radius_curve(found: Measured, which: str) -> Curve | None:
+    """Returns a number of `measure`'s radii for each state's map, over the runs.
 
-    Mean and 95 % interval over the runs are those of the logarithm.
+    Mean and 95 % interval of radii are those of the logarithm. None if no run has them.
     """
-    radii = [[state[which] for state in run["radii"].values()] for run in found.runs]
-    logs = np.log10(np.maximum(radii, FLOOR))
-    bounds = (10**v for v in mean_band(logs, found.test_share))
-    return Curve(list(range(logs.shape[1])), *bounds, len(found.runs))
+    runs = [run["radii"] for run in found.runs if "failed" not in run["radii"]]
+    if not runs:
+        return None
+    values = [[state[which] for state in run.values()] for run in runs]
+    logs = which in ("mean", "largest")
+    return _curve(range(len(runs[0])), values, found.test_share, logs=logs)
 
 
 def traces_csv(reports: Mapping[str, Report]) -> str:
-    """Returns all traces, a line a step: mean and 95 % interval over runs, of the logarithm."""
+    """Returns all traces, a line a step: mean and 95 % interval over runs, of the logarithm.
+
+    Each run's value is the mean over the samples that were still solved at that step.
+    """
     head = ["injection", "row", "solve", "quantity", "step", "runs", "mean", "low", "high"]
-    return _csv(head, _trace_lines(reports))
+    return as_csv(head, _trace_lines(reports))
 
 
 def _trace_lines(reports: Mapping[str, Report]) -> Iterator[list[Any]]:
@@ -101,45 +109,62 @@ def _trace_lines(reports: Mapping[str, Report]) -> Iterator[list[Any]]:
         for solve in found.runs[0]["traces"]:
             for quantity in ("difference", "residual"):
                 curve = trace_curve(found, solve, quantity)
-                for point in () if curve is None else _points(curve):
+                for point in _points(curve):
                     yield [injection, row, solve, quantity, *point]
 
 
 def early_csv(reports: Mapping[str, Report]) -> str:
-    """Returns all scores on the validation part by tolerance and step limit."""
+    """Returns all scores on the validation part by tolerance and step limit, as they come.
+
+    `gain` is the score minus the same run's at the most exact setting, see `early_curve`.
+    """
     head = ["injection", "row", "kind", "score", "value", "runs", "mean", "low", "high"]
     head += ["gain", "gain_low", "gain_high", "steps"]
     lines = []
     for injection, row, found in _rows(reports):
-        for kind, tried in found.runs[0]["early"].items():
-            steps = [np.mean([run["early"][kind][x]["steps"] for run in found.runs]) for x in tried]
-            for score in reports[injection].scores:
-                plain = early_curve(found, kind, score, gain=False)
-                gains = early_curve(found, kind, score)
-                for point, (_, _, *gain), taken in zip(
-                    _points(plain), _points(gains), steps, strict=True
-                ):
-                    line = [injection, row, kind, score.name, *point, *gain, f"{taken:.4g}"]
-                    lines.append(line)
-    return _csv(head, lines)
+        steps = Score("steps")
+        for kind, score in product(("tolerance", "limit"), reports[injection].scores):
+            curves = [early_curve(found, kind, s, gain=False) for s in (score, steps)]
+            gains = early_curve(found, kind, score)
+            if gains is None:
+                continue
+            for point, (_, _, *gain), taken in zip(
+                _points(curves[0]), _points(gains), curves[1].mean, strict=True
+            ):
+                lines.append([injection, row, kind, score.name, *point, *gain, f"{taken:.4g}"])
+    return as_csv(head, lines)
 
 
 def radii_csv(reports: Mapping[str, Report]) -> str:
-    """Returns the spectral radii of every state's map: mean and largest of the samples."""
-    head = ["injection", "row", "state", "of_samples", "runs", "mean", "low", "high"]
+    """Returns the spectral radii of every state's map, at the samples that converged.
+
+    Their mean and the largest, the share of them that is below 1 (contracts), and the share of
+    the samples that converged.
+    """
+    head = ["injection", "row", "state", "quantity", "runs", "mean", "low", "high"]
     lines = []
     for injection, row, found in _rows(reports):
-        for which in ("mean", "largest"):
+        for which in RADII:
             curve = radius_curve(found, which)
-            for state, (_, *point) in zip(found.runs[0]["radii"], _points(curve), strict=True):
+            for state, (_, *point) in zip(states_of(found), _points(curve), strict=True):
                 lines.append([injection, row, state, which, *point])
-    return _csv(head, lines)
+    return as_csv(head, lines)
+
+
+RADII = "mean", "largest", "contracts", "converged"
+
+
+def states_of(found: Measured) -> list[str]:
+    """Returns the states whose maps have a radius; none if no run has one."""
+    runs = [run["radii"] for run in found.runs if "failed" not in run["radii"]]
+    return list(runs[0]) if runs else []
 
 
 def measured_rows(report: Report) -> dict[str, Measured]:
     """Returns row -> what was measured, in the order of the study; of rows that have runs."""
     results = report.found.results
     found = {row: [r["analysis"] for r in results if r["method"] == row] for row in ROWS}
+    found = {row: [run for run in runs if run] for row, runs in found.items()}
     return {row: Measured(runs, report.test_share) for row, runs in found.items() if runs}
 
 
@@ -149,14 +174,7 @@ def _rows(reports: Mapping[str, Report]) -> Iterator[tuple[str, str, Measured]]:
             yield injection, row, found
 
 
-def _points(curve: Curve) -> Iterator[list[Any]]:
-    for x, mean, low, high in zip(curve.x, curve.mean, curve.low, curve.high, strict=True):
-        yield [f"{x:g}", curve.runs, *(f"{v:.6g}" for v in (mean, low, high))]
-
-
-def _csv(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return stream.getvalue()
+def _points(curve: Curve | None) -> Iterator[list[Any]]:
+    for x, mean, low, high, runs in () if curve is None else zip(*curve, strict=True):
+        bounds = ("" if np.isnan(v) else f"{v:.6g}" for v in (mean, low, high))
+        yield [f"{x:g}", runs, *bounds]

@@ -7,11 +7,14 @@ import numpy as np
 
 from examples.convergence.curves import (
     Curve,
+    Measured,
     early_curve,
     measured_rows,
     radius_curve,
     trace_curve,
 )
+from examples.convergence.measure import LIMITS, TOLERANCES
+from examples.convergence.rows import TIED
 from examples.drawing import COLOURS, MARKERS, legend_above, make_figure, styles
 from training_structures.comparison.report import Report
 
@@ -21,8 +24,16 @@ if TYPE_CHECKING:
 
 DIFFERENCE = r"$\|z^{(k+1)}-z^{(k)}\|\,/\,\|z^{(k)}\|$"
 RESIDUAL = "relative residual\nof the joint state"
-OWN_SOLVE = {"tied": "joint picard", "tied_released_start": "joint picard"}
-"""How a row is solved as it was trained; the others by the joint solve with Anderson."""
+SOLVES = {  # name of a curve -> row, and how it is solved
+    "full": ("full", "joint anderson"),
+    "full, iterated": ("full", "joint picard"),
+    "penalty": ("penalty", "joint anderson"),
+    "released_start": ("released_start", "joint anderson"),
+    "released_start_penalty": ("released_start_penalty", "joint anderson"),
+    "tied": ("tied", "joint picard"),
+    "tied_released_start": ("tied_released_start", "joint picard"),
+}
+"""Equilibria are solved for, weight-tied maps iterated as they were trained; one is both."""
 
 
 def convergence(reports: Mapping[str, Report]) -> "Figure":
@@ -30,9 +41,10 @@ def convergence(reports: Mapping[str, Report]) -> "Figure":
     panels = [(i, q) for i in reports for q in ("difference", "residual")]
     figure, axes = make_figure(len(panels), 2.1, sharex=True)
     for each, (injection, quantity) in zip(axes, panels, strict=True):
+        rows = measured_rows(reports[injection])
         curves = {
-            row: trace_curve(found, OWN_SOLVE.get(row, "joint anderson"), quantity)
-            for row, found in measured_rows(reports[injection]).items()
+            name: trace_curve(rows[row], solve, quantity) if row in rows else None
+            for name, (row, solve) in SOLVES.items()
         }
         _log_panel(each, curves, DIFFERENCE if quantity == "difference" else RESIDUAL)
         each.set_title(f"{injection} injection", fontsize=9, loc="left")
@@ -41,12 +53,14 @@ def convergence(reports: Mapping[str, Report]) -> "Figure":
     return figure
 
 
-def solvers(reports: Mapping[str, Report]) -> "Figure":
+def solvers(reports: Mapping[str, Report]) -> "Figure | None":
     """The residual of the joint state of DEQ fusion, by solver, for both ways to solve."""
+    if not all("full" in measured_rows(report) for report in reports.values()):
+        return None
     figure, axes = make_figure(len(reports), 2.6, sharex=True)
     for each, (injection, report) in zip(axes, reports.items(), strict=True):
-        found = measured_rows(report).get("full")
-        solves = found.runs[0]["traces"] if found else ()
+        found = measured_rows(report)["full"]
+        solves = found.runs[0]["traces"]
         curves = {solve: trace_curve(found, solve, "residual") for solve in solves}
         _log_panel(each, curves, RESIDUAL)
         each.set_title(f"{injection} injection, row full", fontsize=9, loc="left")
@@ -61,59 +75,73 @@ def radius(reports: Mapping[str, Report]) -> "Figure":
     for each, (injection, report) in zip(axes, reports.items(), strict=True):
         rows = measured_rows(report)
         for at, found in enumerate(rows.values()):
-            curve = radius_curve(found, "largest")
-            largest = int(np.argmax(curve.mean[:-1]))  # of the z_i; the last is z_fuse
-            for i, (state, name) in enumerate(((largest, "largest of the z_i"), (-1, "z_fuse"))):
-                place, label = at + 0.25 * (i - 0.5), None if at else name
-                bounds = curve.low[state], curve.high[state]
-                each.plot(bounds, [place, place], color=COLOURS[i], linewidth=1.5)
-                look = {"color": COLOURS[i], "markersize": 4, "label": label}
-                each.plot(curve.mean[state], place, MARKERS[i], **look)
+            _draw_radii(each, at, found)
         each.axvline(1, color="black", linewidth=0.8)
         each.set_yticks(range(len(rows)), rows, fontsize=8)
         each.set_ylim(len(rows) - 0.5, -0.5)
         each.set_xscale("log")
-        each.set_xlim(0.03, 30)
         each.set_title(f"{injection} injection", fontsize=9, loc="left")
+    means = [
+        x
+        for each in axes
+        for line in each.lines
+        if line.get_marker() != "None"
+        for x in line.get_xdata()
+    ]
+    axes[0].set_xlim(min([0.5, *means]) / 2, max([2.0, *means]) * 2)  # intervals may be decades
     axes[-1].set_xlabel("spectral radius, the largest of all samples", fontsize=9)
     legend_above(figure, axes[0])
     return figure
 
 
-def early(reports: Mapping[str, Report]) -> "Figure":
-    """What the validation score loses when a trained model's solve ends early."""
+def _draw_radii(axes: "Axes", at: int, found: Measured) -> None:
+    """Draws the largest radius of the z_i's maps, and that of z_fuse."""
+    curve = radius_curve(found, "largest")
+    if curve is None or np.isnan(curve.mean).all():
+        return
+    largest = int(np.nanargmax([*curve.mean[:-1], -np.inf]))
+    for i, (state, name) in enumerate(((largest, "largest of the z_i"), (-1, "z_fuse"))):
+        place, label = at + 0.25 * (i - 0.5), None if at else name
+        bounds = curve.low[state], curve.high[state]
+        axes.plot(bounds, [place, place], color=COLOURS[i], linewidth=1.5)
+        look = {"color": COLOURS[i], "markersize": 4, "label": label}
+        axes.plot(curve.mean[state], place, MARKERS[i], **look)
+
+
+def early(reports: Mapping[str, Report]) -> "Figure | None":
+    """What the validation score gains or loses when a trained model's solve ends elsewhere."""
     figure, axes = make_figure(2, 2.4)
-    score = next(iter(reports.values())).score
+    score, drawn = next(iter(reports.values())).score, False
     for each, kind in zip(axes, ("limit", "tolerance"), strict=True):
-        style, ticks = styles(), []
+        style = styles()
         for injection, report in reports.items():
-            rows = measured_rows(report)
             for row in ("full", "tied"):
-                own = next(style)
-                curve = early_curve(rows[row], kind, score) if row in rows else None
-                if curve is not None:
-                    _draw(each, curve, f"{row}, {injection}", own, every=1)
-                    ticks = curve.x
-        each.set_xscale("log")
-        each.set_xticks(ticks, [f"{x:g}" for x in ticks], minor=False)
-        each.set_xticks([], minor=True)
-        each.set_ylabel(
-            f"validation {score.name},\nminus converged{' (points)' * score.percent}", fontsize=9
-        )
-    axes[0].set_xlabel("step limit at inference, without tolerance", fontsize=9)
-    axes[1].set_xlabel("tolerance at inference", fontsize=9)
+                own, found = next(style), measured_rows(report).get(row)
+                curve = found and early_curve(found, kind, score)
+                if curve:
+                    unit, drawn = 100 if score.percent else 1, True
+                    curve = curve._replace(**{k: unit * getattr(curve, k) for k in BOUNDS})
+                    _draw(each, curve, label=f"{row}, {injection}", style=own, every=1)
+                    each.set_xscale("log")
+                    each.set_xticks(curve.x, [f"{x:g}" for x in curve.x], minor=False)
+                    each.set_xticks([], minor=True)
+        points, way = " (points)" * score.percent, " (less is better)" * score.lower
+        each.set_ylabel(f"validation {score.name}{points}{way},\nminus its own", fontsize=8)
+    axes[0].set_xlabel(f"step limit at inference; its own: {LIMITS[-1]}, tied: {TIED}", fontsize=9)
+    axes[1].set_xlabel(f"tolerance at inference; its own: {TOLERANCES[-1]:g}", fontsize=9)
     axes[1].invert_xaxis()  # more exact to the right in both
     legend_above(figure, axes[0])
-    return figure
+    return figure if drawn else None
 
 
+BOUNDS = "mean", "low", "high"
 PICTURES = {"convergence": convergence, "solvers": solvers, "radius": radius, "early": early}
 
 
 def _log_panel(axes: "Axes", curves: Mapping[str, Curve | None], label: str) -> None:
     for (name, curve), style in zip(curves.items(), styles(), strict=False):
         if curve is not None:
-            _draw(axes, curve, name, style, every=max(1, len(curve.x) // 8))
+            _draw(axes, curve, label=name, style=style, every=max(1, len(curve.x) // 8))
     means = [value for curve in curves.values() if curve is not None for value in curve.mean]
     axes.set_yscale("log")
     if means:  # few runs have bands of many decades
@@ -121,7 +149,7 @@ def _log_panel(axes: "Axes", curves: Mapping[str, Curve | None], label: str) -> 
     axes.set_ylabel(label, fontsize=9)
 
 
-def _draw(axes: "Axes", curve: Curve, label: str, style: Mapping[str, Any], *, every: int) -> None:
+def _draw(axes: "Axes", curve: Curve, *, label: str, style: Mapping[str, Any], every: int) -> None:
     shape = {"linewidth": 1.3, "markersize": 4, "markevery": every}
     axes.plot(curve.x, curve.mean, label=label, **shape, **style)
     axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0)

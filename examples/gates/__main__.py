@@ -1,16 +1,18 @@
 """Which modality does the gate of DEQ fusion let through, step by step, even if it is noise?"""
 
 import sys
-from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
 
 from examples.drawing import save_all, write_text
 from examples.gates.pictures import draw
-from examples.gates.points import Point, as_csv, points_of, tables
+from examples.gates.points import Point, numbers, points_of, tables
 from examples.gates.rows import FULL, VARIANTS
 from examples.gates.shares import analyse
 from examples.studies import Study
+from training_structures.comparison.arguments import count
+from training_structures.comparison.command_line import exit_if_failed
 from training_structures.comparison.single_run import Analysis
 
 PROGRAM = "python -m examples.gates"
@@ -44,10 +46,10 @@ def main(argv: Sequence[str] | None = None) -> list[Point] | None:
         sys.exit(f"no gates to show: --fusions must name one of {', '.join(VARIANTS)}")
     text, pictures = tables(points), draw(points)
     write_text(args.output / "gates.md", f"{text}\n")
-    write_text(args.output / "gates.csv", as_csv(points))
-    save_all(args.output, pictures)
-    drawn = ", ".join(f"{name}.png" for name in pictures)
+    write_text(args.output / "gates.csv", numbers(points))
+    drawn = ", ".join(f"{name}.png" for name in save_all(args.output, pictures))
     print(f"\n{text}\n\nin {args.output}: gates.md, gates.csv, {drawn}, .svg; every run in folders")
+    exit_if_failed(*reports.values())
     return points
 
 
@@ -56,15 +58,8 @@ def _add(parser: ArgumentParser) -> None:
         ("--steps", 20, "of the solve that is looked at"),
         ("--samples", 10_000, "after so many of the scored part no further batch is read"),
     ):
-        parser.add_argument(
-            name, type=_count, default=default, metavar="N", help=f"{text} (default: {default})"
-        )
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise ArgumentTypeError(f"must be an integer of at least 1, got {text}")
-    return int(text)
+        help = f"{text} (default: {default}); another number trains all again"
+        parser.add_argument(name, type=count, default=default, metavar="N", help=help)
 
 
 def _analyse(args: Namespace) -> Analysis:

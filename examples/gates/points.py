@@ -1,13 +1,12 @@
 """What the runs' shares come to: every number of the pictures, as CSV and in tables."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from statistics import fmean
 from typing import Any
 
+from examples.drawing import as_csv
 from examples.gates.rows import FULL, NOISY, VARIANTS
 from examples.gates.shares import Curves
 from training_structures.comparison.paired import estimate
@@ -53,6 +52,7 @@ def points_of(reports: Mapping[str, Report]) -> list[Point]:
         names = report.recipe.modalities
         for row in VARIANTS:
             runs = [r["analysis"] for r in report.found.results if r["method"] == row]
+            runs = [run for run in runs if run]
             curves: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
             for run in runs:
                 for key, part in _parts(row, run, names):
@@ -86,15 +86,11 @@ def _averaged(
             yield Point(*where, step, name, len(rows), found.mean, found.low, found.high)
 
 
-def as_csv(points: Sequence[Point]) -> str:
-    """Returns a line for each point, with a heading; intervals that there are not are empty."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Point))
-    for point in points:
-        values = (round(x, 4) if isinstance(x, float) else x for x in astuple(point))
-        writer.writerow("" if value != value else value for value in values)
-    return stream.getvalue()
+def numbers(points: Sequence[Point]) -> str:
+    """Returns a line of CSV for each point; intervals that there are not are empty."""
+    lines = ([round(x, 4) if isinstance(x, float) else x for x in astuple(p)] for p in points)
+    shown = (["" if value != value else value for value in line] for line in lines)
+    return as_csv([field.name for field in fields(Point)], shown)
 
 
 def tables(points: Sequence[Point]) -> str:

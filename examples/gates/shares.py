@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from examples.gates.rows import NoisyFusion, with_noise
+from examples.studies import only_fusion
 from fusions.analysis import gate_shares, trace
 from fusions.deq import DEQFusion
 from training_structures.comparison import Recipe
@@ -32,11 +33,11 @@ def analyse(trained: Trained, recipe: Recipe, *, steps: int, samples: int) -> di
     Returns:
         `samples` and `shares`, [steps][modalities]; `groups`: class -> the same of its samples,
         see `groups_of`; and without noise in training `noise_at_inference`: modality -> shares
-        with noise in its features. Empty for other fusions.
+        with noise in its features. Empty for fusions without gates.
     """
-    fusion = trained.fusions[0]
+    fusion = only_fusion(trained)
     deq = fusion.fusion if isinstance(fusion, NoisyFusion) else fusion
-    if not isinstance(deq, DEQFusion):
+    if not isinstance(deq, DEQFusion) or deq.fuse is None or not deq.fuse.gate:
         return {}
     _, valid, test = trained.loaders
     scored = test if recipe.part == "test" else valid

@@ -95,10 +95,10 @@ def _what(
     )
     add("--data-dir", type=Path, metavar="DIR", help="folder of the data, where there is one")
     add("--official", action="store_true", help="the official split instead of fresh ones")
-    add("--modalities", type=_words, metavar="A,B", help="those to use, by name; by default all")
+    add("--modalities", type=words, metavar="A,B", help="those to use, by name; by default all")
     add(
         "--fusions",
-        type=partial(_names, fusions),
+        type=partial(names, fusions),
         default=list(fusions),
         metavar="A,B",
         help="names, see --list; by default all that can take the data",
@@ -133,25 +133,25 @@ def _judged(parser: argparse.ArgumentParser, baseline: str) -> None:
         help=f"what the others are tested against (default: {baseline})",
     )
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
-    add("--search", type=_count, default=1, metavar="TRIALS", help="settings every fusion tries")
+    add("--search", type=count, default=1, metavar="TRIALS", help="settings every fusion tries")
     add("--drop-modality", action="store_true", help="score with each modality missing, too")
 
 
 def _how(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("how to run it").add_argument
-    add("--runs", type=_count, help="of each method (default: 20 on fresh splits, else 5)")
+    add("--runs", type=count, help="of each method (default: 20 on fresh splits, else 5)")
     add(
         "--first-run",
-        type=partial(_count, least=0),
+        type=partial(count, least=0),
         default=0,
         metavar="SEED",
         help="the others follow (default: 0)",
     )
     add("--seeds", type=_integers, metavar="A,B", help="the runs' numbers, instead of those two")
-    add("--epochs", type=_count, help="bound on the epochs of a run, instead of the recipe's")
+    add("--epochs", type=count, help="bound on the epochs of a run, instead of the recipe's")
     add("--output", type=Path, metavar="DIR", help="folder for results; by default in results/")
-    add("--jobs", type=_count, default=1, help="processes to run in parallel (default: 1)")
-    add("--threads", type=_count, default=1, help="threads of each process (default: 1)")
+    add("--jobs", type=count, default=1, help="processes to run in parallel (default: 1)")
+    add("--threads", type=count, default=1, help="threads of each process (default: 1)")
     add("--device", default="cpu", help="where to train, such as cpu or cuda (default: cpu)")
     add(
         "--cluster",
@@ -197,23 +197,25 @@ def _import(text: str) -> tuple[Any, str]:
     return found, hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
 
 
-def _names(fusions: Mapping[str, Any], text: str) -> list[str]:
-    chosen = _words(text)
-    unknown = [name for name in chosen if name not in fusions]
+def names(known: Mapping[str, Any], text: str) -> list[str]:
+    """Returns names out of the known ones, as text lists them."""
+    chosen = words(text)
+    unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {', '.join(fusions)}")
+        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {', '.join(known)}")
     return chosen
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
+    """Returns the words that a text lists, between commas."""
     return [word.strip() for word in text.split(",")]
 
 
 def _integers(text: str) -> list[int]:
-    words = _words(text)
-    if not all(word.isdecimal() for word in words) or len(set(words)) < len(words):
+    found = words(text)
+    if not all(word.isdecimal() for word in found) or len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"must be different integers as 0,1,2, got {text}")
-    return [int(word) for word in words]
+    return [int(word) for word in found]
 
 
 def _option(text: str) -> tuple[str, str, Any]:
@@ -223,7 +225,8 @@ def _option(text: str) -> tuple[str, str, Any]:
     return match[1], match[2], literal(match[3])
 
 
-def _count(text: str, least: int = 1) -> int:
+def count(text: str, least: int = 1) -> int:
+    """Returns the integer that a text says, of at least `least`."""
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"must be an integer of at least {least}, got {text}")
     return int(text)

@@ -50,7 +50,9 @@ def command_line(
     if args.list:
         print(listing(fusions, later or {}))
         return None
-    return carry_out(parser, args, command=[program, *argv], subject=subject)
+    report = carry_out(parser, args, command=[program, *argv], subject=subject)
+    exit_if_failed(report)
+    return report
 
 
 def carry_out(
@@ -73,7 +75,7 @@ def carry_out(
         analyse: see `compare`.
 
     Raises:
-        SystemExit: as `command_line`.
+        SystemExit: for arguments that make no sense, or if every run failed.
     """
     output = args.output or results_folder(args)
     try:
@@ -84,10 +86,14 @@ def carry_out(
     report.write(output)
     files = "results.html (pictures), .md, .csv, .json; every run in runs"
     print(f"\n{report.terminal()}\n\nin {output}: {files}")
-    failures = report.found.failures
-    if failures:
-        sys.exit(f"runs that failed: {len(failures)}; the same command tries them again")
     return report
+
+
+def exit_if_failed(*reports: Report) -> None:
+    """Raises SystemExit if a run of these comparisons has failed."""
+    failures = sum(len(report.found.failures) for report in reports)
+    if failures:
+        sys.exit(f"runs that failed: {failures}; the same command tries them again")
 
 
 def _report(

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from examples.ablate import PARTS, STUDIES, as_csv, draw, marks, table
+from examples.ablate import PARTS, STUDIES, draw, marks, numbers, table
 from examples.studies import INJECTIONS, entries
 from training_structures.comparison import Score
 from training_structures.comparison.table import make_rows
@@ -198,7 +198,7 @@ def half_width(values):
 
 def test_the_csv_holds_mean_spread_interval_and_difference_of_the_runs():
     reports = reported()
-    lines = list(csv.DictReader(as_csv(reports).splitlines()))
+    lines = list(csv.DictReader(numbers(reports).splitlines()))
     assert len(lines) == 2 * 2 * 2
     for line in lines:
         results = reports[line["injection"]].results

@@ -6,6 +6,7 @@ a study and slow to draw.
 
 import csv
 import json
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
@@ -153,3 +154,17 @@ def test_what_makes_a_row_is_among_its_settings_and_cannot_be_changed(parts, cap
     with pytest.raises(SystemExit):
         ablate.main([*SMALL, "--option", "no_gate.gate=True"])
     assert "--option no_gate.gate is what makes this row" in capsys.readouterr().err
+
+
+def test_a_run_that_fails_leaves_the_others_their_table(tmp_path, monkeypatch, capsys):
+    def failing(build):
+        raise RuntimeError("this row diverges")
+
+    broken = replace(STUDIES["parts"][1]["once"], wrap=lambda build: failing)
+    monkeypatch.setitem(STUDIES["parts"][1], "once", broken)
+    with pytest.raises(SystemExit, match="runs that failed: 2"):
+        run("parts", tmp_path, "--runs", "1", "--fusions", "weighted_sum,once", "--jobs", "1")
+    lines = (tmp_path / "parts.md").read_text().splitlines()[2:]
+    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines]
+    assert rows == [["scale_free", "weighted_sum"], ["raw", "weighted_sum"]]
+    assert (tmp_path / "parts.png").exists() and "once failed in run 0" in capsys.readouterr().out

@@ -192,3 +192,15 @@ def test_every_part_gets_its_own_mode_back():
     fusion.unimodal.eval()
     trace(fusion, [torch.randn(3, 8), torch.randn(3, 8)], steps=2)
     assert fusion.training and fusion.fuse.training and not fusion.unimodal.training
+
+
+def test_a_sample_that_does_not_converge_has_no_radius():
+    fusion, _ = make("paper", WIDTHS[:2])
+    features = make_features(WIDTHS[:2], 4)
+    allowed = {"tol": 1e-6, "max_steps": 4}
+    radii = spectral_radii(fusion, features, **allowed)
+    with solved_with(fusion, on_failure="ignore", **allowed):
+        fusion.eval()(features)
+    arrived = torch.cat([stats.converged for stats in fusion.info.forward.values()])
+    assert 0 < arrived.sum() < len(arrived)  # some do, some do not
+    assert torch.cat(list(radii.values())).isfinite().equal(arrived)

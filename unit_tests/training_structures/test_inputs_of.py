@@ -131,7 +131,7 @@ def test_what_a_part_changes_in_place_is_told_as_it_came():
     assert torch.equal(found, data)
 
 
-def test_a_part_called_with_keywords_alone_is_refused():
+def test_a_part_that_is_told_more_by_keywords_is_refused():
     class Host(nn.Module):
         def __init__(self):
             super().__init__()
@@ -141,7 +141,9 @@ def test_a_part_called_with_keywords_alone_is_refused():
             return self.part(input=x)
 
     host = Host()
-    with pytest.raises(ValueError, match="Linear must get what reaches it .* keywords alone"):
+    with pytest.raises(
+        ValueError, match=r"must get what reaches it .* got 0 and the keywords .'input"
+    ):
         inputs_of(
             host.part, host, [(torch.ones(2, 1), torch.zeros(2))], split_batch=lambda batch: batch
         )
