@@ -108,22 +108,7 @@ class Study:
             list of rows was asked for.
         """
         known = entries(self.variants, "scale_free")
-        parser = make_parser(
-            self.program,
-            RECIPES,
-            known,
-            description=self.description,
-            epilog=EPILOG,
-            baseline=self.subject,
-        )
-        parser.add_argument(
-            "--injection",
-            type=_injections,
-            default=list(INJECTIONS),
-            metavar="A,B",
-            help=f"how features enter the map: {', '.join(INJECTIONS)} (default: both)",
-        )
-        self.add(parser)
+        parser = self._parser(known)
         args = read_arguments(parser, known, argv)
         if args.list:
             print(self._listing())
@@ -151,6 +136,25 @@ class Study:
                 analyse=self.analyse and self.analyse(args),
             )
         return args, reports
+
+    def _parser(self, known: Mapping[str, Entry]) -> argparse.ArgumentParser:
+        parser = make_parser(
+            self.program,
+            RECIPES,
+            known,
+            description=self.description,
+            epilog=EPILOG,
+            baseline=self.subject,
+        )
+        parser.add_argument(
+            "--injection",
+            type=_injections,
+            default=list(INJECTIONS),
+            metavar="A,B",
+            help=f"how features enter the map: {', '.join(INJECTIONS)} (default: both)",
+        )
+        self.add(parser)
+        return parser
 
     def _listing(self) -> str:
         lines = [

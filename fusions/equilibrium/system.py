@@ -7,7 +7,7 @@ and z then with the z_i given (`solve_blocks`); `solve_joint` solves all of them
 `unroll` takes steps without solving. Either block may be missing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -18,28 +18,9 @@ from torch import Tensor
 from .cells import GatedCell, ResidualCells
 from .equilibrium import Equilibrium
 from .jacobian import jacobian_penalty
+from .observed import SystemStep as SystemStep
+from .observed import observer
 from .record import SolveRecord
-from .solvers import Observer
-
-
-@dataclass(frozen=True)
-class SystemStep:
-    """What `observe` sees at every evaluation of a forward solve.
-
-    Attributes:
-        block: "unimodal" (all z_i), "fuse" (z) or "joint".
-        step: evaluations so far, from 1.
-        state: the iterate; (N, B, d), (B, d) or (B, N + 1, d) with z last.
-        residual: its relative residual; (N, B), (B,) or (B,).
-        gates: G(z + z_i) of this evaluation, (B, N, d), where z_i is new already when all states
-            are solved together (Ni et al., 2023, equation 9); None where no gate takes part.
-    """
-
-    block: str
-    step: int
-    state: Tensor
-    residual: Tensor
-    gates: Tensor | None
 
 
 class CellMap(NamedTuple):
@@ -107,7 +88,7 @@ class TriangularSystem:
             torch.zeros_like(rows),
             self._unimodal_inputs(),
             **entry,
-            observe=_observer(observe, "unimodal", x.shape),
+            observe=observer(observe, "unimodal", x.shape),
         ).view_as(x)
 
     def _solve_fuse(
@@ -123,7 +104,7 @@ class TriangularSystem:
             constants = total, lifted, m.expand(len(x), -1), dropped, x
             return equilibrium.solve_cell(self.fuse, constants, [len(x)], **entry)
         start = torch.zeros_like(self.constants.x_fuse)
-        seen = _observer(observe, "fuse", start.shape, self.fuse, lambda state: (state, states))
+        seen = observer(observe, "fuse", start.shape, self.fuse, lambda state: (state, states))
         return equilibrium.solve(self.fuse.step, start, inputs, **entry, observe=seen)
 
     def given(self, states: Tensor) -> "TriangularSystem":
@@ -142,7 +123,7 @@ class TriangularSystem:
             self._joint_inputs(),
             record=record,
             names=["joint"],
-            observe=_observer(observe, "joint", start.shape, self.fuse, self._gated),
+            observe=observer(observe, "joint", start.shape, self.fuse, self._gated),
         )
         return state[:, :-1].transpose(0, 1), state[:, -1]
 
@@ -246,32 +227,3 @@ def _joint_map(cells: ResidualCells, gated: GatedCell, z: Tensor, *inputs: Tenso
     context = gated.context(states, gate_masks, inputs[split])
     fused = gated.step(z[:, -1], *context, m, dropped, x_fuse, *inputs[split:])
     return torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
-
-
-def _observer(
-    observe: Callable[[SystemStep], None] | None,
-    block: str,
-    shape: Sequence[int],
-    gated: GatedCell | None = None,
-    sees: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None,
-) -> Observer | None:
-    """Wraps `observe` for the solve of one block whose state has `shape`.
-
-    Args:
-        gated: the gated cell, if the block has it.
-        sees: state -> z, and the z_i that the gate sees.
-    """
-    if observe is None:
-        return None
-
-    def call(step: int, state: Tensor, residual: Tensor) -> None:
-        state = state.view(shape)
-        gates = None
-        if block == "unimodal":
-            residual = residual.view(shape[:-1])
-        elif gated.gate:
-            z, states = sees(state)
-            gates = gated.gates(z, states.detach())
-        observe(SystemStep(block, step, state, residual, gates))
-
-    return call
