@@ -174,8 +174,10 @@ def draw(variants: Mapping[str, Variant], reports: Mapping[str, Report]) -> "Fig
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{injection} injection", fontsize=9, loc="left")
-    label = f"{report.score.name}{' (%)' if report.score.percent else ''}"
-    panels[-1].set_xlabel(f"{label}: mean of the runs and its 95 % interval", fontsize=8)
+    way = " (%)" * report.score.percent + " (less is better)" * report.score.lower
+    panels[-1].set_xlabel(
+        f"{report.score.name}{way}: mean of the runs and its 95 % interval", fontsize=8
+    )
     return figure
 
 
