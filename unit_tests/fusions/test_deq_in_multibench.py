@@ -105,7 +105,7 @@ def test_a1_the_files_alone_need_torch_and_the_standard_library_only(tmp_path):
             assert name.split(".")[0] in {"torch", *sys.stdlib_module_names}, (file, name)
     (package / "__init__.py").touch()
     code = (
-        "import torch, fusions\nfrom fusions.deq import DEQFusion\n"
+        "import torch, fusions\nfrom fusions.deq import DEQFusion\ntorch.manual_seed(0)\n"
         "fused = DEQFusion([5, 7], 16)([torch.randn(2, 5), torch.randn(2, 7)])\n"
         "fused.backward(torch.randn_like(fused))\nprint(fusions.__file__)"
     )
