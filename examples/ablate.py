@@ -112,14 +112,19 @@ def _add(parser: ArgumentParser) -> None:
 def table(
     variants: Mapping[str, Variant], reports: Mapping[str, Report]
 ) -> tuple[list[str], list[list[str]]]:
-    """Returns heading and lines, as text: a line for each injection and row, with its parts."""
+    """Returns heading and lines, as text: a line for each injection and row, with the parts that
+    not all rows of the study have alike."""
     scores = next(iter(reports.values())).scores
-    head, lines = ["injection", "row", *PARTS_OF], []
+    marked = {name: marks(variant) for name, variant in variants.items()}
+    differ = [
+        i for i, column in enumerate(zip(*marked.values(), strict=True)) if len(set(column)) > 1
+    ]
+    head, lines = ["injection", "row", *(PARTS_OF[i] for i in differ)], []
     for injection, report in reports.items():
         inner, found = cells(report.rows, scores, report.baseline)
         by_name = {line[0]: line[1:] for line in found}
         for name in _in_order(variants, report):
-            own = marks(variants[name]) if name in variants else [""] * len(PARTS_OF)
+            own = [marked[name][i] if name in marked else "" for i in differ]
             lines.append([injection, name, *own, *by_name[name]])
     return [*head, *inner[1:]], lines
 
