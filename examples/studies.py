@@ -1,7 +1,7 @@
 """What the studies of DEQ fusion share: their rows are variants of it in a comparison.
 
 A study is trained as `examples.compare_fusions` trains fusions, by the recipe of the dataset,
-which treats every variant as it treats DEQ fusion.
+which treats a variant as it treats DEQ fusion unless the variant says otherwise (`like`).
 """
 
 import argparse
