@@ -28,8 +28,9 @@ DESCRIPTION = f"""{__doc__}
 --study unrolled  steps backpropagated through, in place of the equilibrium
 
 Every row is trained under the protocol of examples.compare_fusions and tested against the full
-fusion (jacobian: against no penalty), for the scale-free injection and for the paper's own (raw), in a folder of its own. A
-table and a picture bring both together: <study>.md, .csv, .png and .svg in the output folder."""
+fusion (jacobian: against no penalty), for the scale-free injection and for the paper's own (raw),
+in a folder of its own. A table and a picture bring both together: <study>.md, .csv, .png and .svg
+in the output folder."""
 
 
 class InjectedSum(nn.Module):
