@@ -1,12 +1,20 @@
 """Batches: tensors in nested lists, tuples and dicts."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Split = Callable[[Any], tuple[Any, Any]]
+
+
+@dataclass
+class Spare:
+    """A batch that another process counts already, for one that has no sample of its own."""
+
+    batch: Any
 
 
 def split_last(batch: list | tuple) -> tuple[list, Any]:
@@ -20,18 +28,19 @@ def split_last(batch: list | tuple) -> tuple[list, Any]:
 
 
 def split_all(loader: Iterable, split_batch: Split) -> Iterator[tuple[Any, Any, int]]:
-    """Yields (inputs, truth, number of samples) for every batch.
+    """Yields (inputs, truth, number of samples) for every batch; a `Spare` one has none.
 
     Raises:
         ValueError: for a batch without samples or a loader without batches.
     """
     size = None
     for batch in loader:
-        inputs, truth = split_batch(batch)
+        spare = isinstance(batch, Spare)
+        inputs, truth = split_batch(batch.batch if spare else batch)
         size = count(truth)
         if size == 0:
             raise ValueError("a batch must hold at least one sample, got an empty one")
-        yield inputs, truth, size
+        yield inputs, truth, 0 if spare else size
     if size is None:
         raise ValueError("a loader must give at least one batch, every time it is run through")
 
@@ -45,12 +54,22 @@ def count(batch: Any) -> int:
 
 def move(batch: Any, device: torch.device | str) -> Any:
     """Returns the batch with whatever can be moved on the device."""
+    return _mapped(batch, lambda item: item.to(device))
+
+
+def widened(batch: Any) -> Any:
+    """Returns the batch with float32 in place of half precision."""
+    halves = (torch.float16, torch.bfloat16)
+    return _mapped(batch, lambda x: x.float() if getattr(x, "dtype", None) in halves else x)
+
+
+def _mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
     if hasattr(batch, "to"):
-        return batch.to(device)
+        return function(batch)
     if isinstance(batch, dict):
-        return {name: move(item, device) for name, item in batch.items()}
+        return {name: _mapped(item, function) for name, item in batch.items()}
     if type(batch) in (list, tuple):
-        return type(batch)(move(item, device) for item in batch)
+        return type(batch)(_mapped(item, function) for item in batch)
     return batch
 
 

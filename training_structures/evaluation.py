@@ -1,7 +1,7 @@
 """Evaluation: means over samples, and metrics over a whole set."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from itertools import chain
 from typing import Any
@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import Split, join, move, split_all, split_last
+from .batches import Split, join, move, split_all, split_last, widened
+from .distributed import Sharded, from_main, gathered, raising_alike
 
 Objective = Callable[..., Tensor]
 Metrics = Callable[[Any, Any], dict[str, float]]
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def evaluate(
@@ -22,24 +24,34 @@ def evaluate(
     objective: Objective | None = None,
     metrics: Metrics | None = None,
     device: torch.device | str | None = None,
+    precision: str = "fp32",
     split_batch: Split = split_last,
 ) -> dict[str, float]:
     """Returns the mean `loss` over all samples, if there is an objective, and the metrics.
 
     Runs in evaluation mode without gradients; every module's mode is restored. The arguments
-    are those of `fit`.
+    are those of `fit`. With several processes each evaluates all that `loader` gives; if that
+    is `sharded`, they divide the work, and all return the result of the whole.
     """
     means, kept = Means(), []
     device = place(model, device)
-    with _evaluating(model):
+    together = isinstance(loader, Sharded)
+    with _evaluating(model), raising_alike(FloatingPointError) if together else nullcontext():
         for inputs, truth, size in split_all(loader, split_batch):
-            prediction, *extras = call(model, move(inputs, device))
-            if objective is not None:
-                loss = objective(prediction, move(truth, device), *extras)
-                means.add({"loss": loss.item()}, size)
+            with autocast(device, precision):
+                prediction, *extras = call(model, move(inputs, device))
+                if objective is not None:
+                    loss = objective(prediction, move(truth, device), *extras)
+                    means.add({"loss": loss.item()}, size)
             if metrics is not None:
-                kept.append((move(prediction, "cpu"), move(truth, "cpu")))
+                if precision != "fp32":
+                    prediction = widened(prediction)
+                kept.append((move(prediction, "cpu"), move(truth, "cpu")) if size else None)
+    if together:
+        means, batches = means.of_all(), zip(*gathered(kept), strict=True)
+        kept = [share for batch in batches for share in batch if share is not None]
     scores = metrics(*join(kept)) if metrics is not None else {}
+    scores = from_main(scores) if together else scores  # a metric may draw random numbers
     return means.values() | {name: float(value) for name, value in scores.items()}
 
 
@@ -112,6 +124,33 @@ def inputs_of(
     return join(seen), join(move(kept, "cpu"))
 
 
+class TrainingLoss(nn.Module):
+    """The loss of a batch: all that its gradient depends on, as one module."""
+
+    def __init__(
+        self, model: nn.Module, objective: Objective, precision: str, device: torch.device
+    ) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+        self.precision, self.device = precision, device
+
+    def forward(self, inputs: Any, truth: Any) -> Tensor:
+        with autocast(self.device, self.precision):
+            prediction, *extras = call(self.model, inputs)
+            loss = self.objective(prediction, truth, *extras)
+            if not getattr(self.objective, "adds_auxiliary_loss", False):
+                own = filter(callable, dict.fromkeys(attributes(self.model, "supervised_loss")))
+                loss = sum(attributes(self.model, "auxiliary_loss"), loss)
+                loss = loss + sum(f(truth) for f in own)
+        return loss
+
+
+def attributes(model: nn.Module, name: str) -> Iterable[Any]:
+    """Returns the submodules' attributes of that name, once each: hosts may pass them on."""
+    values = (getattr(module, name, None) for module in model.modules())
+    return {id(value): value for value in values if value is not None}.values()
+
+
 class Means:
     """Weighted means of named numbers, each over the times it was given."""
 
@@ -119,9 +158,20 @@ class Means:
         self.sums: dict[str, tuple[float, int]] = {}
 
     def add(self, numbers: dict[str, float], weight: int) -> None:
+        if not weight:  # a number that is not finite would count all the same
+            return
         for name, number in numbers.items():
             total, weights = self.sums.get(name, (0.0, 0))
             self.sums[name] = total + weight * float(number), weights + weight
+
+    def of_all(self) -> "Means":
+        """Returns the means over what all processes were given."""
+        result = Means()
+        for sums in gathered(self.sums):
+            for name, (total, weights) in sums.items():
+                before, already = result.sums.get(name, (0.0, 0))
+                result.sums[name] = before + total, already + weights
+        return result
 
     def values(self) -> dict[str, float]:
         return {name: total / weights for name, (total, weights) in self.sums.items()}
@@ -131,6 +181,19 @@ def call(model: nn.Module, inputs: Any) -> tuple:
     """Returns (prediction,) or, of a model that returns an exact tuple, (prediction, extras)."""
     output = model(inputs)
     return output if type(output) is tuple else (output,)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager:
+    """Returns the context in which forward and objective run at a precision of `PRECISIONS`.
+
+    Raises:
+        ValueError: for another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
+    if PRECISIONS[precision] is None:
+        return nullcontext()
+    return torch.autocast(device.type, PRECISIONS[precision])
 
 
 def place(model: nn.Module, device: torch.device | str | None) -> torch.device:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -11,18 +12,21 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
+from . import distributed
 from .batches import Split, move, split_all, split_last
 from .checkpoint import seeded
-from .evaluation import Means, Metrics, Objective, call, evaluate, place
+from .evaluation import Means, Metrics, Objective, TrainingLoss, attributes, evaluate, place
 from .evaluation import predict as predict
 from .run import History, Run, loader_generators
 from .run import load_best as load_best
 
 SLOW = 2.0  # seconds after which an epoch has a bar of its own
+SMALLEST_SCALE = 2.0**-24  # of the loss, in fp16; a gradient that overflows at it is not finite
 ADAMW = partial(torch.optim.AdamW, lr=1e-3)
 
 
@@ -44,6 +48,7 @@ def fit(
     maximise: bool | None = None,
     patience: int | None = None,
     device: torch.device | str | None = None,
+    precision: str = "fp32",
     seed: int | None = None,
     checkpoint: str | Path | None = None,
     checkpoint_seconds: float = 0.0,
@@ -60,6 +65,11 @@ def fit(
     returns their mean loss. In training every submodule's `auxiliary_loss`, a weighted scalar,
     and `supervised_loss(truth)` are added, unless the objective has a true `adds_auxiliary_loss`;
     and what submodules report as `info.summary()` is averaged into the epoch's record.
+
+    In a process group (`distributed.process_group`) the processes share every batch of `train`
+    and `valid`, which must be DataLoaders, and get one result: that of a single process, within
+    rounding, but for what the model draws at random and for layers that couple the samples of a
+    batch (BatchNorm sees a share). The first shows the bar, calls `on_epoch` and writes.
 
     Args:
         model: any module.
@@ -78,7 +88,10 @@ def fit(
         maximise: whether more of it is better; by default unless its name ends in loss, mse, mae.
         patience: stops after so many epochs in a row without improvement.
         device: where to train; by default where the model is.
+        precision: "fp32", or autocast of the forward and the objective to "bf16" or "fp16", the
+            latter with a scaled loss. Metrics see float32; the weights keep their dtype.
         seed: seeds the global random generators for this run; afterwards they are as before.
+            Every process gets a seed of its own from it.
         checkpoint: file for everything needed to go on, written after every epoch.
         checkpoint_seconds: leave out epochs that end sooner after the last writing; the last
             epoch is always written.
@@ -89,7 +102,7 @@ def fit(
         progress: shows a bar, on a terminal.
 
     Raises:
-        FloatingPointError: if the training loss is not finite.
+        FloatingPointError: if the training loss is not finite, or its gradient at any scale.
         RuntimeError: if the norm of the gradient is not finite (with `clip_norm`).
         ValueError: for options or batches that make no sense, or a checkpoint of another run.
     """
@@ -99,16 +112,21 @@ def fit(
     optim = optimizer(list(parameters))
     plan = scheduler(optim) if scheduler else None
     clipped = list(model.parameters() if clipped is None else clipped)
+    progress = progress and distributed.is_main()
+    scaler = GradScaler(device.type, enabled=precision == "fp16")
+    loss = distributed.data_parallel(TrainingLoss(model, objective, precision, device), optim)
     training = _Training(
-        model, objective, optim, accumulate, clip_norm, clipped, split_batch, progress
+        model, loss, optim, scaler, accumulate, clip_norm, clipped, split_batch, progress
     )
-    validate = partial(
-        evaluate, objective=objective, metrics=metrics, device=device, split_batch=split_batch
-    )
+    common = {"device": device, "precision": precision, "split_batch": split_batch}
+    validate = partial(evaluate, objective=objective, metrics=metrics, **common)
     key = None if valid is None else f"valid_{select}"
     settings = {"seed": seed, "accumulate": accumulate, "clip_norm": clip_norm, **(settings or {})}
-    run = Run(model, optim, plan, key, maximise, loader_generators(train, valid), settings)
-    with seeded(seed):
+    settings |= {"precision": precision}
+    generators = loader_generators(train, valid)
+    run = Run(model, optim, plan, key, maximise, generators, settings, scaler)
+    train, valid = distributed.sharded(train), None if valid is None else distributed.sharded(valid)
+    with seeded(distributed.own_seed(seed)):
         if resume:
             run.resume(checkpoint)
         for epoch in _epochs_left(run, epochs, patience, progress):
@@ -117,7 +135,7 @@ def fit(
             scores = {} if valid is None else validate(model, valid)
             record |= {f"valid_{name}": value for name, value in scores.items()}
             improved = run.finish_epoch(record | {"seconds": time.perf_counter() - started})
-            if on_epoch:
+            if on_epoch and distributed.is_main():
                 on_epoch(run.history.epochs[-1], improved)
             if checkpoint:
                 run.save(checkpoint, after=checkpoint_seconds)
@@ -132,8 +150,9 @@ class _Training:
     """What an epoch of training needs; see `fit`."""
 
     model: nn.Module
-    objective: Objective
+    loss: nn.Module
     optimizer: Optimizer
+    scaler: GradScaler
     accumulate: int
     clip_norm: float | None
     clipped: list[nn.Parameter]
@@ -154,40 +173,46 @@ class _Training:
         while group := list(islice(batches, self.accumulate)):
             self.model.zero_grad()  # the model's parameters and
             self.optimizer.zero_grad()  # the optimiser's may differ
-            total = sum(size for _, (_, _, size) in group)
+            total = sum(map(sum, distributed.gathered([size for _, (_, _, size) in group])))
             for index, (inputs, truth, size) in group:
-                loss = self.backward(move(inputs, device), move(truth, device), size / total)
-                if not math.isfinite(loss):
-                    raise FloatingPointError(
-                        f"the training loss is {loss} in epoch {epoch}, batch {index}; look for "
-                        "non-finite inputs, or try a smaller learning rate or clip_norm"
-                    )
+                share = distributed.processes() * size / total  # for processes are averaged over
+                where = f"epoch {epoch}, batch {index}"
+                with nullcontext() if index == group[-1][0] else distributed.unreduced(self.loss):
+                    loss = self.backward((move(inputs, device), move(truth, device)), share, where)
                 means.add({"train_loss": loss}, size)
-                for info in _attributes(self.model, "info"):
+                for info in attributes(self.model, "info"):
                     if hasattr(info, "summary"):
                         means.add({f"solver_{k}": v for k, v in info.summary().items()}, size)
-            if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_(self.clipped, self.clip_norm, error_if_nonfinite=True)
-            self.optimizer.step()
-        return means.values()
+            self.step()
+        distributed.share_buffers(self.model)
+        return means.of_all().values()
 
-    def backward(self, inputs: Any, truth: Any, share: float) -> float:
+    def backward(self, batch: tuple[Any, Any], share: float, where: str) -> float:
         """Adds a batch's share to the gradient; returns its loss, keeping nothing of the graph."""
-        prediction, *extras = call(self.model, inputs)
-        loss = self.objective(prediction, truth, *extras)
-        if not getattr(self.objective, "adds_auxiliary_loss", False):
-            own = filter(callable, dict.fromkeys(_attributes(self.model, "supervised_loss")))
-            loss = sum(_attributes(self.model, "auxiliary_loss"), loss) + sum(f(truth) for f in own)
-        value = loss.item()
-        if math.isfinite(value):
-            (loss * share).backward()
+        with distributed.raising_alike(FloatingPointError):
+            loss = self.loss(*batch)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise FloatingPointError(
+                    f"the training loss is {value} in {where}; look for non-finite inputs, or try "
+                    "a smaller learning rate or clip_norm"
+                )
+        self.scaler.scale(loss * share).backward()
         return value
 
-
-def _attributes(model: nn.Module, name: str) -> Iterable[Any]:
-    """Returns the submodules' attributes of that name, once each: hosts may pass them on."""
-    values = (getattr(module, name, None) for module in model.modules())
-    return {id(value): value for value in values if value is not None}.values()
+    def step(self) -> None:
+        """Takes a step; if a scaled gradient overflows, halves the scale in its place."""
+        if self.clip_norm is not None:
+            bound = self.clip_norm * self.scaler.get_scale()  # the gradient is still scaled
+            strict = not self.scaler.is_enabled()
+            nn.utils.clip_grad_norm_(self.clipped, bound, error_if_nonfinite=strict)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.scaler.get_scale() < SMALLEST_SCALE:
+            raise FloatingPointError(
+                "the gradient is not finite, however little the loss is scaled; try another "
+                "precision, or a smaller learning rate"
+            )
 
 
 def _epochs_left(run: Run, epochs: int, patience: int | None, progress: bool) -> Iterator[int]:

@@ -8,10 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .checkpoint import LEFT_ALONE, load_checkpoint, rng_state, save_checkpoint, set_rng_state
+from .distributed import from_main, gathered, is_main, processes, raising_alike, rank
+
+UNSAID = {"precision": "fp32", "processes": 1}  # settings that older checkpoints do not name
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Run:
         maximise: whether more of it is better; None goes by its name.
         generators: the loaders' own random generators.
         settings: numbers and strings that a resumed run must share.
+        scaler: of the loss; its state is kept if it is enabled.
     """
 
     model: nn.Module
@@ -54,6 +59,7 @@ class Run:
     maximise: bool | None
     generators: list[torch.Generator]
     settings: dict[str, Any]
+    scaler: GradScaler
     history: History = field(default_factory=History)
     saved_epochs: int = 0
     saved_at: float = field(default_factory=time.monotonic)
@@ -72,6 +78,7 @@ class Run:
             "scheduler": type(self.scheduler).__name__,
             "selection": (self.key, self.maximise),
             "generators": len(self.generators),
+            "processes": processes(),
         }
 
     def finish_epoch(self, record: dict[str, float]) -> bool:
@@ -110,23 +117,31 @@ class Run:
     def save(self, path: str | Path, *, after: float = 0.0) -> None:
         """Writes a checkpoint, unless the last is that recent; if it fails, the last one stays.
 
+        With several processes all must call it, and the first writes the one file.
+
         Args:
             path: the file.
             after: seconds since the last writing before which there is nothing to do.
         """
         epochs, now = len(self.history.epochs), time.monotonic()
-        if epochs == self.saved_epochs or now - self.saved_at < after:
+        if epochs == self.saved_epochs or from_main(now - self.saved_at < after):
             return
+        random = gathered((rng_state(), [g.get_state() for g in self.generators]))
+        rng, generators = random[0] if len(random) == 1 else zip(*random, strict=True)
         contents = {
             "settings": self.settings,
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scheduler": self.scheduler.state_dict() if self.scheduler else None,
             "history": vars(self.history),
-            "rng": rng_state(),
-            "generators": [generator.get_state() for generator in self.generators],
+            "rng": rng,
+            "generators": generators,
         }
-        save_checkpoint(path, contents)
+        if self.scaler.is_enabled():
+            contents["scaler"] = self.scaler.state_dict()
+        with raising_alike(OSError):
+            if is_main():
+                save_checkpoint(path, contents)
         self.saved_epochs, self.saved_at = epochs, now
 
     def resume(self, path: str | Path | None) -> None:
@@ -138,19 +153,24 @@ class Run:
         """
         if path is None:
             raise ValueError("resume=True needs the path of a checkpoint")
-        if not Path(path).exists():
+        if not from_main(Path(path).exists()):
             return
         saved = load_checkpoint(path)
         check_weights(saved["model"], self.model, str(path))
-        check_settings(saved["settings"], self.settings, str(path))
+        check_settings(UNSAID | saved["settings"], self.settings, str(path))
         self.model.load_state_dict(saved["model"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scheduler is not None:
             self.scheduler.load_state_dict(saved["scheduler"])
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(saved["scaler"])
         self.history = History(**saved["history"])
         self.saved_epochs = len(self.history.epochs)
-        set_rng_state(saved["rng"])
-        for generator, state in zip(self.generators, saved["generators"], strict=True):
+        rng, generators = saved["rng"], saved["generators"]
+        if processes() > 1:
+            rng, generators = rng[rank()], generators[rank()]
+        set_rng_state(rng)
+        for generator, state in zip(self.generators, generators, strict=True):
             generator.set_state(state)
 
 
