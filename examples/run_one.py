@@ -1,8 +1,11 @@
-"""What the short example scripts share: train by a recipe, and print how it did."""
+"""What the short example scripts share: train by a recipe, and print how it did.
+
+Several processes, started by torchrun, share the work; the first one prints.
+"""
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,13 @@ from training_structures.comparison.methods import SINGLE, Method, only, refusal
 from training_structures.comparison.settings import add_settings
 from training_structures.comparison.single_run import run_fusion
 from training_structures.comparison.table import number
+from training_structures.distributed import is_main, process_group
+from training_structures.evaluation import PRECISIONS
 
 MakeRecipe = Callable[..., Recipe]
+PARALLEL = """on two GPUs, which share every batch, in mixed precision:
+  torchrun --nproc-per-node 2 -m {name} --device cuda --precision bf16 ...
+"""
 
 
 def run_one(
@@ -39,7 +47,8 @@ def run_one(
     reason = refusal(FUSIONS[args.fusion], made)
     if reason:
         parser.error(f"{args.fusion} {reason}")
-    return _run(parser, args, Method(args.fusion, made, FUSIONS[args.fusion]), args.checkpoint)
+    with process_group(args.device) as args.device:
+        return _run(parser, args, Method(args.fusion, made, FUSIONS[args.fusion]), args.checkpoint)
 
 
 def run_unimodal(
@@ -57,10 +66,11 @@ def run_unimodal(
     parser = _parser(recipe, description, needs_data)
     args, made = _parse(parser, recipe, argv)
     results = {}
-    for name in made.modalities:
-        path = args.checkpoint and args.checkpoint.with_name(f"{args.checkpoint.name}.{name}")
-        method = Method(f"{SINGLE}{name}", made.restricted([name]), only)
-        results[name] = _run(parser, args, method, path)
+    with process_group(args.device) as args.device:
+        for name in made.modalities:
+            path = args.checkpoint and args.checkpoint.with_name(f"{args.checkpoint.name}.{name}")
+            method = Method(f"{SINGLE}{name}", made.restricted([name]), only)
+            results[name] = _run(parser, args, method, path)
     return results
 
 
@@ -79,14 +89,20 @@ def _run(
     method: Method,
     checkpoint: Path | None,
 ) -> dict[str, Any]:
-    print(f"{method.recipe.name}: {method.name}, seed {args.seed}", flush=True)
+    if is_main():
+        print(f"{method.recipe.name}: {method.name}, seed {args.seed}", flush=True)
     try:
         result = run_fusion(
             method, args.seed, device=args.device, checkpoint=checkpoint, progress=True
         )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    recipe = method.recipe
+    if is_main():
+        _report(result, method.recipe)
+    return result
+
+
+def _report(result: Mapping[str, Any], recipe: Recipe) -> None:
     there = [score for score in recipe.scores if score.name in result["scores"]]
     print(f"{recipe.part}: " + ", ".join(described(result["scores"][s.name], s) for s in there))
     best, epochs = result["best_epoch"], result["epochs"]
@@ -96,7 +112,6 @@ def _run(
             f"solver: {result['solver_steps']:.1f} steps, "
             f"{result['solver_converged']:.2%} of the samples converged"
         )
-    return result
 
 
 def _parse(
@@ -109,6 +124,7 @@ def _parse(
     args.modalities = [name for words in args.modalities or () for name in words.split(",")]
     try:
         made = replace(make_recipe(recipe, args), part=args.part)
+        made = replace(made, precision=args.precision or made.precision)
         return args, made.restricted(args.modalities) if args.modalities else made
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
@@ -117,7 +133,10 @@ def _parse(
 def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.ArgumentParser:
     spec = getattr(sys.modules["__main__"], "__spec__", None)  # how `python -m` was asked to run
     parser = argparse.ArgumentParser(
-        prog=spec and f"python -m {spec.name}", description=description, formatter_class=_Help
+        prog=spec and f"python -m {spec.name}",
+        description=description,
+        epilog=PARALLEL.format(name=spec.name if spec else "examples.digits.digits_deq"),
+        formatter_class=_Help,
     )
     add = parser.add_argument
     if needs_data:
@@ -130,5 +149,6 @@ def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
+    add("--precision", choices=PRECISIONS, help="of the forward, instead of the recipe's")
     add("--threads", type=int, default=1, help="threads of torch on a CPU")
     return parser

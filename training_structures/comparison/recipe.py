@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
+from ..evaluation import PRECISIONS
+
 Fusion = Callable[..., tuple[nn.Module, int | None]]
 """(input_dims, dim, outputs) -> (fusion, width of its result): what a recipe builds with. The
 width is None of a fusion that predicts on its own: the model then goes without a head."""
@@ -55,10 +57,13 @@ class Recipe:
         features: what the fusion meets: "vectors" (batch, d) or "sequences" (batch, time, d).
         select, patience: the validation score that chooses the epoch and stops (see `fit`).
         optimizer: builds the optimiser from parameter groups.
-        scheduler, accumulate, clip_norm: see `fit`.
+        scheduler, accumulate, clip_norm, precision: see `fit`; what is scored is predicted at
+            that precision, too.
         resplit: whether every run is a fresh split of one set (see `compare_paired`).
         fusion_options: fusion -> options of its constructor.
         fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
+        parameters: model -> parameter groups for the optimiser, where it takes others than one
+            of the fusion's own parameters and one of the rest; `fusion_lr` is not read then.
         search: keyword of the optimiser -> values to choose from, or a distribution of scipy,
             when hyperparameters are searched.
         floors: name -> function of the loaders to learn from and the loader to predict that
@@ -84,9 +89,11 @@ class Recipe:
     scheduler: Callable[[torch.optim.Optimizer], LRScheduler] | None = None
     accumulate: int = 1
     clip_norm: float | None = None
+    precision: str = "fp32"
     resplit: bool = False
     fusion_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     fusion_lr: Mapping[str, float] = field(default_factory=dict)
+    parameters: Callable[[nn.Module], list[dict[str, Any]]] | None = None
     search: Mapping[str, Any] = field(default_factory=lambda: {"lr": (3e-4, 1e-3, 3e-3)})
     floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     part: str = "test"
@@ -97,6 +104,7 @@ class Recipe:
             ("task", self.task, TASKS),
             ("features", self.features, FEATURES),
             ("part", self.part, ("test", "valid")),
+            ("precision", self.precision, PRECISIONS),
         ):
             if value not in known:
                 raise ValueError(f"{name} must be one of {list(known)}, got {value!r}")
@@ -155,7 +163,8 @@ class Recipe:
         names = "name modalities load build objective metrics epochs task features select patience"
         names += " optimizer resplit part code"
         always = {name: described(getattr(self, name)) for name in names.split()}
-        rare = {"scheduler": None, "accumulate": 1, "clip_norm": None}
+        rare = {"scheduler": None, "accumulate": 1, "clip_norm": None, "precision": "fp32"}
+        rare |= {"parameters": None}
         given = {name: getattr(self, name) for name in rare if getattr(self, name) != rare[name]}
         return always | {name: described(value) for name, value in given.items()}
 

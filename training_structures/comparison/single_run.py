@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from .. import distributed
 from ..batches import join
 from ..checkpoint import seeded
 from ..evaluation import evaluate
@@ -58,7 +60,7 @@ def run_fusion(
     trials: int = 1,
     drop_modality: bool = False,
     analyse: Analysis | None = None,
-    device: str = "cpu",
+    device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:
@@ -119,14 +121,15 @@ def _scores(trained: Trained, recipe: Recipe, run: int, drop_modality: bool) -> 
     """Returns `scores` on the recipe's part, and `missing` if asked for."""
     _, valid, test = trained.loaders
     scored = test if recipe.part == "test" else valid
+    scored = distributed.sharded(scored)
+    options = {"metrics": recipe.metrics, "precision": recipe.precision}
     with seeded(run):  # loaders draw numbers, too
-        result = {"scores": evaluate(trained.model, scored, metrics=recipe.metrics)}
+        result = {"scores": evaluate(trained.model, scored, **options)}
         if drop_modality and len(recipe.modalities) > 1:
             result["missing"] = {}
             for index, name in enumerate(recipe.modalities):
                 with without(trained.fusions, index):
-                    scores = evaluate(trained.model, scored, metrics=recipe.metrics)
-                result["missing"][name] = scores
+                    result["missing"][name] = evaluate(trained.model, scored, **options)
     return result
 
 
@@ -138,7 +141,11 @@ def trial_checkpoint(checkpoint: Path, number: int) -> Path:
 
 
 def _train(
-    method: Method, run: int, device: str, checkpoint: Path | None, progress: bool
+    method: Method,
+    run: int,
+    device: torch.device | str,
+    checkpoint: Path | None,
+    progress: bool,
 ) -> Trained:
     recipe = method.recipe
     settings = {**method.settings(), "run": run}
@@ -148,6 +155,11 @@ def _train(
         train, valid, _ = loaders
         model, fusions = build_model(method, train)
         own = [p for module in fusions for p in module.parameters()]
+        groups = _groups(model, own, recipe.fusion_lr.get(method.name))
+        if recipe.parameters is not None:
+            groups = recipe.parameters(model)
+        if distributed.rank():  # dropout is to differ between processes
+            torch.manual_seed(distributed.own_seed(run))
         history = fit(
             model,
             train,
@@ -158,7 +170,8 @@ def _train(
             scheduler=recipe.scheduler,
             accumulate=recipe.accumulate,
             clip_norm=recipe.clip_norm,
-            parameters=_groups(model, own, recipe.fusion_lr.get(method.name)),
+            precision=recipe.precision,
+            parameters=groups,
             metrics=recipe.metrics,
             select=recipe.select,
             patience=recipe.patience,

@@ -1,0 +1,106 @@
+"""The short scripts under torchrun and in mixed precision."""
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from examples.digits import digits_deq
+from examples.digits import recipe as digits
+from fusions.registry import FUSIONS
+from training_structures.comparison.methods import Method
+from training_structures.comparison.single_run import run_fusion
+
+ROOT = Path(__file__).parents[2]
+ARGUMENTS = ["--fusion", "sum", "--epochs", "2"]
+SCRIPT = """
+import json, os, sys
+import torch
+from examples.digits import digits_deq, recipe
+
+recipe.DROPOUT, seeds, build = 0.0, [], recipe.build
+
+def watched(fusion, train):
+    model = build(fusion, train)
+    model.register_forward_hook(lambda *_: seeds.append(torch.initial_seed()))
+    return model
+
+recipe.build = watched
+result = digits_deq.main(sys.argv[2:]) | {"seeds": sorted(set(seeds))}
+with open(f"{sys.argv[1]}/{os.environ['RANK']}.json", "w") as file:
+    json.dump(result, file)
+"""
+
+
+def without_times(result):
+    return {name: value for name, value in result.items() if name != "seconds"}
+
+
+def test_two_processes_print_once_what_one_prints(tmp_path, monkeypatch, capsys):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT)
+    options = ["--standalone", "--nproc-per-node", "2", str(path), str(tmp_path), *ARGUMENTS]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(digits, "DROPOUT", 0.0)
+    alone = digits_deq.main(ARGUMENTS)
+    said, expected = done.stdout.splitlines(), capsys.readouterr().out.splitlines()
+    assert said[:2] == expected[:2] and len(said) == len(expected) == 3
+    both = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
+    training, scoring = 1_000_003, 0  # so that dropout differs from the first one's
+    assert [result.pop("seeds") for result in both] == [[0], [scoring, training]]
+    assert without_times(both[0]) == without_times(both[1])
+    assert both[0]["scores"] == pytest.approx(alone["scores"], abs=1e-6)
+    assert both[0]["valid"] == pytest.approx(alone["valid"], rel=1e-4)
+
+
+def predicted(precision):
+    """The dtypes that the head returned in training, and in validation and test."""
+    recipe, seen = digits.recipe(Namespace(epochs=1)), []
+
+    def build(fusion, train):
+        model = digits.build(fusion, train)
+        model.head.register_forward_hook(lambda head, _, out: seen.append(out.dtype))
+        return model
+
+    recipe = replace(recipe, build=build, precision=precision)
+    run_fusion(Method("sum", recipe, FUSIONS["sum"]), 0)
+    return seen
+
+
+def test_precision_is_that_of_training_and_of_what_is_scored():
+    full, half = predicted("fp32"), predicted("bf16")
+    assert set(full) == {torch.float32} and set(half) == {torch.bfloat16}
+    assert len(full) == len(half)
+
+
+def test_precision_is_described_unless_it_is_the_default():
+    recipe = digits.recipe(Namespace(epochs=1))
+    assert "precision" not in recipe.shared_settings()
+    assert replace(recipe, precision="bf16").shared_settings()["precision"] == "'bf16'"
+    with pytest.raises(ValueError, match=r"precision must be one of \['fp32', .*, got 'fp8'"):
+        replace(recipe, precision="fp8")
+
+
+def test_precision_on_the_command_line(capsys):
+    full = digits_deq.main([*ARGUMENTS])["curve"][-1]["train_loss"]
+    half = digits_deq.main([*ARGUMENTS, "--precision", "bf16"])["curve"][-1]["train_loss"]
+    assert half != full and half == pytest.approx(full, rel=0.05)
+    with pytest.raises(SystemExit):
+        digits_deq.main(["--precision", "fp8"])
+    assert "invalid choice: 'fp8'" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        digits_deq.main(["--help"])
+    assert "torchrun --nproc-per-node 2 -m " in capsys.readouterr().out
