@@ -13,7 +13,7 @@ from .cross import CrossFusion
 from .gated import GatedMultimodalUnit
 from .mutan import Mutan
 from .token_attention import TokenAttention
-from .weighted_sum import WeightedSum
+from .weighted_sum import Sum, WeightedSum
 
 CLASSES_ONLY = ("classification",)
 
@@ -92,6 +92,7 @@ FUSIONS: Mapping[str, Entry] = {
     ),
     "concat": Entry(adapters.concat, "concatenation", "none"),
     "concat_linear": Entry(adapters.concat_linear, "concatenation and a linear map", "N d^2"),
+    "sum": Entry(Sum, "plain sum", "none"),
     "weighted_sum": Entry(WeightedSum, "sum with learnt scalars", "N d"),
     "film": Entry(
         adapters.film, "second modality scales and shifts the first", "2 d^2", modalities=(2, 2)

@@ -14,6 +14,7 @@ from fusions.gated import GatedMultimodalUnit
 from fusions.late import LateFusion
 from fusions.mutan import Mutan
 from fusions.token_attention import TokenAttention
+from fusions.weighted_sum import Sum, WeightedSum
 
 WIDTHS, DIM, BATCH = [3, 4, 5], 4, 6
 MAKE = {
@@ -22,10 +23,12 @@ MAKE = {
     "evidential": EvidentialFusion,
     "cross": CrossFusion,
     "token_attention": partial(TokenAttention, heads=2),
+    "sum": Sum,
+    "weighted_sum": WeightedSum,
     "late": LateFusion,
     "late_mean": partial(LateFusion, probabilities=False),
 }
-MASKED = ["gated", "evidential", "token_attention", "late", "late_mean"]
+MASKED = ["gated", "evidential", "token_attention", "sum", "weighted_sum", "late", "late_mean"]
 every = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 masked = pytest.mark.parametrize("make", [MAKE[name] for name in MASKED], ids=MASKED)
 

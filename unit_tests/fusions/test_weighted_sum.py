@@ -1,10 +1,32 @@
-"""WeightedSum is sum_i w_i P_i x_i, with a projection P_i where the width differs."""
+"""WeightedSum is sum_i w_i P_i x_i, with a projection P_i where the width differs; Sum has no w."""
 
 import pytest
 import torch
 from torch import nn
 
-from fusions.weighted_sum import WeightedSum
+from fusions.weighted_sum import Sum, WeightedSum
+
+
+def test_the_plain_sum_has_no_parameters_unless_widths_differ():
+    x, y, z = torch.randn(4, 6), torch.randn(4, 6), torch.randn(4, 3)
+    fusion = Sum([6, 6], 6)
+    torch.testing.assert_close(fusion([x, y]), x + y, rtol=0, atol=0)
+    assert not list(fusion.parameters())
+    fusion = Sum([6, 3], 6)
+    (weight,) = fusion.parameters()
+    assert weight.shape == (6, 3)
+    torch.testing.assert_close(fusion([x, z]), x + z @ weight.T)
+
+
+def test_the_sum_is_over_the_modalities_that_a_sample_has():
+    x, y = torch.randn(2, 3, 6)
+    present = torch.tensor([[True, False], [False, True], [True, True]])
+    for fusion, weights in ((Sum([6, 6], 6), (1.0, 1.0)), (WeightedSum([6, 6], 6), (2.0, -0.5))):
+        if isinstance(fusion, WeightedSum):
+            fusion.weights.data.copy_(torch.tensor(weights))
+        a, b = weights
+        expected = torch.stack([a * x[0], b * y[1], a * x[2] + b * y[2]])
+        torch.testing.assert_close(fusion([x, y], present=present), expected)
 
 
 def test_starts_as_the_plain_sum():
