@@ -49,6 +49,25 @@ def test_drops_entries_of_the_features_in_training_only(double):
     torch.testing.assert_close(fusion.eval()(features), by_hand(fusion, features))
 
 
+def test_takes_features_that_are_embedded_already(double):
+    fusion = Mutan(WIDTHS[:2], DIM, hidden=None, rank=RANK)
+    a, b = (factor.weight.view(RANK, DIM, -1) for factor in fusion.factors)
+    shift_a, shift_b = (factor.bias.view(RANK, DIM) for factor in fusion.factors)
+    x, y = (torch.randn(7, width) for width in WIDTHS[:2])
+    left, right = (torch.einsum("rdi,bi->brd", m, f) for m, f in ((a, x), (b, y)))
+    torch.testing.assert_close(fusion([x, y]), ((left + shift_a) * (right + shift_b)).sum(1))
+
+
+def test_has_the_published_sizes():
+    with torch.device("meta"):
+        embedding = Mutan([2400, 2048], 360, hidden=360, rank=10)
+        embedded = Mutan([620, 310], 510, hidden=None, rank=5)
+    counts = [sum(p.numel() for p in fusion.parameters()) for fusion in (embedding, embedded)]
+    projections = (2400 + 1) * 360 + (2048 + 1) * 360
+    factors = 2 * 10 * (360 + 1) * 360
+    assert counts == [projections + factors, 5 * (620 + 1) * 510 + 5 * (310 + 1) * 510]
+
+
 @pytest.mark.parametrize("option", [{"rank": 0}, {"hidden": 0}, {"dropout": 1.0}])
 def test_refuses_options_that_make_no_sense(option):
     with pytest.raises(ValueError, match=f"{next(iter(option))} must be"):
