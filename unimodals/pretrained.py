@@ -22,6 +22,9 @@ class BertEncoder(nn.Module):
     word pieces, 0 is padding and changes nothing. Whole numbers held as floats will do as well,
     which is what MultiBench's training loop makes of them.
 
+    With `pooled=False` it is the last layer's state at every token, (batch, length, dim), and
+    that map is left out; what the states at padding hold has no meaning.
+
     Args:
         weights: folder of a BERT as transformers saves it (`config.json`, `model.safetensors`);
             None is an untrained network of the sizes below, which a folder's own ones override.
@@ -29,6 +32,7 @@ class BertEncoder(nn.Module):
         width: of the hidden states and of the output.
         layers, heads: number of layers, and of attention heads in each.
         length: the most tokens a text may have.
+        pooled: one vector a text; False: one a token.
 
     Attributes:
         dim: width of the output, 768 for BERT-base.
@@ -48,6 +52,7 @@ class BertEncoder(nn.Module):
         layers: int = 2,
         heads: int = 2,
         length: int = 512,
+        pooled: bool = True,
     ) -> None:
         super().__init__()
         transformers = _transformers()
@@ -62,9 +67,11 @@ class BertEncoder(nn.Module):
                 intermediate_size=4 * width,
                 max_position_embeddings=length,
             )
-            self.model = transformers.BertModel(config)
+            self.model = transformers.BertModel(config, add_pooling_layer=pooled)
         else:
-            self.model = _load(transformers.BertModel, weights, "google-bert/bert-base-uncased")
+            name = "google-bert/bert-base-uncased"
+            self.model = _load(transformers.BertModel, weights, name, add_pooling_layer=pooled)
+        self.pooled = pooled
         self.dim: int = self.model.config.hidden_size
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -75,7 +82,8 @@ class BertEncoder(nn.Module):
                 f"{tuple(tokens.shape)}; cut the texts"
             )
         mask = (tokens != 0).long()
-        return self.model(input_ids=tokens.long(), attention_mask=mask).pooler_output
+        output = self.model(input_ids=tokens.long(), attention_mask=mask)
+        return output.pooler_output if self.pooled else output.last_hidden_state
 
 
 class ResNetEncoder(nn.Module):
@@ -153,8 +161,8 @@ def _transformers():
     return transformers
 
 
-def _load(network: type[nn.Module], weights: str | Path, name: str) -> nn.Module:
-    """Reads a network from a local folder, whole or not at all."""
+def _load(network: type[nn.Module], weights: str | Path, name: str, **options: bool) -> nn.Module:
+    """Reads a network, built with `options`, from a local folder, whole or not at all."""
     folder = Path(weights)
     kind = network.config_class.model_type
     get = f"get it with: hf download {name} --local-dir {folder}"
@@ -177,6 +185,7 @@ def _load(network: type[nn.Module], weights: str | Path, name: str) -> nn.Module
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
+                **options,
             )
     except Exception as error:  # transformers, safetensors and json raise many kinds
         raise ValueError(f"{folder} must hold a {kind}, but {error}; {get}") from error

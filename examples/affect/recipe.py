@@ -2,10 +2,12 @@
 
 `--data-dir` holds one of the files that people have of CMU-MOSI (`FILES`): a vector an utterance
 (`mosi_utterance.npz`), or sequences, MultiBench's or MMSA's, which go through a GRU each.
+
+`--set host=cm_bert` or `cm_bert_pooled` puts the fusion into CM-BERT instead, see `cm_bert.py`.
 """
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from datasets.affect import get_data, mmsa, utterance
+from examples.affect import cm_bert
 from examples.own_split import check_own_split
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import sentiment
@@ -37,6 +40,7 @@ FILES = {
 WIDTH, DROPOUT = 64, 0.3
 BATCH_SIZE, EPOCHS, PATIENCE = 32, 100, 10
 OPTIMIZER = partial(torch.optim.AdamW, lr=5e-4, weight_decay=0.01)
+HOSTS = ("mlp", *cm_bert.HOSTS)
 SCORES = (
     Score("mae", percent=False, lower=True),
     Score("corr", percent=False),
@@ -44,40 +48,58 @@ SCORES = (
 )
 
 
-def recipe(args: Namespace, *, file: str = "") -> Recipe:
+def recipe(
+    args: Namespace,
+    *,
+    file: str = "",
+    host: str = "mlp",
+    text_weights: str = "",
+    patience: int = 0,
+) -> Recipe:
     """Returns the recipe for the file in `args.data_dir`: its own test part, a seed a run.
 
     Args:
-        file: its name; none takes the one of `FILES` that is there.
+        file: its name; none takes the one of `FILES`, or of CM-BERT's, that is there.
+        host: "mlp" (an encoder a modality, a fusion, a linear head), "cm_bert" (a fusion of its
+            attention maps) or "cm_bert_pooled" (of its pooled vectors).
+        text_weights: of CM-BERT, local folder of BERT's weights; none: a small one from scratch.
+        patience: epochs without improvement after which training stops; 0 takes the host's.
     """
     check_own_split(args, f"one of {', '.join(FILES)}")
-    path = find_file(args.data_dir, file)
+    if host not in HOSTS:
+        raise SystemExit(f"--set host must be one of {list(HOSTS)}, got {host!r}")
+    shared = {"metrics": sentiment, "scores": SCORES, "task": "regression"}
+    if host != "mlp":
+        path = find_file(args.data_dir, file, known=cm_bert.FILES)
+        options = {"text_weights": text_weights, "epochs": args.epochs, "patience": patience}
+        return Recipe(**shared, **cm_bert.fields(host, path, **options))
+    if text_weights:
+        raise SystemExit("text_weights are CM-BERT's: add --set host=cm_bert, or leave them out")
+    path = find_file(args.data_dir, file, known=FILES)
     sequences = path.name != UTTERANCES
     return Recipe(
+        **shared,
         name=f"CMU-MOSI, {path.name}" if sequences else "CMU-MOSI, utterance-level features",
         modalities=FILES.get(path.name, get_data).MODALITIES,
         load=partial(load_sequences, path) if sequences else partial(load, args.data_dir),
         build=build_sequences if sequences else build,
         objective=nn.functional.l1_loss,
-        metrics=sentiment,
-        scores=SCORES,
         epochs=EPOCHS if args.epochs is None else args.epochs,
-        task="regression",
-        patience=PATIENCE,
+        patience=patience or PATIENCE,
         optimizer=OPTIMIZER,
         search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors={} if sequences else {"linear": linear_floor},
     )
 
 
-def find_file(folder: Path, name: str) -> Path:
-    """Returns the file of this name, or the one of `FILES` that the folder has."""
-    there = [folder / name] if name else [folder / known for known in FILES]
+def find_file(folder: Path, name: str, *, known: Iterable[str]) -> Path:
+    """Returns the file of this name, or the one of those known that the folder has."""
+    there = [folder / file for file in ([name] if name else known)]
     there = [path for path in there if path.is_file()]
     if len(there) != 1:
         found = f"{len(there)}: {', '.join(path.name for path in there)}" if there else "none"
         raise SystemExit(
-            f"{folder} must hold one of {name or ', '.join(FILES)}, got {found}; name another "
+            f"{folder} must hold one of {name or ', '.join(known)}, got {found}; name another "
             "folder, or the file by --set file=NAME. python -m datasets.affect.prepare --data-dir "
             f"{folder} tells where to get them"
         )

@@ -74,6 +74,20 @@ def test_bert_gives_what_transformers_gives(bert, capfd):
     torch.testing.assert_close(encoder(TOKENS.float()), output.pooler_output)
 
 
+@pytest.mark.parametrize("sizes", [None, SMALL])
+def test_bert_gives_every_token_if_asked_to(bert, sizes):
+    folder, expected = bert
+    encoder = BertEncoder(folder if sizes is None else None, pooled=False, **(sizes or {})).eval()
+    model = expected if sizes is None else encoder.model
+    output = model(input_ids=TOKENS, attention_mask=(TOKENS > 0).long())
+    states = encoder(TOKENS)
+    assert states.shape == (*TOKENS.shape, encoder.dim)
+    torch.testing.assert_close(states, output.last_hidden_state)
+    assert not any("pooler" in name for name, _ in encoder.named_parameters())  # nothing untrained
+    longer = encoder(torch.nn.functional.pad(TOKENS, (0, 8)))[:, : TOKENS.shape[1]]
+    torch.testing.assert_close(longer[TOKENS > 0], states[TOKENS > 0])
+
+
 def test_padding_does_not_change_the_text(bert):
     encoder = BertEncoder(bert[0]).eval()
     padded = encoder(torch.nn.functional.pad(TOKENS, (0, 8)))
