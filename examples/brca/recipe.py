@@ -1,15 +1,29 @@
-"""Multi-omics classification with MM-Dynamics as the host (Ni et al., 2023, Table 1)."""
+"""Multi-omics classification with MM-Dynamics as the host (Ni et al., 2023, Table 1).
+
+`--set sizes=...` chooses how large the host is and how it is trained:
+
+- `ours` (default): small, so that runs take seconds.
+- `base`: as Han et al. (2022) have it, whose fusion is `concat`.
+- `authors`: as the release of Ni et al. (2023) has it around DEQ fusion. Its Jacobian weight and
+  bound on the steps are those of `deq_paper` here.
+
+The epoch is selected on validation data in all three. Published is another choice: `base` takes
+the last epoch, `authors` the best of those that it looks at on test data.
+"""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from scipy.stats import loguniform
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
 from datasets.brca.get_data import get_dataloader
@@ -18,32 +32,70 @@ from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import classification
 from unimodals.mm_dynamics import MMDynamics
 
-HIDDEN = 128  # the authors have 500: smaller, so that runs take seconds
 VIEWS = {"mRNA": 1, "methylation": 2, "miRNA": 3}  # MOGONET's numbers
 SCORES = "accuracy", "f1_weighted", "f1_macro", "auc", "accuracy_4", "f1_weighted_4", "f1_macro_4"
 
 
-def recipe(args: Namespace, *, hidden: int = HIDDEN) -> Recipe:
-    """Returns the recipe for the set in `args.data_dir`, with features of width `hidden`.
+@dataclass(frozen=True)
+class Sizes:
+    """How large MM-Dynamics is, and how it is trained; `label` says so in tables."""
+
+    label: str
+    hidden: int
+    epochs: int
+    lr: float
+    objective: Callable[..., Tensor] = mm_dynamics_loss
+    scheduler: Callable | None = None
+    clip_norm: float | None = None
+    fusion_options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+PUBLISHED = {"epochs": 2501, "lr": 1e-4, "scheduler": partial(StepLR, step_size=500, gamma=0.2)}
+SIZES = {
+    "ours": Sizes("MM-Dynamics", hidden=128, epochs=300, lr=1e-3),
+    "base": Sizes("MM-Dynamics as of Han et al.", hidden=1000, **PUBLISHED),
+    "authors": Sizes(
+        "MM-Dynamics as of Ni et al.",
+        hidden=500,
+        objective=partial(mm_dynamics_loss, growth=1.5),
+        clip_norm=30.0,
+        fusion_options={"deq_paper": {"jacobian_weight": 20.0, "max_steps": 105}},
+        **PUBLISHED,
+    ),
+}
+
+
+def recipe(args: Namespace, *, sizes: str = "ours", hidden: int = 0) -> Recipe:
+    """Returns the recipe for the set in `args.data_dir`.
 
     A run is a seed and a fresh stratified split of all patients, or with `args.official` a seed
     on the files' own split. Batches are the full training part, as published.
+
+    Args:
+        sizes: one of `SIZES`.
+        hidden: width of the features; 0 takes that of `sizes`.
     """
     if args.data_dir is None:
         raise SystemExit("--data-dir must name the folder of the csv files; see datasets/brca")
+    if sizes not in SIZES:
+        raise SystemExit(f"--set sizes must be one of {list(SIZES)}, got {sizes!r}")
+    chosen = SIZES[sizes]
     split = "official split" if args.official else "fresh splits"
     return Recipe(
-        name=f"{args.data_dir.name}, MM-Dynamics, {split}",
+        name=f"{args.data_dir.name}, {chosen.label}, {split}",
         modalities=tuple(VIEWS),
         load=partial(load, args.data_dir, args.official),
-        build=partial(build, hidden),
-        objective=mm_dynamics_loss,
+        build=partial(build, hidden or chosen.hidden),
+        objective=chosen.objective,
         metrics=scores,
         scores=[Score(name) for name in SCORES],
-        epochs=300 if args.epochs is None else args.epochs,
+        epochs=chosen.epochs if args.epochs is None else args.epochs,
         select="accuracy",
-        optimizer=partial(torch.optim.Adam, lr=1e-3, weight_decay=1e-4),
+        optimizer=partial(torch.optim.Adam, lr=chosen.lr, weight_decay=1e-4),
+        scheduler=chosen.scheduler,
+        clip_norm=chosen.clip_norm,
         resplit=not args.official,
+        fusion_options=chosen.fusion_options,
         search={"lr": loguniform(3e-4, 5e-3), "weight_decay": (1e-5, 1e-4, 1e-3)},
         floors={"linear": linear_floor},
     )
