@@ -1,7 +1,11 @@
 """Questions about images: an encoder each, a fusion, a linear map to the answers.
 
+`--set host=...` chooses the model around the fusion: `bag` (default), an LSTM over the words and
+the mean of the regions; or `mcan`, `mutan`, `mutan_att`, trained as published, see `hosts`.
+
 A set without image features, such as the questions of VQA-v2 alone, has two views of the
-question instead: its words in order (`question`) and their mean (`words`).
+question instead: its words in order (`question`) and their mean (`words`). Hosts other than
+`bag` then have the question alone.
 """
 
 from argparse import Namespace
@@ -19,76 +23,122 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.loaders import make_loader
 from datasets.vqa.get_data import VQA, find_features, get_dataloader
 from examples.own_split import check_own_split
-from objective_functions.answers import soft_answer_loss
+from examples.vqa.hosts import SIZES, Host, find_host
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import answer_accuracy
 from training_structures.Supervised_Learning import MMDL
 from unimodals.vqa import QuestionLSTM, RegionMean, WordBag
 
-EPOCHS, PATIENCE, DROPOUT = 50, 5, 0.3
+EPOCHS, PATIENCE, DROPOUT, WIDTH, LR = 50, 5, 0.3, 256, 5e-4  # all but patience the bag's
 SCORES = [Score(f"accuracy{kind}") for kind in ("", "_yes_no", "_number", "_other")]
 
 
 def recipe(
     args: Namespace,
     *,
+    host: str = "bag",
+    size: str = "",
     features: str = "",
-    tokenise: str = "mcan",
+    tokenise: str = "",
     vocabulary: str = "train",
     min_count: int = 0,
     most: int = 0,
-    batch_size: int = 64,
-    width: int = 256,
-    lr: float = 5e-4,
+    batch_size: int = 0,
+    width: int = 0,
+    lr: float = 0.0,
     workers: int = 0,
 ) -> Recipe:
     """Returns the recipe for the set in `args.data_dir`: the set's own split, a seed a run.
 
     Args:
+        host: the model around the fusion, "bag" or one of `hosts.SIZES`.
+        size: of a host other than the bag; none: the first of `hosts.SIZES`.
         features: file or folder of the images' features; none: what lies in the folder.
-        tokenise: "mcan" or "mutan", whose way of cutting a question into words.
+        tokenise: "mcan" or "mutan", whose way of cutting a question into words; none: the
+            host's, the bag's is "mcan".
         vocabulary: what words and answers are fitted on: "train", "train+valid", or "all" as
             published MCAN results do.
         min_count, most: how often an answer must occur, and how many are kept; 0 takes the
-            numbers of `tokenise`'s method: 9 and all for MCAN, 1 and 2000 for Mutan.
-        batch_size: questions a batch.
-        width: of the encoders and of the fused feature.
-        lr: learning rate.
+            numbers of the host's method, for the bag of that of `tokenise`: 9 and all for MCAN,
+            1 and 2000 for Mutan.
+        batch_size: questions a step; 0 takes the host's, the bag's is 64.
+        width: of the bag's encoders and fused feature; 0 takes 256.
+        lr: learning rate; 0 takes the host's, the bag's is 5e-4.
         workers: processes that read batches.
     """
     check_own_split(args, "the questions; see datasets/vqa")
+    images = _images(args, features)
+    label, chosen = _host(host, size, width)
+    reading = {
+        "features": images and str(images),
+        "tokenise": tokenise or chosen.protocol,
+        "words": vocabulary,
+        "answers": vocabulary,
+        "min_count": min_count or None,
+        "most": most or None,
+        "batch_size": _share(batch_size or chosen.batch_size, chosen.accumulate),
+        "workers": workers,
+    }
+    if host != "bag":
+        reading["protocol"] = chosen.protocol
+    alone = ("question", "words") if host == "bag" else ("question",)
+    return Recipe(
+        name=f"{args.data_dir.name}{label}{'' if images else ', no images'}",
+        modalities=("question", "image") if images else alone,
+        load=partial(load, args.data_dir, reading),
+        build=chosen.build,
+        objective=chosen.objective,
+        metrics=answer_accuracy,
+        scores=SCORES,
+        epochs=chosen.epochs if args.epochs is None else args.epochs,
+        task="multilabel",
+        select="accuracy",
+        patience=PATIENCE,
+        optimizer=partial(chosen.optimizer, lr=lr or chosen.lr),
+        scheduler=chosen.scheduler,
+        accumulate=chosen.accumulate,
+        fusion_options=chosen.fusion_options,
+        search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (0.0, 1e-5, 1e-4)},
+        floors={"most frequent": most_frequent, "naive Bayes": naive_bayes},
+    )
+
+
+def _images(args: Namespace, features: str) -> str | Path | None:
     images = features or find_features(args.data_dir)
     if not images and "image" in (getattr(args, "modalities", None) or ()):
         raise SystemExit(
             f"{args.data_dir} has no image features, neither *.hdf5 nor a folder `features`; name "
             "them by --set features=PATH, or make them: python -m examples.vqa.extract_features"
         )
-    reading = {
-        "features": images and str(images),
-        "tokenise": tokenise,
-        "words": vocabulary,
-        "answers": vocabulary,
-        "min_count": min_count or None,
-        "most": most or None,
-        "batch_size": batch_size,
-        "workers": workers,
-    }
-    return Recipe(
-        name=args.data_dir.name if images else f"{args.data_dir.name}, no images",
-        modalities=("question", "image") if images else ("question", "words"),
-        load=partial(load, args.data_dir, reading),
-        build=partial(build, width),
-        objective=soft_answer_loss,
-        metrics=answer_accuracy,
-        scores=SCORES,
-        epochs=EPOCHS if args.epochs is None else args.epochs,
-        task="multilabel",
-        select="accuracy",
-        patience=PATIENCE,
-        optimizer=partial(torch.optim.Adam, lr=lr),
-        search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (0.0, 1e-5, 1e-4)},
-        floors={"most frequent": most_frequent, "naive Bayes": naive_bayes},
-    )
+    return images
+
+
+def _host(host: str, size: str, width: int) -> tuple[str, Host]:
+    """Returns what a recipe's name says of the host, and the host."""
+    if host == "bag":
+        if size:
+            raise SystemExit(
+                f"--set size is of the hosts {list(SIZES)}, got {size!r} for the bag; give --set "
+                "width, or a host"
+            )
+        return "", Host(build=partial(build, width or WIDTH), lr=LR, epochs=EPOCHS)
+    if host not in SIZES:
+        raise SystemExit(f"--set host must be one of {['bag', *SIZES]}, got {host!r}")
+    if width:
+        raise SystemExit(f"--set width is the bag's, got {width} for {host}; give --set size")
+    size = size or SIZES[host][0]
+    if size not in SIZES[host]:
+        raise SystemExit(f"--set size of {host} must be one of {SIZES[host]}, got {size!r}")
+    return f", {host} {size}", find_host(host, size)
+
+
+def _share(questions: int, batches: int) -> int:
+    if questions % batches:
+        raise SystemExit(
+            f"--set batch_size must be a multiple of {batches}, the batches of this host's step, "
+            f"got {questions}"
+        )
+    return questions // batches
 
 
 class Views(Dataset):
@@ -122,7 +172,7 @@ def load(data_dir: Path, reading: dict, run: int, modalities: Sequence[str]) -> 
 
 
 def build(width: int, fusion: Fusion, train: DataLoader) -> nn.Module:
-    """Returns an encoder for each view, the fusion, and a linear head if it needs one."""
+    """Returns the bag: an encoder for each view, the fusion, a linear head if it needs one."""
     views, data = train.dataset.views, train.dataset.dataset
     make = {
         "question": lambda: QuestionLSTM(data.words, width, dropout=DROPOUT),
