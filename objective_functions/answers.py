@@ -1,10 +1,10 @@
-"""The loss of visual question answering with soft targets."""
+"""The losses of visual question answering: soft targets, and one answer drawn."""
 
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 
 def soft_answer_loss(logits: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
@@ -23,6 +23,29 @@ def soft_answer_loss(logits: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
     targets = dense(truth["answer"], truth["target"].to(logits.dtype), logits.shape[1])
     loss = binary_cross_entropy_with_logits(logits, targets, reduction="none")
     return loss.sum(dim=1).mean()
+
+
+def sampled_answer_loss(logits: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
+    """Cross-entropy with one of a question's answers, drawn anew each time.
+
+    It is the loss of Mutan's release (Ben-younes et al., 2017). Without gradients, as in
+    evaluation, nothing is drawn: the loss is the mean over the draws.
+
+    Args:
+        logits: (batch, answers).
+        truth: `answer`, (batch, K) numbers of answers, -1 for none, and `share`, (batch, K), with
+            what probability each is drawn; a row of zeros, which training must not have, counts
+            as no loss.
+
+    Returns:
+        A scalar.
+    """
+    share = truth["share"]
+    if torch.is_grad_enabled():
+        drawn = torch.multinomial(share, 1)
+        return cross_entropy(logits, truth["answer"].gather(1, drawn).squeeze(1))
+    found = logits.log_softmax(dim=1).gather(1, truth["answer"].clamp(min=0))
+    return -(share * found).sum(dim=1).mean()
 
 
 def dense(columns: Tensor, values: Tensor, width: int) -> Tensor:

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from datasets.vqa.get_data import VQA
 from fusions.registry import FUSIONS
-from objective_functions.answers import soft_answer_loss
+from objective_functions.answers import sampled_answer_loss, soft_answer_loss
 from training_structures.comparison import Fusion
 from training_structures.Supervised_Learning import MMDL
 from unimodals.mcan import MCAN, PRESETS
@@ -133,29 +133,6 @@ def mcan_schedule(optimizer: torch.optim.Optimizer) -> LambdaLR:
     return LambdaLR(
         optimizer, lambda epoch: min(1, (epoch + 1) / 4) * 0.2 ** ((epoch >= 10) + (epoch >= 12))
     )
-
-
-def sampled_answer_loss(logits: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
-    """Cross-entropy with one of a question's answers, drawn anew each time.
-
-    It is the loss of Mutan's release (Ben-younes et al., 2017). Without gradients, as in
-    evaluation, nothing is drawn: the loss is the mean over the draws.
-
-    Args:
-        logits: (batch, answers).
-        truth: `answer`, (batch, K) numbers of answers, -1 for none, and `share`, (batch, K), with
-            what probability each is drawn; a row of zeros, which training must not have, counts
-            as no loss.
-
-    Returns:
-        A scalar.
-    """
-    share = truth["share"]
-    if torch.is_grad_enabled():
-        drawn = torch.multinomial(share, 1)
-        return nn.functional.cross_entropy(logits, truth["answer"].gather(1, drawn).squeeze(1))
-    found = logits.log_softmax(dim=1).gather(1, truth["answer"].clamp(min=0))
-    return -(share * found).sum(dim=1).mean()
 
 
 def build_mcan(size: str, fusion: Fusion, train: DataLoader) -> nn.Module:

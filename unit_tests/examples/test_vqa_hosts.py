@@ -6,10 +6,9 @@ import pytest
 import torch
 
 from examples.vqa import vqa_deq, vqa_unimodal
-from examples.vqa.hosts import sampled_answer_loss
 from examples.vqa.recipe import recipe as vqa
 from fusions.registry import FUSIONS
-from objective_functions.answers import soft_answer_loss
+from objective_functions.answers import sampled_answer_loss, soft_answer_loss
 from training_structures.comparison.methods import Method
 from training_structures.comparison.single_run import build_model
 from unit_tests.examples import test_recipes
@@ -201,30 +200,6 @@ def test_mutan_is_trained_as_published(pictures, host, batch):
     for tokenise, length in (("", 26), ("mcan", 14)):
         data = vqa(args, host=host, tokenise=tokenise).loaders(0)[0].dataset.dataset
         assert not data.answers.normalised and data.widths["question"] == length
-
-
-TRUTH = {
-    "answer": torch.tensor([[3, 0, -1], [1, -1, -1]]),
-    "share": torch.tensor([[0.75, 0.25, 0.0], [1.0, 0.0, 0.0]]),
-}
-
-
-def test_the_loss_of_mutan_is_that_of_a_drawn_answer():
-    logits = torch.randn(2, 4, requires_grad=True)
-    logs = (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
-    possible = {answer: -(logs[0, answer] + logs[1, 1]).item() / 2 for answer in (3, 0)}
-    drawn = []
-    for _ in range(400):
-        loss = sampled_answer_loss(logits, TRUTH).item()
-        near = [answer for answer, value in possible.items() if abs(value - loss) < 1e-5]
-        drawn.append(*near)
-    assert abs(drawn.count(3) / 400 - 0.75) < 0.08  # three deviations and a half
-    with torch.no_grad():
-        expected = 0.75 * possible[3] + 0.25 * possible[0]
-        assert sampled_answer_loss(logits, TRUTH).item() == pytest.approx(expected, rel=1e-5)
-        unknown = {**TRUTH, "share": TRUTH["share"] * torch.tensor([[1.0], [0.0]])}
-        first = -(0.75 * logs[0, 3] + 0.25 * logs[0, 0]).item() / 2
-        assert sampled_answer_loss(logits, unknown).item() == pytest.approx(first, rel=1e-5)
 
 
 def test_settings_that_do_not_fit_are_refused(folder):

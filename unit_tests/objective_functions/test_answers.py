@@ -1,10 +1,11 @@
-"""The loss of soft answers, against a sum written out."""
+"""The losses of answers, against sums written out."""
 
 import math
 
+import pytest
 import torch
 
-from objective_functions.answers import dense, soft_answer_loss
+from objective_functions.answers import dense, sampled_answer_loss, soft_answer_loss
 
 TRUTH = {
     "answer": torch.tensor([[2, 0], [1, -1], [-1, -1]]),
@@ -34,3 +35,27 @@ def test_the_gradient_is_probability_minus_target():
     soft_answer_loss(logits, TRUTH).backward()
     wanted = (logits.detach().sigmoid() - dense(TRUTH["answer"], TRUTH["target"], 4)) / 3
     torch.testing.assert_close(logits.grad, wanted)
+
+
+DRAWN = {
+    "answer": torch.tensor([[3, 0, -1], [1, -1, -1]]),
+    "share": torch.tensor([[0.75, 0.25, 0.0], [1.0, 0.0, 0.0]]),
+}
+
+
+def test_the_loss_of_mutan_is_that_of_a_drawn_answer():
+    logits = torch.randn(2, 4, requires_grad=True)
+    logs = (logits.exp() / logits.exp().sum(1, keepdim=True)).log()
+    possible = {answer: -(logs[0, answer] + logs[1, 1]).item() / 2 for answer in (3, 0)}
+    drawn = []
+    for _ in range(400):
+        loss = sampled_answer_loss(logits, DRAWN).item()
+        near = [answer for answer, value in possible.items() if abs(value - loss) < 1e-5]
+        drawn.append(*near)
+    assert abs(drawn.count(3) / 400 - 0.75) < 0.08  # three deviations and a half
+    with torch.no_grad():
+        expected = 0.75 * possible[3] + 0.25 * possible[0]
+        assert sampled_answer_loss(logits, DRAWN).item() == pytest.approx(expected, rel=1e-5)
+        unknown = {**DRAWN, "share": DRAWN["share"] * torch.tensor([[1.0], [0.0]])}
+        first = -(0.75 * logs[0, 3] + 0.25 * logs[0, 0]).item() / 2
+        assert sampled_answer_loss(logits, unknown).item() == pytest.approx(first, rel=1e-5)

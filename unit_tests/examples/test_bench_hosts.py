@@ -1,0 +1,60 @@
+"""The benchmark of the hosts measures each with its own fusion and with DEQ fusion."""
+
+import pytest
+import torch
+
+from examples.bench import hosts
+from fusions.deq import DEQFusion
+from unimodals.pretrained import BertEncoder
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    bert = BertEncoder(None, vocabulary=hosts.PIECES, width=8, length=64, pooled=False)
+    monkeypatch.setattr(hosts, "_bert", lambda: bert)
+    for size in ("small", "large"):
+        monkeypatch.setitem(
+            hosts.PRESETS, size, {"hidden": 8, "out": 16, "layers": 1, "heads": 2, "embedding": 4}
+        )
+    monkeypatch.setattr(hosts, "REGION_DIM", 12)
+    monkeypatch.setattr(hosts, "WORDS", 9)
+
+
+@pytest.mark.parametrize("host", hosts.CASES)
+def test_only_the_fusion_differs_and_both_steps_train_the_weights(host):
+    case = hosts.CASES[host]
+    data = case.make(3)
+    models = [case.build(slot) for slot in (case.own, hosts.deq_slot(case))]
+    outside = [{n for n, _ in m.named_parameters() if ".fusion" not in f".{n}"} for m in models]
+    differing = outside[0] ^ outside[1]
+    assert not differing and isinstance(models[1].fusion, DEQFusion)
+    for model in models:
+        before = [p.detach().clone() for p in model.parameters()]
+        hosts.make_step(model, case.objective, data, "cpu")()
+        moved = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
+        assert sum(moved) > 0.8 * len(moved)  # not all: ReLUs are shut, and a bias has no say
+
+
+def test_the_share_is_what_the_published_step_does_not_take():
+    result = hosts.Result("mcan_large", 2_500_000, 8, own=75.0, deq=100.0, steps=3.0, target=0.2)
+    assert result.share == 0.25
+    row = "| mcan_large | 2.5 | 8 | 75 | 100 | 1.33 | 25.0% | 3.0 | <= 20%: missed |"
+    assert result.to_row() == row
+    assert result._replace(target=0.25).to_row().endswith("<= 25%: met |")
+    assert result._replace(target=None).to_row().endswith("| 3.0 |  |")
+
+
+def test_the_table_has_a_row_for_every_model_asked_for(capsys):
+    before = torch.get_num_threads()
+    hosts.main(["--hosts", "cm_bert", "mcan_small", "--batch", "2", "--most", "1"])
+    out, err = capsys.readouterr()
+    head, rule, *rows = out.strip().split("\n")
+    assert [row.split(" | ")[0] for row in rows] == ["| cm_bert", "| mcan_small"]
+    assert {row.count("|") for row in (head, rule, *rows)} == {10}
+    assert "mcan_small" in err and torch.get_num_threads() == before
+
+
+def test_a_batch_of_fewer_than_none_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        hosts.main(["--batch", "-1"])
+    assert "--batch" in capsys.readouterr().err
