@@ -152,4 +152,4 @@ def _log_panel(axes: "Axes", curves: Mapping[str, Curve | None], label: str) -> 
 def _draw(axes: "Axes", curve: Curve, *, label: str, style: Mapping[str, Any], every: int) -> None:
     shape = {"linewidth": 1.3, "markersize": 4, "markevery": every}
     axes.plot(curve.x, curve.mean, label=label, **shape, **style)
-    axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.18, linewidth=0)
+    axes.fill_between(curve.x, curve.low, curve.high, color=style["color"], alpha=0.08, linewidth=0)
