@@ -149,6 +149,6 @@ def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
-    add("--precision", choices=PRECISIONS, help="of the forward, instead of the recipe's")
+    add("--precision", choices=PRECISIONS, help="of the forward, not the recipe's; fp16: on GPUs")
     add("--threads", type=int, default=1, help="threads of torch on a CPU")
     return parser

@@ -82,6 +82,15 @@ def gathered(value: Any) -> list[Any]:
     return values
 
 
+def gathered_by_main(value: Any) -> list[Any]:
+    """Returns every process's `value`, by rank, on the first, and nothing on the others."""
+    if processes() == 1:
+        return [value]
+    values = [None] * processes() if is_main() else None
+    dist.gather_object(value, values)
+    return values or []
+
+
 def from_main(value: Any) -> Any:
     """Returns the first process's `value` on every process; all must call it."""
     if processes() == 1:

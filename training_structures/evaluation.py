@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Split, join, move, split_all, split_last, widened
-from .distributed import Sharded, from_main, gathered, raising_alike
+from .distributed import Sharded, from_main, gathered, gathered_by_main, raising_alike
 
 Objective = Callable[..., Tensor]
 Metrics = Callable[[Any, Any], dict[str, float]]
@@ -47,11 +47,16 @@ def evaluate(
                 if precision != "fp32":
                     prediction = widened(prediction)
                 kept.append((move(prediction, "cpu"), move(truth, "cpu")) if size else None)
+    scores = {}
     if together:
-        means, batches = means.of_all(), zip(*gathered(kept), strict=True)
+        means, batches = means.of_all(), zip(*gathered_by_main(kept), strict=True)
         kept = [share for batch in batches for share in batch if share is not None]
-    scores = metrics(*join(kept)) if metrics is not None else {}
-    scores = from_main(scores) if together else scores  # a metric may draw random numbers
+        with raising_alike(ValueError):  # as metrics do of what they cannot score
+            if metrics is not None and kept:
+                scores = metrics(*join(kept))
+        scores = from_main(scores)
+    elif metrics is not None:
+        scores = metrics(*join(kept))
     return means.values() | {name: float(value) for name, value in scores.items()}
 
 
@@ -70,7 +75,8 @@ def predict(
         return {}
 
     evaluate(model, loader, metrics=keep, device=device, split_batch=split_batch)
-    return kept[0], kept[1]
+    prediction, truth = from_main(kept) if isinstance(loader, Sharded) else kept
+    return prediction, truth
 
 
 def inputs_of(

@@ -68,8 +68,10 @@ def fit(
 
     In a process group (`distributed.process_group`) the processes share every batch of `train`
     and `valid`, which must be DataLoaders, and get one result: that of a single process, within
-    rounding, but for what the model draws at random and for layers that couple the samples of a
-    batch (BatchNorm sees a share). The first shows the bar, calls `on_epoch` and writes.
+    rounding, but for what the model draws at random and for what couples the samples of a batch
+    (BatchNorm sees a share; a penalty may be a mean over tokens). The first shows the bar, calls
+    `on_epoch` and writes. An error in one process's backward ends the run only when that process
+    ends, as it does under torchrun: the others wait for its gradient.
 
     Args:
         model: any module.

@@ -71,11 +71,11 @@ class Run:
             )
         if self.maximise is None:
             self.maximise = more_is_better(str(self.key))
-        groups = [(len(g["params"]), float(g["lr"])) for g in self.optimizer.param_groups]
+        groups = [_described(group) for group in self.optimizer.param_groups]
         self.settings |= {
-            "optimizer": type(self.optimizer).__name__,
+            "optimizer_type": type(self.optimizer).__name__,
             "groups": groups,
-            "scheduler": type(self.scheduler).__name__,
+            "scheduler_type": type(self.scheduler).__name__,
             "selection": (self.key, self.maximise),
             "generators": len(self.generators),
             "processes": processes(),
@@ -212,6 +212,13 @@ def check_weights(state: Mapping[str, Tensor], model: nn.Module, source: str) ->
             f"{source} must hold the weights of this very model, but differs in {len(wrong)} of "
             f"them ({', '.join(wrong[:3])}); build the model as it was when they were saved"
         )
+
+
+def _described(group: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Returns a parameter group's size and its hyperparameters, which a checkpoint can hold."""
+    plain = {k: v for k, v in group.items() if isinstance(v, bool | int | float | str | tuple)}
+    rate = {"lr": float(group["lr"])}  # that may be a tensor
+    return len(group["params"]), plain | rate
 
 
 def check_settings(saved: Mapping[str, Any], expected: Mapping[str, Any], source: str) -> None:

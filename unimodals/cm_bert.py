@@ -60,6 +60,9 @@ class CMBERT(nn.Module):
     that a prediction depends on its batch-mates; for n alike samples its S_t is smaller than
     here, by a factor of sqrt(n).
 
+    And DEQ fusion in this slot is not the release's: a column is a sample here, normalised and
+    solved on its own, where the release normalises and solves a whole map, padding included.
+
     Args:
         text: maps tokens (batch, length) to their states (batch, length, dim) and has `dim`, as
             `BertEncoder(pooled=False)` of unimodals/pretrained.py.

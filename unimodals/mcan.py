@@ -92,9 +92,10 @@ class MCAN(nn.Module):
         Raises:
             ValueError, TypeError: for inputs that do not fit.
         """
-        if len(inputs) != len(self.branches):
+        if isinstance(inputs, Tensor) or len(inputs) != len(self.branches):
+            came = "one tensor" if isinstance(inputs, Tensor) else f"{len(inputs)}"
             raise ValueError(
-                f"inputs must be {list(self.branches)}, as the model was built, got {len(inputs)}"
+                f"inputs must be {list(self.branches)}, as the model was built, got {came}"
             )
         features, tokens = [], None
         for branch, x in zip(self.branches.values(), inputs, strict=True):

@@ -17,21 +17,22 @@ from .vqa import masked_mean
 class MutanNoAtt(nn.Module):
     """Answers from fusion([question, image]), the image being one vector.
 
-        logits = W dropout(fusion([q, v])) + b
+        h_q = tanh(Q dropout(q) + c),    h_v = tanh(V dropout(v) + d)
+        logits = W dropout(fusion([h_q, h_v])) + b
 
     with q the state of `SkipThought` and v the image, or the mean of its regions. The published
-    fusion, `fusions.mutan.Mutan([2400, image_dim], 360, hidden=360, rank=10, dropout=0.5)`,
-    embeds both itself.
+    fusion is `fusions.mutan.Mutan([360, 360], 360, hidden=None, rank=10)`.
 
     Args:
         words: size of the question vocabulary, padding included.
         image_dim: width of the image's features.
         answers: number of answers.
-        fusion: maps [(batch, question_dim), (batch, image_dim)] to (batch, fused_dim).
+        fusion: maps two (batch, hidden) tensors, of question and image, to (batch, fused_dim).
         fused_dim: width of the fused feature; None if the fusion returns the logits itself.
         question_dim, embedding, question_dropout, weights: `dim`, `embedding`, `dropout` and
             `weights` of `SkipThought`.
-        dropout: probability of dropout on the fused feature.
+        hidden: width of h_q and h_v.
+        dropout: probability of dropout on all but the question's words.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class MutanNoAtt(nn.Module):
         embedding: int = 620,
         question_dropout: float = 0.25,
         weights: Mapping[str, Any] | None = None,
+        hidden: int = 360,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
@@ -53,6 +55,9 @@ class MutanNoAtt(nn.Module):
         self.question = SkipThought(
             words, question_dim, embedding=embedding, dropout=question_dropout, weights=weights
         )
+        self.dropout = nn.Dropout(dropout)
+        self.embed_question = nn.Linear(question_dim, hidden)
+        self.embed_image = nn.Linear(image_dim, hidden)
         self.fusion = fusion
         self.head = _head(fused_dim, answers, dropout)
 
@@ -69,7 +74,9 @@ class MutanNoAtt(nn.Module):
         tokens, image = _pair(inputs, self.image_dim, ranks=(2, 3))
         if image.dim() == 3:
             image = masked_mean(image, _filled(image))
-        return self.head(self.fusion([self.question(tokens), image]))
+        textual = self.embed_question(self.dropout(self.question(tokens))).tanh()
+        visual = self.embed_image(self.dropout(image)).tanh()
+        return self.head(self.fusion([textual, visual]))
 
 
 class GlimpseAttention(nn.Module):

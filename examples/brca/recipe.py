@@ -4,8 +4,8 @@
 
 - `ours` (default): small, so that runs take seconds.
 - `base`: as Han et al. (2022) have it, whose fusion is `concat`.
-- `authors`: as the release of Ni et al. (2023) has it around DEQ fusion. Its Jacobian weight and
-  bound on the steps are those of `deq_paper` here.
+- `authors`: as the release of Ni et al. (2023) has it around DEQ fusion. What comes nearest to
+  that is `deq_paper`, with the release's Jacobian weight and bound on the steps; `deq` has its own.
 
 The epoch is selected on validation data in all three. Published is another choice: `base` takes
 the last epoch, `authors` the best of those that it looks at on test data.
@@ -96,7 +96,10 @@ def recipe(args: Namespace, *, sizes: str = "ours", hidden: int = 0) -> Recipe:
         clip_norm=chosen.clip_norm,
         resplit=not args.official,
         fusion_options=chosen.fusion_options,
-        search={"lr": loguniform(3e-4, 5e-3), "weight_decay": (1e-5, 1e-4, 1e-3)},
+        search={
+            "lr": loguniform(0.3 * chosen.lr, 5 * chosen.lr),
+            "weight_decay": (1e-5, 1e-4, 1e-3),
+        },
         floors={"linear": linear_floor},
     )
 

@@ -9,6 +9,9 @@ for the learning rate. MCAN's loss is summed over a batch as published; here it 
 its questions, which Adam does not tell from the sum, eps apart. Words' vectors and Mutan's
 question encoder start at random, where the published models start from GloVe and skip-thoughts.
 
+Unlike MCAN's release, the last batch of an epoch is not dropped for being small; unlike Mutan's, a
+question is learnt from if any annotator's answer is in the vocabulary, not just the most common.
+
 Where protocols differ, this project's holds: the epoch is chosen, and training stopped, on a
 validation part that is cut from train, where the published ones look at what they report.
 """
@@ -106,10 +109,9 @@ def _mcan(size: str) -> Host:
 
 
 def _mutan(name: str, size: str) -> Host:
-    sizes, attends = MUTAN_SIZES[name][size], name == "mutan_att"
-    # with attention, the features are embedded before they are fused
-    own = {"hidden": None, "dropout": 0.0} if attends else {"hidden": sizes.hidden}
-    options = {"mutan": {"rank": sizes.rank, **own}}
+    sizes = MUTAN_SIZES[name][size]
+    # the host embeds the features, and drops some of them, before they are fused
+    options = {"mutan": {"rank": sizes.rank, "hidden": None, "dropout": 0.0}}
     if sizes.fused == 510:  # which the 4 groups, heads and positions of these do not divide
         options |= dict.fromkeys(DEQ, {"groups": 5})
         options |= {"attention": {"heads": 5}, "nl_gate": {"positions": 5}}
@@ -117,7 +119,7 @@ def _mutan(name: str, size: str) -> Host:
         build=partial(build_mutan, name, size),
         lr=1e-4 if size == "published" else TINY_LR,
         epochs=100,
-        batch_size=128 if attends else 512,
+        batch_size=128 if name == "mutan_att" else 512,
         protocol="mutan",
         objective=sampled_answer_loss,
         fusion_options=options,
@@ -160,13 +162,13 @@ def build_mutan(name: str, size: str, fusion: Fusion, train: DataLoader) -> nn.M
     if len(views) == 1:
         return _alone(views[0], sizes, fusion, data)
     image, hidden = data.widths["image"], sizes.hidden
+    options = {"hidden": hidden, "dropout": DROPOUT, **question}
     if name == "mutan":
-        module, width = fusion([sizes.question, image], sizes.fused, answers)
-        return MutanNoAtt(data.words, image, answers, module, width, dropout=DROPOUT, **question)
+        module, width = fusion([hidden, hidden], sizes.fused, answers)
+        return MutanNoAtt(data.words, image, answers, module, width, **options)
     module, width = fusion([hidden, 2 * hidden], sizes.fused, answers)
-    options = {"hidden": hidden, "attended": sizes.fused, "rank": sizes.rank, "dropout": DROPOUT}
-    module = QuestionFirst(module)
-    return MutanAtt(data.words, image, answers, module, width, **question, **options)
+    options |= {"attended": sizes.fused, "rank": sizes.rank}
+    return MutanAtt(data.words, image, answers, QuestionFirst(module), width, **options)
 
 
 class QuestionFirst(nn.Module):

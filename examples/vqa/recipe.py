@@ -81,7 +81,8 @@ def recipe(
     }
     if host != "bag":
         reading["protocol"] = chosen.protocol
-    alone = ("question", "words") if host == "bag" else ("question",)
+        reading["drop_unanswerable"] = chosen.protocol != "mcan"
+    alone, rate = ("question", "words") if host == "bag" else ("question",), lr or chosen.lr
     return Recipe(
         name=f"{args.data_dir.name}{label}{'' if images else ', no images'}",
         modalities=("question", "image") if images else alone,
@@ -94,11 +95,11 @@ def recipe(
         task="multilabel",
         select="accuracy",
         patience=PATIENCE,
-        optimizer=partial(chosen.optimizer, lr=lr or chosen.lr),
+        optimizer=partial(chosen.optimizer, lr=rate),
         scheduler=chosen.scheduler,
         accumulate=chosen.accumulate,
         fusion_options=chosen.fusion_options,
-        search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (0.0, 1e-5, 1e-4)},
+        search={"lr": loguniform(rate / 5, 6 * rate), "weight_decay": (0.0, 1e-5, 1e-4)},
         floors={"most frequent": most_frequent, "naive Bayes": naive_bayes},
     )
 

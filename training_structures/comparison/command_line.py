@@ -1,6 +1,7 @@
 """The program around a comparison."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -77,6 +78,11 @@ def carry_out(
     Raises:
         SystemExit: for arguments that make no sense, or if every run failed.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        parser.error(
+            "a comparison must be one process, which starts others by --jobs, got "
+            f"{os.environ['WORLD_SIZE']} of torchrun; let torchrun start a script of one fusion"
+        )
     output = args.output or results_folder(args)
     try:
         recipe = change(asked_recipe(args))

@@ -63,7 +63,7 @@ class Recipe:
         fusion_options: fusion -> options of its constructor.
         fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
         parameters: model -> parameter groups for the optimiser, where it takes others than one
-            of the fusion's own parameters and one of the rest; `fusion_lr` is not read then.
+            of the fusion's own parameters and one of the rest; it goes without `fusion_lr`.
         search: keyword of the optimiser -> values to choose from, or a distribution of scipy,
             when hyperparameters are searched.
         floors: name -> function of the loaders to learn from and the loader to predict that
@@ -110,6 +110,11 @@ class Recipe:
                 raise ValueError(f"{name} must be one of {list(known)}, got {value!r}")
         if not self.scores:
             raise ValueError("scores must name at least one of the metrics, got none")
+        if self.parameters is not None and self.fusion_lr:
+            raise ValueError(
+                "parameters say the learning rate of every group, so fusion_lr must be left out, "
+                f"got {dict(self.fusion_lr)}"
+            )
 
     def loaders(self, run: int) -> Loaders:
         """Returns the (train, valid, test) loaders of a run, with the recipe's modalities."""

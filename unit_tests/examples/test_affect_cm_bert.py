@@ -286,7 +286,7 @@ def test_a_recipe_may_give_its_own_groups(write):
     def groups(model):
         return [{"params": [p], "lr": 0.001 * i} for i, p in enumerate(model.parameters())]
 
-    chosen = replace(recipe, parameters=groups, fusion_lr={"deq": 5.0})
+    chosen = replace(recipe, parameters=groups)
     result = run_fusion(Method("deq", chosen, FUSIONS["deq"]), 0, analyse=analyse)
     rates, count = result["analysis"]
     assert rates == pytest.approx([0.001 * i for i in range(count)])

@@ -8,8 +8,15 @@ from fusions.deq import DEQFusion
 from unimodals.pretrained import BertEncoder
 
 
+@pytest.fixture
+def published():
+    """Keeps `small` from the hosts."""
+
+
 @pytest.fixture(autouse=True)
-def small(monkeypatch):
+def small(monkeypatch, request):
+    if "published" in request.fixturenames:
+        return
     bert = BertEncoder(None, vocabulary=hosts.PIECES, width=8, length=64, pooled=False)
     monkeypatch.setattr(hosts, "_bert", lambda: bert)
     for size in ("small", "large"):
@@ -33,6 +40,25 @@ def test_only_the_fusion_differs_and_both_steps_train_the_weights(host):
         hosts.make_step(model, case.objective, data, "cpu")()
         moved = [not torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True)]
         assert sum(moved) > 0.8 * len(moved)  # not all: ReLUs are shut, and a bias has no say
+
+
+def test_the_hosts_have_their_published_sizes(published):
+    """The counts of unit_tests/unimodals and test_brca_published, and BERT-base's by hand."""
+    d, layers = 768, 12
+    block = 4 * (d + 1) * d + (d + 1) * 4 * d + (4 * d + 1) * d + 4 * d
+    bert = (30522 + 512 + 2) * d + 2 * d + layers * block
+    counts = {
+        "mm_dynamics_1000": 4_794_535,
+        "cm_bert": bert + 30 * (d + 5) + (d + 1) * (d + 1) + 2 * d + 3,
+        "mcan_small": 51_640_891 + 300 * hosts.WORDS,
+        "mcan_large": 195_551_291 + 300 * hosts.WORDS,
+        "mutan": 27_294_400 + 620 * (hosts.WORDS - 1000),
+        "mutan_att": 30_751_112 + 620 * (hosts.WORDS - 1000),
+    }
+    for name, expected in counts.items():
+        with torch.device("meta"):
+            model = hosts.CASES[name].build(hosts.CASES[name].own)
+        assert sum(p.numel() for p in model.parameters()) == expected, name
 
 
 def test_the_share_is_what_the_published_step_does_not_take():

@@ -124,7 +124,7 @@ def test_published_sizes(folder, host, size, fusion, expected):
     "host, dims, dim",
     [
         ("mcan", [1024, 1024], 1024),
-        ("mutan", [2400, REGION], 360),
+        ("mutan", [360, 360], 360),
         ("mutan_att", [310, 620], 510),
     ],
 )

@@ -137,7 +137,7 @@ def long(folder, **options):
 
 
 def killed(folder):
-    """Every process ends in epoch 4, without a word."""
+    """The first process ends in epoch 4, without a word."""
     calls = []
 
     def deadly(prediction, truth):
@@ -360,7 +360,7 @@ def test_what_cannot_be_shared_is_refused_by_all(both, name, message):
 
 def test_killed_and_resumed_is_uninterrupted(both, tmp_path):
     codes, said = launch("killed", tmp_path)
-    assert codes == [-signal.SIGKILL] * 2, said
+    assert codes[0] == -signal.SIGKILL and codes[1] != 0, said  # which does not wait for it
     assert os.listdir(tmp_path) == ["run.ckpt"]
     saved = load_checkpoint(tmp_path / "run.ckpt")
     assert len(saved["history"]["epochs"]) == 3

@@ -510,8 +510,9 @@ def test_lazy_parameters_train_and_resume(tmp_path):
         ({"model": Plain}, "on one side only"),
         ({"seed": 4}, "seed 3 instead of 4"),
         ({"accumulate": 1}, "accumulate 2 instead of 1"),
-        ({"optimizer": torch.optim.AdamW}, "optimizer Adam instead of AdamW"),
-        ({"scheduler": None}, "scheduler CosineAnnealingLR instead of NoneType"),
+        ({"optimizer": partial(torch.optim.Adam, lr=0.02, betas=(0.1, 0.2))}, r"0\.9.*0\.1"),
+        ({"optimizer": torch.optim.AdamW}, "optimizer_type Adam instead of AdamW"),
+        ({"scheduler": None}, "scheduler_type CosineAnnealingLR instead of NoneType"),
         ({"select": "loss"}, "selection"),
     ],
 )

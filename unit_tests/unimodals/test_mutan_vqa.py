@@ -22,8 +22,9 @@ class Concat(nn.Module):
 
 
 def no_att(fusion=None, width=None, **options):
-    fusion, width = (Concat(), 10 + IMAGE) if fusion is None else (fusion, width)
-    return MutanNoAtt(WORDS, IMAGE, ANSWERS, fusion, width, question_dim=10, embedding=5, **options)
+    fusion, width = (Concat(), 2 * 4) if fusion is None else (fusion, width)
+    sizes = {"question_dim": 10, "embedding": 5, "hidden": 4}
+    return MutanNoAtt(WORDS, IMAGE, ANSWERS, fusion, width, **sizes, **options)
 
 
 def att(fusion=None, width=None, **options):
@@ -32,7 +33,7 @@ def att(fusion=None, width=None, **options):
     return MutanAtt(WORDS, IMAGE, ANSWERS, fusion, width, **sizes, **options)
 
 
-HOSTS = {"no_att": (no_att, [10, IMAGE]), "att": (att, [8, 4])}
+HOSTS = {"no_att": (no_att, [4, 4]), "att": (att, [8, 4])}
 hosts = param("name", HOSTS)
 
 
@@ -87,7 +88,7 @@ def halve(x):
 
 @param("drop", [keep, halve])
 def test_without_attention_as_published(double, drop):
-    host = no_att(Mutan([10, IMAGE], 6, hidden=4, rank=3, dropout=0.5), 6, question_dropout=0.0)
+    host = no_att(Mutan([4, 4], 6, hidden=None, rank=3), 6, question_dropout=0.0)
     host.train(drop is halve)
     regions, question = images(), host.question(TOKENS)
     image = regions.sum(1) / torch.tensor([3, 3, 5, 5])[:, None]
@@ -95,9 +96,8 @@ def test_without_attention_as_published(double, drop):
         torch.manual_seed(1)  # of the same masks, in the order of the formula
         logits = host([TOKENS, given])
         torch.manual_seed(1)
-        of_question, of_image = host.fusion.projections
-        q = torch.tanh(affine(of_question, drop(question)))
-        v = torch.tanh(affine(of_image, drop(image)))
+        q = torch.tanh(affine(host.embed_question, drop(question)))
+        v = torch.tanh(affine(host.embed_image, drop(image)))
         fused = tucker(*host.fusion.factors, q, v, 3)
         torch.testing.assert_close(logits, affine(host.head[1], drop(fused)))
 
@@ -140,7 +140,7 @@ def test_an_image_without_regions_counts_as_zeros(name):
 
 def test_without_attention_has_the_published_sizes():
     with torch.device("meta"):
-        fusion = Mutan([2400, 2048], 360, hidden=360, rank=10, dropout=0.5)
+        fusion = Mutan([360, 360], 360, hidden=None, rank=10)
         host = MutanNoAtt(1000, 2048, 2000, fusion, 360)
     question = 1000 * 620 + 3 * 2400 * (620 + 1 + 2400)
     embedded = 360 * (2400 + 1) + 360 * (2048 + 1)
@@ -172,7 +172,7 @@ def test_learns_a_few_answers_with_any_fusion(name, fusion):
     (logits * torch.randn_like(logits)).sum().backward()
     assert all(p.grad.abs().sum() > 0 for p in host.parameters())
     optimizer = torch.optim.Adam(host.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(120):
         optimizer.zero_grad()
         loss = nn.functional.cross_entropy(host(inputs), answers)
         loss.backward()
