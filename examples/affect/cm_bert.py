@@ -20,8 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.stats import loguniform
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -86,6 +89,7 @@ def fields(
         "scheduler": partial(warm_up, epochs),
         "fusion_options": MAP_OPTIONS if host == "cm_bert" else {},
         "search": {"lr": loguniform(low, high)},
+        "floors": {"linear": linear_floor},
     }
 
 
@@ -154,6 +158,24 @@ def _regressor(width: int | None) -> nn.Module:
     if width is None:
         return nn.Identity()
     return nn.Sequential(nn.Dropout(DROPOUT), nn.Linear(width, 1))
+
+
+def linear_floor(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
+    """Ridge regression (alpha 1) on tf-idf of the word pieces, and on the mean audio, (n, 1)."""
+    *views, labels = map(torch.cat, zip(*(loader.dataset.tensors for loader in known), strict=True))
+    *others, _ = scored.dataset.tensors
+    learnt, wanted = [], []
+    for view, other in zip(views, others, strict=True):
+        if view.is_floating_point():
+            pair = view.mean(1).numpy(), other.mean(1).numpy()
+        else:
+            rows = [[" ".join(map(str, row[row > 0].tolist())) for row in v] for v in (view, other)]
+            counts = TfidfVectorizer(token_pattern=r"\d+").fit(rows[0])
+            pair = tuple(counts.transform(texts).toarray() for texts in rows)
+        learnt.append(pair[0])
+        wanted.append(pair[1])
+    model = Ridge(alpha=1).fit(np.hstack(learnt), labels.flatten().numpy())
+    return torch.from_numpy(model.predict(np.hstack(wanted))).float()[:, None]
 
 
 def half_squared_error(prediction: Tensor, truth: Tensor) -> Tensor:

@@ -292,6 +292,27 @@ def test_a_recipe_may_give_its_own_groups(write):
     assert rates == pytest.approx([0.001 * i for i in range(count)])
 
 
+def test_the_linear_floor_is_a_ridge_on_weighted_counts(write):
+    train, valid, test = small(write(), "cm_bert").loaders(0)
+    known = [np.concatenate(x) for x in zip(train.dataset.tensors, valid.dataset.tensors)]
+    pieces = np.unique(known[0])[1:]  # 0 is padding
+
+    def features(tokens, audio):
+        counts = (tokens[:, :, None] == pieces).sum(1) * idf
+        counts = counts / np.maximum(np.linalg.norm(counts, axis=1, keepdims=True), 1e-12)
+        return np.hstack([counts, audio.mean(1)])
+
+    frequency = (known[0][:, :, None] == pieces).any(1).sum(0)
+    idf = np.log((1 + len(known[0])) / (1 + frequency)) + 1
+    x, y = features(*known[:2]), known[2][:, 0]
+    centred = x - x.mean(0)
+    weights = np.linalg.solve(centred.T @ centred + np.eye(x.shape[1]), centred.T @ (y - y.mean()))
+    tokens, audio, _ = (t.numpy() for t in test.dataset.tensors)
+    expected = (features(tokens, audio) - x.mean(0)) @ weights + y.mean()
+    found = cm_bert.linear_floor([train, valid], test)
+    np.testing.assert_allclose(found[:, 0], expected, atol=1e-4)
+
+
 def test_local_weights_take_the_published_plan(write, arrays, tmp_path):
     weights = tmp_path / "bert"
     tokeniser = pieces(arrays)
