@@ -294,7 +294,9 @@ def test_a_recipe_may_give_its_own_groups(write):
 
 def test_the_linear_floor_is_a_ridge_on_weighted_counts(write):
     train, valid, test = small(write(), "cm_bert").loaders(0)
-    known = [np.concatenate(x) for x in zip(train.dataset.tensors, valid.dataset.tensors)]
+    known = [
+        np.concatenate(x) for x in zip(train.dataset.tensors, valid.dataset.tensors, strict=True)
+    ]
     pieces = np.unique(known[0])[1:]  # 0 is padding
 
     def features(tokens, audio):
