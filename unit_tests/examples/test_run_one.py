@@ -66,7 +66,7 @@ def test_two_processes_print_once_what_one_prints(tmp_path, monkeypatch, capsys)
     assert both[0]["valid"] == pytest.approx(alone["valid"], rel=1e-4)
 
 
-def predicted(precision):
+def predicted(precision, name):
     """The dtypes that the head returned in training, and in validation and test."""
     recipe, seen = digits.recipe(Namespace(epochs=1)), []
 
@@ -76,12 +76,13 @@ def predicted(precision):
         return model
 
     recipe = replace(recipe, build=build, precision=precision)
-    run_fusion(Method("sum", recipe, FUSIONS["sum"]), 0)
+    run_fusion(Method(name, recipe, FUSIONS[name]), 0)
     return seen
 
 
-def test_precision_is_that_of_training_and_of_what_is_scored():
-    full, half = predicted("fp32"), predicted("bf16")
+@pytest.mark.parametrize("name", ["sum", "deq"])
+def test_precision_is_that_of_training_and_of_what_is_scored(name):
+    full, half = predicted("fp32", name), predicted("bf16", name)
     assert set(full) == {torch.float32} and set(half) == {torch.bfloat16}
     assert len(full) == len(half)
 

@@ -125,3 +125,8 @@ def test_a_cluster_that_does_not_answer(error, monkeypatch):
     assert "no dask scheduler answers at tcp://nowhere:1 (timed out)" in said
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     assert "--cluster needs dask: pip install distributed" in error("--cluster tcp://nowhere:1")
+
+
+def test_torchrun_is_refused(error, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert re.search("must be one process, .* --jobs, got 2 of torchrun", error(""))

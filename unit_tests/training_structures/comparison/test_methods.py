@@ -123,6 +123,10 @@ def test_a_recipe_is_restricted_to_modalities_that_it_has(wrong):
         ({"features": "graphs"}, "features must be one of .*got 'graphs'"),
         ({"part": "train"}, "part must be one of .*got 'train'"),
         ({"scores": []}, "scores must name at least one of the metrics"),
+        (
+            {"parameters": list, "fusion_lr": {"sum": 0.1}},
+            r"fusion_lr must be left out, got \{'sum': 0.1\}",
+        ),
     ],
 )
 def test_a_recipe_says_what_it_cannot_be(wrong, message):
