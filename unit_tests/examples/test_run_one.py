@@ -51,7 +51,7 @@ def test_two_processes_print_once_what_one_prints(tmp_path, monkeypatch, capsys)
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(digits, "DROPOUT", 0.0)
