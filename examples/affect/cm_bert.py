@@ -36,7 +36,13 @@ from datasets.affect.utterance import FILE as UTTERANCES
 from datasets.text import WordPieces
 from fusions.registry import FUSIONS
 from training_structures.comparison import Fusion, Loaders
-from unimodals.cm_bert import CMBERT, ENCODER_RATE, CMBERTPooled, parameter_groups
+from unimodals.cm_bert import (
+    CMBERT,
+    ENCODER_RATE,
+    FUSION_RATE,
+    CMBERTPooled,
+    parameter_groups,
+)
 from unimodals.pretrained import BertEncoder
 
 HOSTS = ("cm_bert", "cm_bert_pooled")
@@ -58,7 +64,13 @@ MAP_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 
 def fields(
-    host: str, path: Path, *, text_weights: str, epochs: int | None, patience: int
+    host: str,
+    path: Path,
+    *,
+    text_weights: str,
+    epochs: int | None,
+    patience: int,
+    fusion_lr: float = FUSION_RATE,
 ) -> dict[str, Any]:
     """Returns what a `Recipe` with this host has of its own.
 
@@ -69,6 +81,7 @@ def fields(
             pieces learnt from train.
         epochs: their number; None: `EPOCHS` with weights, `SMALL_EPOCHS` without.
         patience: in epochs; 0: none with weights, `SMALL_PATIENCE` without.
+        fusion_lr: learning rate of what lies between the text encoder and the last map.
     """
     small = not text_weights
     epochs = (SMALL_EPOCHS if small else EPOCHS) if epochs is None else epochs
@@ -84,11 +97,11 @@ def fields(
         "objective": half_squared_error,
         "epochs": epochs,
         "patience": patience or (SMALL_PATIENCE if small else None),
-        "optimizer": partial(adamw, lr=rate),
+        "optimizer": partial(adamw, lr=rate, fusion_lr=fusion_lr),
         "parameters": parameter_groups,
         "scheduler": partial(warm_up, epochs),
         "fusion_options": MAP_OPTIONS if host == "cm_bert" else {},
-        "search": {"lr": loguniform(low, high)},
+        "search": {"lr": loguniform(low, high), "fusion_lr": loguniform(3e-4, 3e-2)},
         "floors": {"linear": linear_floor},
     }
 
@@ -183,10 +196,10 @@ def half_squared_error(prediction: Tensor, truth: Tensor) -> Tensor:
     return nn.functional.mse_loss(prediction, truth) / 2
 
 
-def adamw(groups: list[dict[str, Any]], *, lr: float) -> Optimizer:
-    """Returns AdamW for `parameter_groups`, with `lr` for the text encoder's published rate."""
-    groups = [group | {"lr": lr} if group["lr"] == ENCODER_RATE else group for group in groups]
-    return torch.optim.AdamW(groups)
+def adamw(groups: list[dict[str, Any]], *, lr: float, fusion_lr: float) -> Optimizer:
+    """Returns AdamW for `parameter_groups`, with these rates for the two published ones."""
+    rates = {ENCODER_RATE: lr, FUSION_RATE: fusion_lr}
+    return torch.optim.AdamW([group | {"lr": rates[group["lr"]]} for group in groups])
 
 
 def warm_up(epochs: int, optimizer: Optimizer) -> LRScheduler:

@@ -55,6 +55,7 @@ def recipe(
     host: str = "mlp",
     text_weights: str = "",
     patience: int = 0,
+    fusion_lr: float = 0.0,
 ) -> Recipe:
     """Returns the recipe for the file in `args.data_dir`: its own test part, a seed a run.
 
@@ -63,6 +64,7 @@ def recipe(
         host: "mlp" (an encoder a modality, a fusion, a linear head), "cm_bert" (a fusion of its
             attention maps) or "cm_bert_pooled" (of its pooled vectors).
         text_weights: of CM-BERT, local folder of BERT's weights; none: a small one from scratch.
+        fusion_lr: of CM-BERT, rate of what lies between the encoder and the last map; 0 takes 0.01.
         patience: epochs without improvement after which training stops; 0 takes the host's.
     """
     check_own_split(args, f"one of {', '.join(FILES)}")
@@ -72,9 +74,12 @@ def recipe(
     if host != "mlp":
         path = find_file(args.data_dir, file, known=cm_bert.FILES)
         options = {"text_weights": text_weights, "epochs": args.epochs, "patience": patience}
+        options |= {"fusion_lr": fusion_lr} if fusion_lr else {}
         return Recipe(**shared, **cm_bert.fields(host, path, **options))
-    if text_weights:
-        raise SystemExit("text_weights are CM-BERT's: add --set host=cm_bert, or leave them out")
+    if text_weights or fusion_lr:
+        raise SystemExit(
+            "text_weights and fusion_lr are CM-BERT's: add --set host=cm_bert, or leave them out"
+        )
     path = find_file(args.data_dir, file, known=FILES)
     sequences = path.name != UTTERANCES
     return Recipe(

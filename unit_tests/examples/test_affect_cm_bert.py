@@ -315,6 +315,18 @@ def test_the_linear_floor_is_a_ridge_on_weighted_counts(write):
     np.testing.assert_allclose(found[:, 0], expected, atol=1e-4)
 
 
+def test_the_rate_of_the_fusion_is_a_setting(write):
+    recipe = small(write(), "cm_bert", fusion_lr=0.002)
+    found = run_fusion(Method("deq", recipe, FUSIONS["deq"]), 0, analyse=rates_of)["analysis"]
+    whole = small(write(), "cm_bert")
+    usual = run_fusion(Method("deq", whole, FUSIONS["deq"]), 0, analyse=rates_of)["analysis"]
+    assert found[:2] == usual[:2] and found[2] == pytest.approx(usual[2] / 5)
+
+
+def rates_of(trained, recipe):
+    return [v for k, v in trained.history.epochs[0].items() if "learning_rate" in k]
+
+
 def test_local_weights_take_the_published_plan(write, arrays, tmp_path):
     weights = tmp_path / "bert"
     tokeniser = pieces(arrays)
@@ -323,7 +335,7 @@ def test_local_weights_take_the_published_plan(write, arrays, tmp_path):
     tokeniser.save(weights)
     recipe = small(write(), "cm_bert", epochs=None, text_weights=str(weights))
     assert (recipe.epochs, recipe.patience) == (3, None)
-    assert recipe.optimizer.keywords == {"lr": 2e-5}
+    assert recipe.optimizer.keywords == {"lr": 2e-5, "fusion_lr": 0.01}
     assert small(write(), "cm_bert", None).patience == cm_bert.SMALL_PATIENCE
     assert small(write(), "cm_bert", None, patience=2).patience == 2
     assert recipe.name != small(write(), "cm_bert").name
@@ -352,7 +364,7 @@ def test_a_small_batch_is_learnt_by_heart(write):
 def test_what_does_not_fit_is_said(write, arrays, tables):
     with pytest.raises(SystemExit, match=r"host must be one of \['mlp'.*got 'bert'"):
         small(write(), "bert")
-    with pytest.raises(SystemExit, match="text_weights are CM-BERT's.*host=cm_bert"):
+    with pytest.raises(SystemExit, match="text_weights and fusion_lr are CM-BERT's.*host=cm_bert"):
         small(write(), "mlp", text_weights="bert")
     with pytest.raises(SystemExit, match="must hold one of mosi_utterance.npz, MOSI_cmu.*got none"):
         small(tables.parent / "nowhere", "cm_bert")
