@@ -2,6 +2,7 @@
 
 python -m datasets.affect.prepare --data-dir data/mosi
 python -m examples.affect.mosi_deq --data-dir data/mosi --modalities text audio
+python -m examples.affect.mosi_deq --data-dir data/mosi --set host=cm_bert   # in CM-BERT
 """
 
 from functools import partial

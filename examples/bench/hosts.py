@@ -242,7 +242,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--hosts", nargs="+", choices=CASES, default=list(CASES), help="which (default: all)")
+    names = f"which (default: all): {', '.join(CASES)}"
+    add("--hosts", nargs="+", choices=CASES, default=list(CASES), metavar="NAME", help=names)
     add("--batch", type=int, default=0, help="samples a step (default: as published)")
     add("--seconds", type=float, default=30.0, help="time for a model's repeats (default: 30)")
     add("--most", type=int, default=15, help="most repeats (default: 15)")

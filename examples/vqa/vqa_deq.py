@@ -2,6 +2,7 @@
 
 python -m datasets.vqa.prepare --data-dir data/vqa
 python -m examples.vqa.vqa_deq --data-dir data/vqa
+python -m examples.vqa.vqa_deq --data-dir data/vqa --set host=mcan --set size=large   # in MCAN
 """
 
 from functools import partial
