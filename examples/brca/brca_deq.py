@@ -2,7 +2,7 @@
 
 python -m datasets.brca.prepare --data-dir data/brca
 python -m examples.brca.brca_deq --data-dir data/brca
-python -m examples.brca.brca_deq --data-dir data/brca --set sizes=authors   # in the DEQ authors' host
+python -m examples.brca.brca_deq --data-dir data/brca --set sizes=authors   # as published
 """
 
 from functools import partial
