@@ -1,6 +1,6 @@
 """What DEQ fusion costs inside the published models: its share of a training step.
 
-python -m examples.bench.hosts                             every model (about ten minutes)
+python -m examples.bench.hosts                             every model (about half an hour)
 python -m examples.bench.hosts --hosts mcan_large cm_bert  some of them
 python -m examples.bench.hosts --batch 8 --device cuda     smaller batches; on a GPU
 
