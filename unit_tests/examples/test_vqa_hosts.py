@@ -52,7 +52,7 @@ def size_of(model):
 @param("fusion", ["deq", "sum", "mutan"])
 def test_every_host_takes_every_fusion(pictures, host, fusion, capsys):
     result = called(vqa_deq.main, pictures, "--fusion", fusion, *settings(host))
-    assert result["epochs"] == 1 and 0 <= result["scores"]["accuracy"] <= 1
+    assert result["epochs"] == 1
     assert f"questions, {host} tiny: {fusion}, seed 0" in capsys.readouterr().out
     assert ("solver_steps" in result) == (fusion == "deq")
 
@@ -178,6 +178,7 @@ def test_mcan_is_trained_as_published(folder, size, rate, accumulate):
     assert recipe.objective is soft_answer_loss and recipe.accumulate == accumulate
     args = SimpleNamespace(data_dir=folder, official=False, epochs=None)
     assert vqa(args, host="mcan", size=size).epochs == 13
+    assert not recipe.load.args[1]["drop_unanswerable"]
 
 
 def test_a_step_of_mcan_large_is_two_batches(pictures):
@@ -197,6 +198,7 @@ def test_mutan_is_trained_as_published(pictures, host, batch):
     assert recipe.scheduler is None and recipe.accumulate == 1 and recipe.epochs == 100
     assert recipe.load.args[1]["batch_size"] == batch
     assert recipe.objective is sampled_answer_loss
+    assert recipe.load.args[1]["drop_unanswerable"]
     for tokenise, length in (("", 26), ("mcan", 14)):
         data = vqa(args, host=host, tokenise=tokenise).loaders(0)[0].dataset.dataset
         assert not data.answers.normalised and data.widths["question"] == length
