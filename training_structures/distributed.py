@@ -7,6 +7,7 @@ run by `torchrun --nproc-per-node 2 script.py`, gives within rounding what one p
 Started without torchrun, the same script is that one process.
 """
 
+import gc
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +17,10 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+# DistributedDataParallel imports this when it is made, and then keeps the process group of that
+# moment to the end of Python, where the group's threads may abort the process. Now there is none.
+import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -50,6 +55,7 @@ def process_group(device: torch.device | str) -> Iterator[torch.device]:
     try:
         yield device
     finally:
+        gc.collect()  # models that an error's traceback keeps, and they the group
         dist.destroy_process_group()
 
 
