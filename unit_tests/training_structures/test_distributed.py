@@ -22,7 +22,7 @@ from training_structures.distributed import gathered, process_group, rank, shard
 from training_structures.fit import evaluate, fit, predict
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60  # after which a process ends itself, whatever it waits for
+SECONDS = 180  # after which a process ends itself, whatever it waits for
 cross_entropy = nn.functional.cross_entropy
 SGD = partial(torch.optim.SGD, lr=0.02, momentum=0.9, weight_decay=0.01)
 
