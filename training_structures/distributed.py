@@ -13,14 +13,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import copy
+from importlib import import_module
 from typing import Any
 
 import torch
 import torch.distributed as dist
-
-# DistributedDataParallel imports this when it is made, and then keeps the process group of that
-# moment to the end of Python, where the group's threads may abort the process. Now there is none.
-import torch.distributed.nn
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
@@ -50,6 +47,9 @@ def process_group(device: torch.device | str) -> Iterator[torch.device]:
     if on_gpu:
         device = torch.device(device.type, int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
+    # DistributedDataParallel would import this later, and it keeps the group that it finds to the
+    # end of Python, where the group's threads may abort the process. Now it finds none.
+    import_module("torch.distributed.nn")
     # what is no gradient goes by the CPU: it need not wait for, or fit on, the GPU
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     try:
