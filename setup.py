@@ -13,6 +13,7 @@ PACKAGES = (
     "training_structures",
     "training_structures.comparison",
     "datasets",
+    "datasets.files",
     "datasets.digits",
     "datasets.brca",
     "datasets.affect",

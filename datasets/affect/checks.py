@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ..restricted_pickle import load
+from ..files.restricted_pickle import load
 from .sequences import PARTS, Part
 
 

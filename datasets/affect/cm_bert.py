@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from ..files.restricted_pickle import load
 from ..loaders import make_loader
-from ..restricted_pickle import load
 from .checks import choose, read_features, read_labels, without_log_of_zero
 from .sequences import PARTS, Part, cut_after, standardise
 
@@ -26,7 +26,7 @@ SOURCE = "data/text and data/audio of github.com/thuiar/Cross-Modal-BERT"
 
 
 class Tokeniser(Protocol):
-    """What turns transcripts into BERT's tokens, as `datasets.text.WordPieces` does."""
+    """What turns transcripts into BERT's tokens, as `datasets.files.text.WordPieces` does."""
 
     def encode(self, texts: Sequence[str], *, length: int) -> np.ndarray:
         """Returns (texts, at most length) int64, 0 is padding."""

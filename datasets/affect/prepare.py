@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ..download import Expected, verify
+from ..files.download import Expected, verify
 
 MMSA = "MOSI/Processed on the drives linked in the README of github.com/thuiar/MMSA"
 MULTIBENCH = "the drive linked in the README of github.com/pliang279/MultiBench"

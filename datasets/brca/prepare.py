@@ -1,7 +1,7 @@
 """Downloads BRCA or ROSMAP: ``python -m datasets.brca.prepare --data-dir DIR``.
 
-The files are those of MOGONET (Wang et al., 2021), fetched as `datasets.download` does. BRCA's
-are checked against their git blob ids, the SHA-1 that `git hash-object FILE` prints. For
+The files are those of MOGONET (Wang et al., 2021), fetched as `datasets.files.download` does.
+BRCA's are checked against their git blob ids, the SHA-1 that `git hash-object FILE` prints. For
 ROSMAP's no ids are known here: they are only checked to parse.
 """
 
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..download import Expected, fetch
+from ..files.download import Expected, fetch
 
 SOURCE = "https://raw.githubusercontent.com/txWang/MOGONET/main"
 BRCA = {

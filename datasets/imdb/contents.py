@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import h5py
 import numpy as np
 
-from ..hdf5 import find_dataset, open_file
+from ..files.hdf5 import find_dataset, open_file
 
 FILE = "multimodal_imdb.hdf5"
 GENRES, IDS = "genres", "imdb_ids"  # datasets of the file

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..hdf5 import MEMORY, Rows
+from ..files.hdf5 import MEMORY, Rows
 from ..loaders import make_loader
 from .contents import FILE, GENRES, STANDARD, Contents, find_file, read_contents
 

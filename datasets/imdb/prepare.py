@@ -14,8 +14,8 @@ from pathlib import Path
 
 import h5py
 
-from ..archives import check_archive, unpack
-from ..download import Expected, fetch, verify
+from ..files.archives import check_archive, unpack
+from ..files.download import Expected, fetch, verify
 
 SOURCE = "https://archive.org/download/mmimdb"
 FEATURES, ARCHIVE = "multimodal_imdb.hdf5", "mmimdb.tar.gz"
@@ -46,8 +46,8 @@ def download(
         progress: whether to show bars.
 
     Raises:
-        ConnectionError, ValueError: see `datasets.download.fetch`, `datasets.archives.unpack` and
-            `check_raw`.
+        ConnectionError, ValueError: see `datasets.files.download.fetch`,
+            `datasets.files.archives.unpack` and `check_raw`.
     """
     folder, address = Path(data_dir), (base_url or SOURCE).rstrip("/")
     expected = Expected(check=lambda path: check_features(path, films=films))

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..hdf5 import Rows
-from ..images import cache_images, read_image
+from ..files.hdf5 import Rows
+from ..files.images import cache_images, read_image
+from ..files.text import WordPieces
 from ..loaders import make_loader
-from ..text import WordPieces
 from .films import PARTS, Films, read_films
 from .get_data import FILE, IMAGE, MODALITIES
 

@@ -10,7 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from .annotations import Part, read_json, write_json
+from ..files.json_files import read_json, write_json
+from .annotations import Part
 from .tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
 
 _MARK = re.compile("[" + re.escape("".join(sorted(PUNCTUATION))) + "]")

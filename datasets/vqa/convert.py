@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from ..hdf5_build import build_file
+from ..files.hdf5_build import build_file
 from .features import MOST_REGIONS
 from .image_files import find_images, npz_shape, read_npz
 

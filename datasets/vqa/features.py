@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..hdf5 import Rows
+from ..files.hdf5 import Rows
 from .image_files import find_images, read_npz
 from .image_rows import check_offsets, read_index
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..hdf5 import find_dataset, open_file
-from ..restricted_pickle import load
+from ..files.hdf5 import find_dataset, open_file
+from ..files.restricted_pickle import load
 
 
 def read_index(path: Path) -> dict[str, np.ndarray]:

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..archives import check_archive, unpack
-from ..download import Expected, fetch
+from ..files.archives import check_archive, unpack
+from ..files.download import Expected, fetch
 from .annotations import read_part
 
 SOURCE = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
@@ -45,8 +45,8 @@ def download(
         progress: whether to show bars.
 
     Raises:
-        ConnectionError, ValueError: see `datasets.download.fetch`, `datasets.archives.unpack` and
-            `check`.
+        ConnectionError, ValueError: see `datasets.files.download.fetch`,
+            `datasets.files.archives.unpack` and `check`.
     """
     folder, address = Path(data_dir), (base_url or SOURCE).rstrip("/")
     for archive, name in ARCHIVES.items():

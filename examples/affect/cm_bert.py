@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader
 from datasets.affect import cm_bert as tables
 from datasets.affect import transcripts
 from datasets.affect.utterance import FILE as UTTERANCES
-from datasets.text import WordPieces
+from datasets.files.text import WordPieces
 from fusions.registry import FUSIONS
 from training_structures.comparison import Fusion, Loaders
 from unimodals.cm_bert import (

@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.affect import get_data as sequences
 from datasets.affect import utterance
 from datasets.brca import get_data as brca
+from datasets.files.restricted_pickle import load
 from datasets.imdb import get_data as imdb
-from datasets.restricted_pickle import load
 from datasets.vqa import get_data as vqa
 from datasets.vqa.get_data import VQA
 

@@ -24,11 +24,11 @@ import h5py
 import numpy as np
 import torch
 
-from datasets.hdf5_build import build_file
-from datasets.images import read_image
+from datasets.files.hdf5_build import build_file
+from datasets.files.images import read_image
+from datasets.files.text import WordPieces
 from datasets.imdb.films import PARTS, Films, read_films
 from datasets.imdb.raw import train_tokens
-from datasets.text import WordPieces
 from unimodals.pretrained import BertEncoder, ResNetEncoder
 
 

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
+from datasets.files.text import WordPieces
 from datasets.imdb import get_data, raw
 from datasets.imdb.films import read_films
-from datasets.text import WordPieces
 from examples.own_split import check_own_split
 from fusions.registry import FUSIONS
 from objective_functions.multilabel import balanced_bce

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.hdf5_build import build_file
-from datasets.images import read_image
+from datasets.files.hdf5_build import build_file
+from datasets.files.images import read_image
 from datasets.vqa.image_files import find_images
 from unimodals.pretrained import ResNetEncoder
 

@@ -128,7 +128,7 @@ def scaled(paths):
 
 def test_a_tokeniser_of_word_pieces_fits(write):
     pytest.importorskip("tokenizers")
-    from datasets.text import WordPieces
+    from datasets.files.text import WordPieces
 
     paths = write()
     pieces = WordPieces.train(read_parts(*paths)["train"].texts, size=60)

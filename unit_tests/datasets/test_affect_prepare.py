@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets.affect.prepare import FILES, Known, check, main
-from datasets.download import Expected
+from datasets.files.download import Expected
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.hdf5 import Rows
+from datasets.files.hdf5 import Rows
 from datasets.imdb.get_data import FILE, STANDARD, get_dataloader, read_contents
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

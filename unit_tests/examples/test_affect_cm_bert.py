@@ -15,7 +15,7 @@ from torch import nn
 
 from datasets.affect import transcripts
 from datasets.affect.utterance import FILE, split_rows
-from datasets.text import WordPieces
+from datasets.files.text import WordPieces
 from examples.affect import cm_bert, mosi_deq
 from examples.affect.recipe import recipe as mosi
 from fusions.registry import FUSIONS

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.images import read_image
+from datasets.files.images import read_image
+from datasets.files.text import WordPieces
 from datasets.imdb.films import read_films
 from datasets.imdb.raw import train_tokens
-from datasets.text import WordPieces
 from examples.imdb import extract_features
 from unimodals.pretrained import BertEncoder, ResNetEncoder
 

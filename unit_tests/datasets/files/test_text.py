@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.text import WordPieces
+from datasets.files.text import WordPieces
 
 pytest.importorskip("tokenizers")
 
@@ -108,10 +108,10 @@ def test_no_more_pieces_are_learnt_than_asked_for(size):
 
 def test_training_is_repeatable_in_other_processes():
     code = (
-        "from datasets.text import WordPieces\n"
+        "from datasets.files.text import WordPieces\n"
         f"print(WordPieces.train({TEXTS!r}, size=45)._tokenizer.to_str())"
     )
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     runs = {
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root

@@ -15,8 +15,8 @@ import zipfile
 
 import pytest
 
-from datasets.archives import check_archive, unpack
-from datasets.download import Expected, fetch, git_blob_id, verify
+from datasets.files.archives import check_archive, unpack
+from datasets.files.download import Expected, fetch, git_blob_id, verify
 
 CONTENT = random.Random(0).randbytes(600_000)  # more than twice what is read at once
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

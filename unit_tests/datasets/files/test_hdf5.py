@@ -14,10 +14,10 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.hdf5 import Rows, open_file
-from datasets.hdf5_build import build_file
+from datasets.files.hdf5 import Rows, open_file
+from datasets.files.hdf5_build import build_file
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LAYOUTS = {
     "plain": {},
     "chunked": {"chunks": (4, 2)},
@@ -178,7 +178,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from datasets.hdf5_build import build_file
+from datasets.files.hdf5_build import build_file
 def create(file):
     file.create_dataset("squares", (200, 3), "f4")
 def fill(file, start, stop):
@@ -279,7 +279,7 @@ def test_large_rows_are_read_as_small_ones_are(tmp_path, monkeypatch, dtype):
         file["x"] = values
     rows = Rows(tmp_path / "x.hdf5", "x")
     mapped = rows[[4, 0, 4]]
-    monkeypatch.setattr("datasets.hdf5.LARGE", 1)
+    monkeypatch.setattr("datasets.files.hdf5.LARGE", 1)
     read = rows[[4, 0, 4]]
     assert read.dtype == mapped.dtype and read.shape == (3, 2, 5)
     np.testing.assert_array_equal(read, mapped)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.images import cache_images, read_image
+from datasets.files.images import cache_images, read_image
 
 Image = pytest.importorskip("PIL.Image")
 

@@ -1,0 +1,39 @@
+"""Numbers of a file as float32: finite in the file, and still finite once converted."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def as_float32(array: np.ndarray, what: str, *, rows: Sequence[str] | None = None) -> np.ndarray:
+    """Returns numbers as float32, without a copy if they are that already.
+
+    Args:
+        array: (rows, ...) numbers of any dtype, or a single one.
+        what: what they are, as "audio in FILE", for the error message.
+        rows: names of the rows, if they have some; else they are counted from 0.
+
+    Raises:
+        ValueError: names the rows that are not finite, or that float32 cannot hold: beyond
+            3.4e38 they would become infinite.
+    """
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{what} must be numbers, got {array.dtype}")
+    _check_finite(array, what, "finite, but {} not; fill in or leave out what is missing", rows)
+    with np.errstate(over="ignore"):
+        result = array.astype(np.float32, copy=False)
+    if array.dtype != np.float32:
+        _check_finite(result, what, "within 3.4e38, as float32 is, but {} not; rescale it", rows)
+    return result
+
+
+def _check_finite(array: np.ndarray, what: str, rule: str, rows: Sequence[str] | None) -> None:
+    if array.dtype.kind != "f" or np.isfinite(array).all():
+        return
+    table = np.atleast_1d(array)
+    bad = np.flatnonzero(~np.isfinite(table.reshape(len(table), -1)).all(axis=1))
+    names = [str(row if rows is None else rows[row]) for row in bad[:5].tolist()]
+    count = f"row{'s' if len(bad) > 1 else ''} {', '.join(names)}"
+    more = f" and {len(bad) - 5} more are" if len(bad) > 5 else " are" if len(bad) > 1 else " is"
+    raise ValueError(f"{what} must be {rule.format(count + more)}")
