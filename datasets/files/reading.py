@@ -1,5 +1,6 @@
 """Whole files into memory, once it is certain that they are files, and no larger than agreed."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def read_text(path: str | Path, *, limit: int = LIMIT, advice: str = "get it aga
         return read_bytes(path, limit=limit, advice=advice).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be UTF-8 text, but {error}; {advice}") from error
+
+
+def clean_text(text: str) -> str:
+    """Returns the text with U+FFFD for every lone surrogate, so that it can be written as UTF-8.
+
+    JSON and pickles can hold half of a pair (`\\ud83d`), which is no character. All other text
+    comes back as it is.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
+    return text
 
 
 def shown(value: Any, length: int = SHOWN) -> str:
