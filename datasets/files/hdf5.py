@@ -1,15 +1,20 @@
 """Rows of HDF5 files, read whole batches at once."""
 
+import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
+from .reading import check_file, shown
+
 LARGE = 1 << 18  # bytes of a row that costs less to read than to map page by page
 MEMORY = 1 << 30  # bytes of a chunked or compressed dataset that are read whole
+HOPS = 16  # soft links that may follow each other
 
 
 def open_file(path: str | Path, mode: str = "r") -> h5py.File:
@@ -17,31 +22,184 @@ def open_file(path: str | Path, mode: str = "r") -> h5py.File:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: names the file that is truncated or no HDF5.
+        ValueError: names the file that is truncated, no HDF5, or no file but a folder or a pipe.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no file {path}; the README of its dataset says how to get it")
+    check_file(path, advice="the README of its dataset says how to get it")
     try:
         return h5py.File(path, mode)
-    except OSError as error:
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise ValueError(
             f"{path} must be a complete HDF5 file, but it cannot be opened ({error}); get it again"
         ) from error
 
 
-def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns a dataset of an open file; ValueError lists what is there if it is not."""
-    found = file.get(name)
-    if not isinstance(found, h5py.Dataset):
-        there: list[str] = []
-        file.visititems(lambda n, item: there.append(n) if isinstance(item, h5py.Dataset) else None)
-        raise ValueError(f"{file.filename} must hold a dataset {name!r}, it has {sorted(there)}")
-    if found.file.filename != file.filename or found.external or found.is_virtual:
+@contextmanager
+def whole(file: h5py.File | h5py.Group | str | Path, what: str) -> Iterator[None]:
+    """Around calls of h5py: what it raises of a damaged file becomes a ValueError that names it."""
+    name = file.file.filename if isinstance(file, h5py.Group) else os.fspath(file)
+    try:
+        yield
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+        AttributeError,
+        MemoryError,
+    ) as error:
         raise ValueError(
-            f"{name} in {file.filename} must be in that file itself, but it is a link to another "
-            "file's numbers, whatever these are; copy them into it"
+            f"{what} of {name} cannot be read: the file is damaged, or made with what this HDF5 "
+            f"does not know ({shown(str(error), 200)}); get it again"
+        ) from error
+
+
+def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Returns a dataset of an open file, if it holds plain values that are all there.
+
+    Raises:
+        ValueError: lists what is there if there is no such dataset; or if its values lie in
+            another file (external and virtual datasets, external links, which are not followed),
+            are no numbers or texts, or were never written, which HDF5 reads as zeros.
+    """
+    found = _follow(file, name)
+    if found is None:
+        raise ValueError(
+            f"{file.filename} must hold a dataset {name!r}, it has {_list_datasets(file)}"
         )
+    with whole(file, name):
+        outside = found.external or found.is_virtual
+        dtype, shape = found.dtype, found.shape
+    if outside:
+        raise _elsewhere(file, name)
+    text = h5py.check_string_dtype(dtype) is not None
+    if shape is None or not (text or (dtype.kind in "iufcbS" and not dtype.shape)):
+        raise ValueError(
+            f"{name} in {file.filename} must be plain numbers or texts, but is of the type "
+            f"{shown(str(dtype))}; write it anew as one of these"
+        )
+    _check_written(file, name, found)
     return found
+
+
+def read_whole(file: h5py.File, name: str, *, limit: int = 1 << 28) -> np.ndarray:
+    """Returns all values of a dataset, checked as by `find_dataset`; texts come as bytes.
+
+    Args:
+        file: the open file.
+        name: the dataset.
+        limit: bytes of the values, checked before they are read.
+
+    Raises:
+        ValueError: see `find_dataset`; or if there are more bytes than that, or they are damaged.
+    """
+    dataset = find_dataset(file, name)
+    with whole(file, name):
+        size = dataset.size * dataset.dtype.itemsize
+    if size > limit:
+        raise ValueError(
+            f"{name} in {file.filename} must have at most {limit:,} bytes, but is declared to have "
+            f"{size:,} ({dataset.dtype} {dataset.shape}); get the file again"
+        )
+    with whole(file, name):
+        return np.asarray(dataset[()])
+
+
+def read_attribute(file: h5py.File, name: str, limit: int = 1 << 20) -> Any:
+    """Returns an attribute of the file, or of a dataset ("genres/@target_names"); None if absent.
+
+    Texts, numbers and arrays of them come as h5py reads them; Fuel's records do too.
+
+    Raises:
+        ValueError: if it has more than `limit` bytes, holds references, or is damaged.
+    """
+    place, _, key = name.rpartition("/@")
+    item = find_dataset(file, place) if place else file
+    with whole(file, f"the attribute {name}"):
+        if key not in item.attrs:
+            return None
+        attribute = item.attrs.get_id(key)
+        size = math.prod(attribute.shape) * attribute.get_type().get_size()
+        dtype = attribute.dtype
+    if size > limit or not _is_plain(dtype):
+        raise ValueError(
+            f"the attribute {name} of {file.filename} must be texts or numbers, of at most "
+            f"{limit:,} bytes, but is {shown(str(dtype))} with {size:,}; get the file again"
+        )
+    with whole(file, f"the attribute {name}"):
+        return item.attrs[key]
+
+
+def _is_plain(dtype: np.dtype) -> bool:
+    """Says whether values are texts or numbers, or records and blocks of them.
+
+    A record may hold a reference (Fuel's does), which is not followed.
+    """
+    if dtype.fields:
+        return all(field[0].kind == "O" or _is_plain(field[0]) for field in dtype.fields.values())
+    if dtype.subdtype:
+        return _is_plain(dtype.subdtype[0])
+    return dtype.kind in "iufcbSU" or h5py.check_string_dtype(dtype) is not None
+
+
+def _elsewhere(file: h5py.File, name: str) -> ValueError:
+    return ValueError(
+        f"{name} in {file.filename} must be in that file itself, but it is a link to another "
+        "file's numbers, whatever these are; copy them into it"
+    )
+
+
+def _follow(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """Walks to a dataset over links inside of the file; those out of it are not opened."""
+    parts, group, hops = name.split("/"), file, 0
+    while parts:
+        part = parts.pop(0)
+        if part in ("", "."):
+            continue
+        with whole(file, name):
+            link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+            if isinstance(link, h5py.HardLink):
+                group = group[part]
+        if link is None:
+            return None
+        if isinstance(link, h5py.SoftLink) and hops < HOPS:
+            hops += 1
+            group = file if link.path.startswith("/") else group
+            parts = [*link.path.split("/"), *parts]
+        elif not isinstance(link, h5py.HardLink):
+            raise _elsewhere(file, name)
+    return group if isinstance(group, h5py.Dataset) else None
+
+
+def _list_datasets(file: h5py.File) -> list[str]:
+    there: list[str] = []
+
+    def note(name: str, item: h5py.Dataset | h5py.Group) -> bool | None:
+        if isinstance(item, h5py.Dataset):
+            there.append(name)
+        return True if len(there) == 20 else None  # enough to see what file it is
+
+    with whole(file, "the list of datasets"):
+        file.visititems(note)
+    return sorted(there)
+
+
+def _check_written(file: h5py.File, name: str, dataset: h5py.Dataset) -> None:
+    """HDF5 reads values that were declared and never written as zeros, and says nothing."""
+    with whole(file, name):
+        if not dataset.size:
+            return
+        stored, chunks, needed, there = dataset.id.get_storage_size(), dataset.chunks, 1, 1
+        if chunks:
+            needed = math.prod(-(-a // b) for a, b in zip(dataset.shape, chunks, strict=True))
+            there = dataset.id.get_num_chunks()
+    if not stored or there < needed:
+        lacking = f"{there:,} of {needed:,} chunks are there" if chunks else "nothing was written"
+        raise ValueError(
+            f"{name} in {file.filename} must be written to its end, but {lacking}; make the file "
+            "anew, or get it again"
+        )
 
 
 class Rows:

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.files.hdf5 import Rows, open_file
+from datasets.files.hdf5 import Rows, open_file, read_attribute, read_whole
 from datasets.files.hdf5_build import build_file
 
 ROOT = Path(__file__).parents[3]
@@ -61,10 +61,9 @@ def test_what_is_read_belongs_to_the_reader(path, values):
     np.testing.assert_array_equal(rows[[1, 2]], values[[1, 2]])
 
 
-def test_names_groups_and_unwritten_rows_are_read(path, values):
+def test_names_and_groups_are_read(path, values):
     assert Rows(path, "names")[[12, 0]].tolist() == [b"a12", b"a0"]
     np.testing.assert_array_equal(Rows(path, "group/inner")[[5]], values[[5], 0])
-    assert not Rows(path, "unwritten")[[4, 5]].any()
 
 
 def read_in_a_process(rows, wanted, results):
@@ -289,3 +288,67 @@ def test_large_rows_are_read_as_small_ones_are(tmp_path, monkeypatch, dtype):
         file.truncate(rows._offset + 3)
     with pytest.raises(ValueError, match="x.hdf5 ended within x; get it again"):
         rows[[5]]
+
+
+@pytest.mark.parametrize("chunks", [None, (4, 2)])
+def test_values_that_were_never_written_are_refused(tmp_path, chunks):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        part = file.create_dataset("part", (23, 6), "f4", chunks=chunks)
+        file.create_dataset("empty", (0, 6), "f4", maxshape=(None, 6), chunks=chunks)
+        lacking = "nothing was written"
+        if chunks:
+            part[:16] = 1
+            lacking = "12 of 18 chunks are there"
+    with pytest.raises(ValueError, match=f"part in .*x.hdf5 must be written to its end.*{lacking}"):
+        Rows(tmp_path / "x.hdf5", "part")
+    assert len(Rows(tmp_path / "x.hdf5", "empty")) == 0
+
+
+def test_small_datasets_are_read_whole_within_their_limit(path, values):
+    with open_file(path) as file:
+        np.testing.assert_array_equal(read_whole(file, "compressed"), values)
+        assert read_whole(file, "names")[3] == b"a3"
+        assert read_whole(file, "single") == 3
+        with pytest.raises(ValueError, match=r"plain in .* at most 551 bytes, .* 552 \(float32"):
+            read_whole(file, "plain", limit=551)
+
+
+def test_attributes_are_read_within_their_limit(tmp_path):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["x"] = np.arange(3)
+        file["x"].attrs["names"] = ["a", "b"]
+        file.attrs["count"], file.attrs["large"] = 3, np.zeros(1000)
+        file.attrs["link"] = file["x"].ref
+        record = np.array([(b"a", h5py.Reference())], [("name", "S3"), ("link", h5py.ref_dtype)])
+        file.attrs.create("records", record, dtype=record.dtype)
+    with open_file(tmp_path / "x.hdf5") as file:
+        assert read_attribute(file, "x/@names").tolist() == ["a", "b"]
+        assert read_attribute(file, "count") == 3 and read_attribute(file, "none") is None
+        assert read_attribute(file, "records").dtype.names == ("name", "link")
+        for name in ("large", "link"):
+            with pytest.raises(ValueError, match=f"attribute {name} of .*x.hdf5 must be texts or"):
+                read_attribute(file, name, 7999)
+
+
+def test_links_are_followed_inside_of_the_file_only(tmp_path, path, values):
+    with h5py.File(path, "r+") as file:
+        file["soft"] = h5py.SoftLink("/group/again")
+        file["group/again"] = h5py.SoftLink("inner")
+        file["round"] = h5py.SoftLink("/round")
+        file["out"] = h5py.ExternalLink("none.hdf5", "/group")
+    np.testing.assert_array_equal(Rows(path, "soft")[[5]], values[[5], 0])
+    for name in ("round", "out", "out/inner"):
+        with pytest.raises(ValueError, match=f"{name} in .* must be in that file itself"):
+            Rows(path, name)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.zeros(2, "V3"), np.zeros(2, "i4, f4"), None],
+    ids=["opaque", "record", "none"],
+)
+def test_what_is_no_number_and_no_text_is_refused(tmp_path, value):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["x"] = h5py.Empty("f4") if value is None else value
+    with pytest.raises(ValueError, match="x in .*x.hdf5 must be plain numbers or texts"):
+        Rows(tmp_path / "x.hdf5", "x")
