@@ -4,12 +4,14 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .batches import as_float
 from .fit import History, evaluate, fit
 from .multibench import (
     Trained,
@@ -21,16 +23,18 @@ from .multibench import (
     save_whole,
     task_metrics,
 )
+from .objectives import fitted
 
 CROSS_ENTROPY = nn.CrossEntropyLoss()
+KNOWN = (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss, nn.L1Loss)
 
 
 class MMDL(nn.Module):
     """Encoders, a fusion and a head as one model.
 
     Attributes:
-        reps: the encoders' outputs of the last forward.
-        fuseout: what the fusion returned then.
+        reps: the encoders' outputs of the last forward; no part of a copy or a file.
+        fuseout: what the fusion returned then; likewise.
     """
 
     def __init__(
@@ -64,25 +68,35 @@ class MMDL(nn.Module):
         fused = self.fuseout[0] if type(self.fuseout) is tuple else self.fuseout
         return self.head([fused, lengths[0]] if nested else fused)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # the graph of the last forward can be neither copied nor pickled, and its data are not ours
+        return {**self.__dict__, "reps": [], "fuseout": None}
+
 
 def deal_with_objective(
     objective: Callable[..., Tensor], pred: Tensor, truth: Tensor, args: dict | None
 ) -> Tensor:
     """Returns the objective; any but four of torch's own losses gets all three arguments."""
     kind = type(objective)  # not isinstance: a subclass may take three
-    if kind is nn.CrossEntropyLoss:
-        labels = truth.squeeze(-1) if truth.dim() == pred.dim() else truth
-        return objective(pred, labels.long().to(pred.device))
-    if kind in (nn.MSELoss, nn.BCEWithLogitsLoss, nn.L1Loss):
-        return objective(pred, truth.float().to(pred.device))
-    return objective(pred, truth, args)
+    if kind not in KNOWN:
+        return objective(pred, truth, args)
+    truth = truth.to(pred.device)
+    if kind is not nn.CrossEntropyLoss:
+        truth = as_float(truth, "the truth")
+    return objective(pred, fitted(objective, pred, truth))
+
+
+def dealing(objective: Callable[..., Tensor], **given: Any) -> Callable[..., Tensor]:
+    """Returns `deal_with_objective` of an objective, which still tells what its batches count."""
+    deal = partial(deal_with_objective, objective, **given)
+    deal.__wrapped__ = objective
+    deal.adds_auxiliary_loss = getattr(objective, "adds_auxiliary_loss", False)
+    return deal
 
 
 def two_arguments(criterion: Callable[..., Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
     """Returns a loss of prediction and truth; four of torch's own get the truth as they need it."""
-    if type(criterion) in (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss, nn.L1Loss):
-        return partial(deal_with_objective, criterion, args=None)
-    return criterion
+    return dealing(criterion, args=None) if type(criterion) in KNOWN else criterion
 
 
 def default_device() -> str:
@@ -145,19 +159,12 @@ def train(
     model = MMDL(encoders, fusion, head, is_packed)
     trained = Trained(model, additional_optimizing_modules, objective_args_dict, input_to_float)
     measure, selected = task_metrics(task, auprc)
-    loss = partial(deal_with_objective, objective)
-    loss.adds_auxiliary_loss = getattr(objective, "adds_auxiliary_loss", False)
-
-    def save_best() -> None:
-        model.reps, model.fuseout = [], None  # a batch's activations are no part of a model
-        save_whole(model, save)
-
     started = time.time()
     history = fit(
         trained,
         train_dataloader,
         valid_dataloader,
-        loss,
+        dealing(objective),
         epochs=total_epochs,
         optimizer=partial(optimtype, lr=lr, weight_decay=weight_decay),
         parameters=trained.groups(fusion_lr),
@@ -172,7 +179,7 @@ def train(
         seed=seed,
         checkpoint=f"{save}.ckpt",
         resume=resume,
-        on_epoch=partial(report_epoch, task, save_best, trained if validtime else None),
+        on_epoch=partial(report_epoch, task, partial(save_whole, model, save), trained if validtime else None),
         progress=progress,
     )
     if track_complexity:

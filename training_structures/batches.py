@@ -47,9 +47,24 @@ def split_all(loader: Iterable, split_batch: Split) -> Iterator[tuple[Any, Any, 
 
 def count(batch: Any) -> int:
     """Returns the number of samples: the length of the first tensor."""
-    while not isinstance(batch, Tensor):
+    return len(first_tensor(batch))
+
+
+def first_tensor(batch: Any) -> Tensor:
+    """Returns the first tensor.
+
+    Raises:
+        TypeError: if there is none, or it has no dimension for the samples.
+    """
+    while isinstance(batch, (list, tuple, dict)) and batch:
         batch = next(iter(batch.values() if isinstance(batch, dict) else batch))
-    return len(batch)
+    if not isinstance(batch, Tensor) or not batch.dim():
+        got = "a tensor without dimensions" if isinstance(batch, Tensor) else type(batch).__name__
+        raise TypeError(
+            "predictions and truths must be tensors of samples, or lists, tuples or dicts of "
+            f"them, got {got}"
+        )
+    return batch
 
 
 def move(batch: Any, device: torch.device | str) -> Any:
@@ -63,6 +78,23 @@ def widened(batch: Any) -> Any:
     return _mapped(batch, lambda x: x.float() if getattr(x, "dtype", None) in halves else x)
 
 
+def as_float(x: Tensor, name: str) -> Tensor:
+    """Returns `x` as float32.
+
+    Raises:
+        ValueError: if a number that is finite is not so any more; the message has the name.
+    """
+    narrow = x.float()
+    if x.dtype == torch.float64:
+        lost = narrow.isinf() & ~x.isinf()
+        if lost.any():
+            raise ValueError(
+                f"{name} must fit in float32, up to 3.4e38, but holds {x[lost][0].item():.3g} "
+                f"({int(lost.sum())} of {x.numel()} numbers are beyond it); scale it down"
+            )
+    return narrow
+
+
 def _mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
     if hasattr(batch, "to"):
         return function(batch)
@@ -74,15 +106,36 @@ def _mapped(batch: Any, function: Callable[[Any], Any]) -> Any:
 
 
 def join(batches: list[Any]) -> Any:
-    """Returns the batches, alike in structure, as one."""
+    """Returns the batches as one.
+
+    Raises:
+        TypeError: for what are no tensors, or lists, tuples or dicts of them.
+        ValueError: for batches that are not alike in structure and, but for their number of
+            samples, in shape.
+    """
+    first = _layout(batches[0])
+    for number, batch in enumerate(batches, start=1):
+        if (layout := _layout(batch)) != first:
+            raise ValueError(
+                "all batches must be alike but for their number of samples, but where the first "
+                f"has {first}, batch {number} has {layout}"
+            )
+    return _joined(batches)
+
+
+def _layout(batch: Any) -> Any:
+    """Returns what batches must have in common to be joined, as it is shown in an error."""
+    if isinstance(batch, dict):
+        return {name: _layout(item) for name, item in batch.items()}
+    if isinstance(batch, (list, tuple)):
+        return [_layout(item) for item in batch]
+    return ("n", *first_tensor(batch).shape[1:])
+
+
+def _joined(batches: list[Any]) -> Any:
     first = batches[0]
     if isinstance(first, Tensor):
         return torch.cat(batches)
     if isinstance(first, dict):
-        return {name: join([batch[name] for batch in batches]) for name in first}
-    if isinstance(first, (list, tuple)):
-        return type(first)(join(list(items)) for items in zip(*batches, strict=True))
-    raise TypeError(
-        "predictions and truths must be tensors, or lists, tuples or dicts of them, "
-        f"got {type(first).__name__}"
-    )
+        return {name: _joined([batch[name] for batch in batches]) for name in first}
+    return type(first)(_joined(list(items)) for items in zip(*batches, strict=True))

@@ -107,21 +107,23 @@ def from_main(value: Any) -> Any:
 
 
 @contextmanager
-def raising_alike(kind: type[Exception]) -> Iterator[None]:
+def raising_alike(*kinds: type[Exception]) -> Iterator[None]:
     """Raises on every process an error that one raises, so that none waits for another.
 
-    All must enter and leave it together; errors of another kind pass as they are.
+    All must enter and leave it together; errors of other kinds pass as they are.
     """
-    message = None
+    raised = None
     try:
         yield
-    except kind as error:
+    except kinds as error:
         if processes() == 1:
             raise
-        message = str(error)
-    messages = [text for text in gathered(message) if text is not None]
-    if messages:
-        raise kind(messages[0])
+        kind = next(i for i, kind in enumerate(kinds) if isinstance(error, kind))
+        raised = kind, str(error)
+    errors = [error for error in gathered(raised) if error is not None]
+    if errors:
+        kind, message = errors[0]
+        raise kinds[kind](message)
 
 
 def data_parallel(module: nn.Module, optimizer: Optimizer) -> nn.Module:

@@ -1,6 +1,7 @@
 """Evaluation: means over samples, and metrics over a whole set."""
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from copy import deepcopy
 from itertools import chain
@@ -9,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .batches import Split, join, move, split_all, split_last, widened
+from .batches import Split, first_tensor, join, move, split_all, split_last, widened
 from .distributed import Sharded, from_main, gathered, gathered_by_main, raising_alike
+from .labels import IGNORED
+from .objectives import NoPairs, Objective, loss_of, weight_of
 
-Objective = Callable[..., Tensor]
 Metrics = Callable[[Any, Any], dict[str, float]]
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,22 +29,32 @@ def evaluate(
     precision: str = "fp32",
     split_batch: Split = split_last,
 ) -> dict[str, float]:
-    """Returns the mean `loss` over all samples, if there is an objective, and the metrics.
+    """Returns the `loss` of all samples as one batch, if there is an objective, and the metrics.
 
     Runs in evaluation mode without gradients; every module's mode is restored. The arguments
     are those of `fit`. With several processes each evaluates all that `loader` gives; if that
     is `sharded`, they divide the work, and all return the result of the whole.
+
+    Raises:
+        ValueError: for batches or metrics that make no sense, a truth that is not finite where
+            the loss then is not, or if no label of the set counts.
     """
     means, kept = Means(), []
     device = place(model, device)
     together = isinstance(loader, Sharded)
-    with _evaluating(model), raising_alike(FloatingPointError) if together else nullcontext():
-        for inputs, truth, size in split_all(loader, split_batch):
+    alike = raising_alike(FloatingPointError, ValueError) if together else nullcontext()
+    with _evaluating(model), alike:
+        batches = enumerate(split_all(loader, split_batch), start=1)
+        for number, (inputs, truth, size) in batches:
             with autocast(device, precision):
                 prediction, *extras = call(model, move(inputs, device))
-                if objective is not None:
-                    loss = objective(prediction, move(truth, device), *extras)
-                    means.add({"loss": loss.item()}, size)
+                weight = weight_of(objective, truth) if size and objective is not None else 0
+                if weight != 0:
+                    with watched(prediction, first=number == 1):
+                        loss = loss_of(objective, prediction, move(truth, device), *extras).item()
+                    if not math.isfinite(loss):
+                        check_truth(truth, f"batch {number}")
+                    means.add({"loss": loss}, weight)
             if metrics is not None:
                 if precision != "fp32":
                     prediction = widened(prediction)
@@ -53,11 +65,48 @@ def evaluate(
         kept = [share for batch in batches for share in batch if share is not None]
         with raising_alike(ValueError):  # as metrics do of what they cannot score
             if metrics is not None and kept:
-                scores = metrics(*join(kept))
+                scores = _numbers(metrics(*join(kept)))
         scores = from_main(scores)
     elif metrics is not None:
-        scores = metrics(*join(kept))
-    return means.values() | {name: float(value) for name, value in scores.items()}
+        scores = _numbers(metrics(*join(kept)))
+    if objective is not None and "loss" not in means.sums:
+        raise ValueError("no label of the set counts: the objective ignores all of them")
+    return means.values() | scores
+
+
+def watched(prediction: Any, *, first: bool) -> AbstractContextManager:
+    """Returns the context to call an objective in: the first batch shows what it broadcasts."""
+    return NoPairs(prediction) if first else nullcontext()
+
+
+def check_truth(truth: Any, where: str) -> None:
+    """Raises ValueError if the truth of a batch whose loss is not finite is the reason."""
+    try:
+        truth = first_tensor(truth)
+    except TypeError:  # without a tensor there is nothing to look at
+        return
+    if not torch.isfinite(truth).all():
+        raise ValueError(f"the truth is not finite in {where}, so neither is the loss")
+    if (truth == IGNORED).all():
+        raise ValueError(
+            f"every label is {IGNORED}, which torch ignores, in {where}, so its loss is not "
+            "finite; let the objective say what a batch counts by `batch_weight(truth)`"
+        )
+
+
+def _numbers(scores: Any) -> dict[str, float]:
+    """Returns what metrics gave as plain numbers."""
+    if not isinstance(scores, Mapping):
+        raise ValueError(f"metrics must return a dict of numbers, got {type(scores).__name__}")
+    numbers = {}
+    for name, value in scores.items():
+        try:
+            numbers[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: of many numbers
+            raise ValueError(
+                f"metrics must return a dict of numbers, but {name!r} is a {type(value).__name__}"
+            ) from error
+    return numbers
 
 
 def predict(
@@ -139,11 +188,22 @@ class TrainingLoss(nn.Module):
         super().__init__()
         self.model, self.objective = model, objective
         self.precision, self.device = precision, device
+        self.first = True
 
-    def forward(self, inputs: Any, truth: Any) -> Tensor:
+    def forward(self, inputs: Any, truth: Any, share: float = 1.0) -> Tensor:
+        """Returns the objective times `share` and what submodules add; a share of 0 leaves it out.
+
+        Without it the loss depends on the prediction all the same, with a gradient of zero.
+        """
         with autocast(self.device, self.precision):
             prediction, *extras = call(self.model, inputs)
-            loss = self.objective(prediction, truth, *extras)
+            if share == 0:
+                loss = first_tensor(prediction)[:0].sum()
+            else:
+                with watched(prediction, first=self.first):
+                    loss = loss_of(self.objective, prediction, truth, *extras)
+                loss = loss if share == 1 else loss * share
+                self.first = False
             if not getattr(self.objective, "adds_auxiliary_loss", False):
                 own = filter(callable, dict.fromkeys(attributes(self.model, "supervised_loss")))
                 loss = sum(attributes(self.model, "auxiliary_loss"), loss)
@@ -158,29 +218,39 @@ def attributes(model: nn.Module, name: str) -> Iterable[Any]:
 
 
 class Means:
-    """Weighted means of named numbers, each over the times it was given."""
+    """Weighted means of named numbers, each over the times it was given, and sums."""
 
     def __init__(self) -> None:
-        self.sums: dict[str, tuple[float, int]] = {}
+        self.sums: dict[str, tuple[float, float | None]] = {}
 
-    def add(self, numbers: dict[str, float], weight: int) -> None:
-        if not weight:  # a number that is not finite would count all the same
+    def add(self, numbers: dict[str, float], weight: float | None) -> None:
+        """Adds numbers to their means; with no weight to their sums."""
+        if weight == 0:  # a number that is not finite would count all the same
             return
         for name, number in numbers.items():
-            total, weights = self.sums.get(name, (0.0, 0))
-            self.sums[name] = total + weight * float(number), weights + weight
+            number = float(number)
+            if weight is None:
+                self._add(name, number, None)
+            else:
+                self._add(name, weight * number, weight)
 
     def of_all(self) -> "Means":
         """Returns the means over what all processes were given."""
         result = Means()
         for sums in gathered(self.sums):
             for name, (total, weights) in sums.items():
-                before, already = result.sums.get(name, (0.0, 0))
-                result.sums[name] = before + total, already + weights
+                result._add(name, total, weights)
         return result
 
+    def _add(self, name: str, total: float, weights: float | None) -> None:
+        before, already = self.sums.get(name, (0.0, 0))
+        self.sums[name] = before + total, None if weights is None else already + weights
+
     def values(self) -> dict[str, float]:
-        return {name: total / weights for name, (total, weights) in self.sums.items()}
+        return {
+            name: total if weights is None else total / weights
+            for name, (total, weights) in self.sums.items()
+        }
 
 
 def call(model: nn.Module, inputs: Any) -> tuple:

@@ -1,12 +1,14 @@
 """One training loop for any module, with selection on validation data and resumable runs."""
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,18 @@ from tqdm import tqdm
 from . import distributed
 from .batches import Split, move, split_all, split_last
 from .checkpoint import seeded
-from .evaluation import Means, Metrics, Objective, TrainingLoss, attributes, evaluate, place
+from .evaluation import (
+    Means,
+    Metrics,
+    TrainingLoss,
+    attributes,
+    autocast,
+    check_truth,
+    evaluate,
+    place,
+)
 from .evaluation import predict as predict
+from .objectives import Objective, weight_of
 from .run import History, Run, loader_generators
 from .run import load_best as load_best
 
@@ -62,7 +74,8 @@ def fit(
 
     The model is called with a batch's inputs and returns a prediction, or an exact tuple
     (prediction, extras). The objective is called with prediction, truth and any extras, and
-    returns their mean loss. In training every submodule's `auxiliary_loss`, a weighted scalar,
+    returns their mean loss, over the samples unless it says otherwise (see `objectives`): labels
+    that it ignores count nowhere, and a step for which none counts is left out. In training every submodule's `auxiliary_loss`, a weighted scalar,
     and `supervised_loss(truth)` are added, unless the objective has a true `adds_auxiliary_loss`;
     and what submodules report as `info.summary()` is averaged into the epoch's record.
 
@@ -79,11 +92,13 @@ def fit(
         valid: batches to select on; None selects the last epoch.
         objective: the loss.
         epochs: their number, those of a resumed run included.
-        optimizer: builds the optimiser from the list of `parameters`.
+        optimizer: builds the optimiser from the list of `parameters`. One whose `step` needs a
+            closure, such as LBFGS, evaluates the step's batches as often as it asks; records
+            show the first evaluation. It goes without fp16.
         parameters: parameters or parameter groups; by default all that require a gradient.
         scheduler: builds it from the optimiser; steps once an epoch, ReduceLROnPlateau on `select`.
         accumulate: batches a step; their gradient is that of one joined batch.
-        clip_norm: bound on the norm of the gradient of `clipped`.
+        clip_norm: bound on the norm of the gradient of `clipped`, positive.
         clipped: by default all parameters of the model.
         metrics: (prediction, truth) of the whole validation set, on the CPU, to named numbers.
         select: the metric (or "loss") that chooses the best epoch.
@@ -108,17 +123,35 @@ def fit(
         RuntimeError: if the norm of the gradient is not finite (with `clip_norm`).
         ValueError: for options or batches that make no sense, or a checkpoint of another run.
     """
+    for name, number in (("epochs", epochs), ("accumulate", accumulate), ("patience", patience)):
+        if name != "patience" or number is not None:
+            _check_count(name, number)
+    if clip_norm is not None and not clip_norm > 0:
+        raise ValueError(f"clip_norm must be positive, got {clip_norm}; None does not clip")
+    if valid is not None and metrics is None and select != "loss":
+        raise ValueError(f"without metrics select must be one of ['loss'], got {select!r}")
     device = place(model, device)
+    autocast(device, precision)  # which refuses a precision that there is not
     if parameters is None:
         parameters = (p for p in model.parameters() if p.requires_grad)
-    optim = optimizer(list(parameters))
+    parameters = list(parameters)
+    if not parameters:
+        raise ValueError("fit needs parameters that require a gradient, but the model has none")
+    optim = optimizer(parameters)
+    if precision == "fp16" and _needs_closure(optim):
+        raise ValueError(
+            f"{type(optim).__name__} evaluates the loss itself, which a scaled loss does not "
+            "allow; take precision='bf16' or 'fp32', or another optimizer"
+        )
     plan = scheduler(optim) if scheduler else None
     clipped = list(model.parameters() if clipped is None else clipped)
     progress = progress and distributed.is_main()
     scaler = GradScaler(device.type, enabled=precision == "fp16")
     loss = distributed.data_parallel(TrainingLoss(model, objective, precision, device), optim)
     training = _Training(
-        model, loss, optim, scaler, accumulate, clip_norm, clipped, split_batch, progress
+        *(model, objective, loss, optim, scaler, accumulate, clip_norm, clipped, split_batch),
+        device=device,
+        progress=progress,
     )
     common = {"device": device, "precision": precision, "split_batch": split_batch}
     validate = partial(evaluate, objective=objective, metrics=metrics, **common)
@@ -133,7 +166,7 @@ def fit(
             run.resume(checkpoint)
         for epoch in _epochs_left(run, epochs, patience, progress):
             started = time.perf_counter()
-            record = {"epoch": epoch, **training.epoch(train, epoch, device)}
+            record = {"epoch": epoch, **training.epoch(train, epoch)}
             scores = {} if valid is None else validate(model, valid)
             record |= {f"valid_{name}": value for name, value in scores.items()}
             improved = run.finish_epoch(record | {"seconds": time.perf_counter() - started})
@@ -147,11 +180,27 @@ def fit(
     return run.history
 
 
+@dataclass(frozen=True)
+class _Share:
+    """What a batch is of the one that a step's batches make up, those of all processes.
+
+    Attributes:
+        samples: its part of the samples, times the processes, over which gradients are averaged.
+        loss: its part of the objective, over its part of the samples.
+        weight: what it counts in a mean over the epoch; None if losses add up.
+    """
+
+    samples: float
+    loss: float
+    weight: float | None
+
+
 @dataclass
 class _Training:
     """What an epoch of training needs; see `fit`."""
 
     model: nn.Module
+    objective: Objective
     loss: nn.Module
     optimizer: Optimizer
     scaler: GradScaler
@@ -159,13 +208,10 @@ class _Training:
     clip_norm: float | None
     clipped: list[nn.Parameter]
     split_batch: Split
+    device: torch.device
     progress: bool
 
-    def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
-
-    def epoch(self, loader: Iterable, epoch: int, device: torch.device) -> dict[str, float]:
+    def epoch(self, loader: Iterable, epoch: int) -> dict[str, float]:
         """Takes a step for every `accumulate` batches; returns the means over all samples."""
         self.model.train()
         means = Means()
@@ -173,42 +219,80 @@ class _Training:
         bar = tqdm(loader, f"epoch {epoch}", unit="batch", leave=False, delay=SLOW, disable=hidden)
         batches = enumerate(split_all(bar, self.split_batch), start=1)
         while group := list(islice(batches, self.accumulate)):
-            self.model.zero_grad()  # the model's parameters and
-            self.optimizer.zero_grad()  # the optimiser's may differ
-            total = sum(map(sum, distributed.gathered([size for _, (_, _, size) in group])))
-            for index, (inputs, truth, size) in group:
-                share = distributed.processes() * size / total  # for processes are averaged over
-                where = f"epoch {epoch}, batch {index}"
-                with nullcontext() if index == group[-1][0] else distributed.unreduced(self.loss):
-                    loss = self.backward((move(inputs, device), move(truth, device)), share, where)
-                means.add({"train_loss": loss}, size)
-                for info in attributes(self.model, "info"):
-                    if hasattr(info, "summary"):
-                        means.add({f"solver_{k}": v for k, v in info.summary().items()}, size)
-            self.step()
+            shares = self.shares([(truth, size) for _, (_, truth, size) in group])
+            if shares:
+                first = iter([means])  # records show the first evaluation of a step
+                self.step(partial(self.gradient, group, shares, f"epoch {epoch}", first))
         distributed.share_buffers(self.model)
-        return means.of_all().values()
+        record = means.of_all().values()
+        if "train_loss" not in record:
+            raise ValueError("no label of train counts: the objective ignores all of them")
+        return record
 
-    def backward(self, batch: tuple[Any, Any], share: float, where: str) -> float:
-        """Adds a batch's share to the gradient; returns its loss, keeping nothing of the graph."""
-        with distributed.raising_alike(FloatingPointError):
-            loss = self.loss(*batch)
-            value = loss.item()
-            if not math.isfinite(value):
-                raise FloatingPointError(
-                    f"the training loss is {value} in {where}; look for non-finite inputs, or try "
-                    "a smaller learning rate or clip_norm"
-                )
-        self.scaler.scale(loss * share).backward()
-        return value
+    def shares(self, truths: list[tuple[Any, int]]) -> list[_Share]:
+        """Returns the shares of (truth, size) of each batch; none if no label of any counts."""
+        with distributed.raising_alike(ValueError):
+            own = [(n, weight_of(self.objective, truth) if n else 0) for truth, n in truths]
+        sizes, weights = zip(*sum(distributed.gathered(own), []), strict=True)
+        total, processes = sum(sizes), distributed.processes()
+        if None in weights:
+            return [_Share(processes * n / total, n and total / n, None) for n, _ in own]
+        counted = sum(weights)
+        return [
+            _Share(
+                processes * n / total, n and (w * total) / (counted * n), n * (counted / total)
+            )
+            for n, w in own
+            if counted
+        ]
 
-    def step(self) -> None:
-        """Takes a step; if a scaled gradient overflows, halves the scale in its place."""
+    def gradient(self, group: list, shares: list[_Share], where: str, first: Iterator) -> float:
+        """Sets the gradient of the batches of a step as one, clipped; returns their loss."""
+        means, loss = next(first, Means()), 0.0
+        self.model.zero_grad()  # the model's parameters and
+        self.optimizer.zero_grad()  # the optimiser's may differ
+        for (index, (inputs, truth, size)), share in zip(group, shares, strict=True):
+            batch = move(inputs, self.device), move(truth, self.device)
+            with nullcontext() if index == group[-1][0] else distributed.unreduced(self.loss):
+                value = self.backward(batch, share, f"{where}, batch {index}")
+            part = value * share.samples / distributed.processes()
+            means.add({"train_loss": part if share.weight is None else value}, share.weight)
+            loss += part
+            for info in attributes(self.model, "info"):
+                if hasattr(info, "summary"):
+                    means.add({f"solver_{k}": v for k, v in info.summary().items()}, size)
         if self.clip_norm is not None:
             bound = self.clip_norm * self.scaler.get_scale()  # the gradient is still scaled
             strict = not self.scaler.is_enabled()
             nn.utils.clip_grad_norm_(self.clipped, bound, error_if_nonfinite=strict)
-        self.scaler.step(self.optimizer)
+        return loss
+
+    def backward(self, batch: tuple[Any, Any], share: _Share, where: str) -> float:
+        """Adds a batch's share to the gradient; returns its loss, keeping nothing of the graph."""
+        with distributed.raising_alike(FloatingPointError, ValueError), _single_sample(where):
+            loss = self.loss(*batch, share.loss)
+            value = loss.item()
+            if not math.isfinite(value):
+                check_truth(batch[1], where)
+                raise FloatingPointError(
+                    f"the training loss is {value} in {where}; look for non-finite inputs, or try "
+                    "a smaller learning rate or clip_norm"
+                )
+            if not loss.requires_grad:
+                raise ValueError(
+                    f"the training loss must depend on parameters that learn, but in {where} it "
+                    "has no gradient; is something detached, or frozen?"
+                )
+        self.scaler.scale(loss * share.samples).backward()
+        return value
+
+    def step(self, gradient: Callable[[], float]) -> None:
+        """Takes a step; if a scaled gradient overflows, halves the scale in its place."""
+        if _needs_closure(self.optimizer):  # and decides by the loss, on all processes alike
+            self.optimizer.step(lambda: sum(distributed.gathered(gradient())))
+        else:
+            gradient()
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.scaler.get_scale() < SMALLEST_SCALE:
             raise FloatingPointError(
@@ -219,8 +303,6 @@ class _Training:
 
 def _epochs_left(run: Run, epochs: int, patience: int | None, progress: bool) -> Iterator[int]:
     """Yields the numbers of the epochs to do, until patience runs out, and draws the bar."""
-    if patience is not None and patience < 1:
-        raise ValueError(f"patience must be at least 1 epoch, got {patience}")
     done = len(run.history.epochs)
     hidden = None if progress else True  # None: hidden unless on a terminal
     with tqdm(total=epochs, initial=done, unit="epoch", leave=False, disable=hidden) as bar:
@@ -231,3 +313,28 @@ def _epochs_left(run: Run, epochs: int, patience: int | None, progress: bool) ->
             last = run.history.epochs[-1]
             bar.set_postfix({name: last[name] for name in ("train_loss", run.key) if name})
             bar.update()
+
+
+def _needs_closure(optimizer: Optimizer) -> bool:
+    """Returns whether the optimiser's step must be given the loss as a function, as LBFGS's."""
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
+
+
+def _check_count(name: str, number: int) -> None:
+    if not isinstance(number, Integral) or number < 1:
+        raise ValueError(f"{name} must be at least 1, and a whole number, got {number}")
+
+
+@contextmanager
+def _single_sample(where: str) -> Iterator[None]:
+    """Says what to do about a batch of one sample, where a batch norm refuses it."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):  # torch's words
+            raise
+        raise ValueError(
+            f"a batch norm of the model cannot train on a single sample, as it meets in {where} "
+            f"({error}); take another batch_size, or drop_last=True"
+        ) from error

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import metrics
+from .batches import as_float
 from .checkpoint import save_atomically
 
 TASKS = {  # metrics, and which of them (or the loss) selects
@@ -20,6 +22,8 @@ TASKS = {  # metrics, and which of them (or the loss) selects
     "regression": (metrics.regression, "loss"),
     "posneg-classification": (metrics.posneg, "loss"),
 }
+
+OF_A_BATCH = ("reps", "fused", "inputs", "training", "model")  # what MultiBench tells of each
 
 
 class Trained(nn.Module):
@@ -54,9 +58,15 @@ class Trained(nn.Module):
             prediction = self.model(ready(inputs, packed, self.to_float))
         self.samples["train" if self.training else "valid"] += len(prediction)
         if self.args is not None:
-            self.args.update(reps=self.model.reps, fused=self.model.fuseout, inputs=inputs)
-            self.args.update(training=self.training, model=self.model)
+            model = self.model
+            values = model.reps, model.fuseout, inputs, self.training, model
+            self.args.update(zip(OF_A_BATCH, values, strict=True))
         return prediction, self.args
+
+    def __getstate__(self) -> dict[str, Any]:
+        # neither are copied or pickled: the last batch, its graph
+        own = self.args and {k: v for k, v in self.args.items() if k not in OF_A_BATCH}
+        return {**self.__dict__, "args": own}
 
     def groups(self, fusion_lr: float | None) -> list:
         """Returns the trainable parameters, the fusion's apart if they have their own rate."""
@@ -70,8 +80,14 @@ class Trained(nn.Module):
 
 
 def ready(inputs: list, is_packed: bool, to_float: bool) -> list:
-    """Returns what an MMDL is called with."""
-    features = [x.float() if to_float else x for x in (inputs[0] if is_packed else inputs)]
+    """Returns what an MMDL is called with.
+
+    Raises:
+        ValueError: for numbers beyond float32.
+    """
+    features = list(inputs[0] if is_packed else inputs)
+    if to_float:
+        features = [as_float(x, f"input {i}") for i, x in enumerate(features)]
     return [features, inputs[1]] if is_packed else features
 
 

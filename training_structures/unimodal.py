@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from .batches import as_float
 from .fit import History, evaluate, fit
 from .multibench import (
     measure_all,
@@ -176,4 +177,4 @@ def _choose(modalnum: int, batch: list | tuple) -> tuple[Tensor, Tensor]:
             f"input {modalnum} of a batch must be a tensor, got {type(chosen).__name__}; "
             "a packed batch ([x_1, ...], [lengths_1, ...], ..., y) needs Supervised_Learning"
         )
-    return chosen.float(), batch[-1]
+    return as_float(chosen, f"input {modalnum}"), batch[-1]
