@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .equilibrium import checks
@@ -80,4 +81,11 @@ class CrossFusion(nn.Module):
 
 def _normalised(x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
     """Returns the ReLU of x (..., groups, width), every entry of a sample normalised."""
-    return norm(x.reshape(-1, norm.num_features)).relu().view(x.shape)
+    rows = x.reshape(-1, norm.num_features)
+    if norm.training and len(rows) == 1:
+        # copies, which a later batch's update cannot change under this one's backward
+        running = norm.running_mean.clone(), norm.running_var.clone()
+        y = F.batch_norm(rows, *running, norm.weight, norm.bias, eps=norm.eps)
+    else:
+        y = norm(rows)
+    return y.relu().view(x.shape)

@@ -129,7 +129,7 @@ def _layout(batch: Any) -> Any:
         return {name: _layout(item) for name, item in batch.items()}
     if isinstance(batch, (list, tuple)):
         return [_layout(item) for item in batch]
-    return ("n", *first_tensor(batch).shape[1:])
+    return f"({', '.join(map(str, ('n', *first_tensor(batch).shape[1:])))})"
 
 
 def _joined(batches: list[Any]) -> Any:

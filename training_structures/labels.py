@@ -40,7 +40,7 @@ def refuse(wrong: Tensor, values: Tensor, rule: str) -> None:
     wrong, values = wrong.reshape(len(wrong), -1), values.reshape(len(values), -1)
     rows, columns = wrong.nonzero()[:3].T
     shown = ", ".join(
-        f"{value} in row {row}"
+        f"{f'{value:.6g}' if isinstance(value, float) else value} in row {row}"
         for row, value in zip(rows.tolist(), values[rows, columns].tolist(), strict=True)
     )
     raise ValueError(f"{rule}, but {int(wrong.any(1).sum())} of {len(wrong)} rows hold {shown}")

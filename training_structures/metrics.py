@@ -1,5 +1,9 @@
-"""Metrics of a whole set: (prediction, truth) on the CPU to named numbers, undefined ones NaN."""
+"""Metrics of a whole set: (prediction, truth) on the CPU to named numbers, undefined ones NaN.
 
+A truth that a metric cannot score is a ValueError that names its rows.
+"""
+
+import warnings
 from collections.abc import Mapping
 
 import numpy as np
@@ -7,14 +11,18 @@ import torch
 from sklearn.metrics import accuracy_score, average_precision_score, f1_score, roc_auc_score
 from torch import Tensor
 
+from .labels import IGNORED, as_labels, check_classes, check_finite, refuse
+from .objectives import check_same_entries
+
 
 def classification(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     """Returns accuracy and F1 of logits (n, classes) against labels (n,) or (n, 1).
 
-    With two classes there is also `auc`, the area under the ROC curve of class 1.
+    With two classes there is also `auc`, the area under the ROC curve of class 1. Samples with
+    the label -100, which torch's losses ignore, are left out, with a warning.
     """
-    labels = _labels(prediction, truth)
-    guess = _finite(prediction).argmax(dim=1).numpy()
+    prediction, labels = _labelled(prediction, truth)
+    guess = prediction.argmax(dim=1).numpy()
     scores = {
         "accuracy": float(accuracy_score(labels, guess)),
         "f1_weighted": float(f1_score(labels, guess, average="weighted", zero_division=0)),
@@ -28,15 +36,26 @@ def classification(prediction: Tensor, truth: Tensor) -> dict[str, float]:
 
 def average_precision(prediction: Tensor, truth: Tensor) -> float:
     """Returns the area under the precision-recall curve of class 1, from logits (n, 2)."""
-    labels = _labels(prediction, truth)
+    prediction, labels = _labelled(prediction, truth)
+    if prediction.shape[1] != 2:
+        raise ValueError(
+            f"average precision takes logits of two classes, (n, 2), got {tuple(prediction.shape)}"
+        )
     if not labels.any():
         return float("nan")
-    return float(average_precision_score(labels, _second(_finite(prediction))))
+    return float(average_precision_score(labels, _second(prediction)))
 
 
 def multilabel(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     """Returns F1 of logits (n, labels) against 0 or 1; a positive logit is a probability > 1/2."""
-    guess, labels = (_finite(prediction) > 0).numpy(), truth.numpy() > 0
+    prediction = _finite(prediction)
+    if prediction.dim() != 2 or prediction.shape != truth.shape:
+        raise ValueError(
+            "prediction and truth must both have shape (n, labels), "
+            f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
+        )
+    refuse((truth != 0) & (truth != 1), truth, "the truth of several labels must be 0 or 1")
+    guess, labels = (prediction > 0).numpy(), (truth > 0).numpy()
     return {
         f"f1_{average}": float(f1_score(labels, guess, average=average, zero_division=0))
         for average in ("micro", "macro")
@@ -45,24 +64,28 @@ def multilabel(prediction: Tensor, truth: Tensor) -> dict[str, float]:
 
 def regression(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     """Returns the errors and Pearson's correlation, over all entries."""
-    if prediction.numel() != truth.numel():
-        raise ValueError(
-            "prediction and truth must have equally many entries, "
-            f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
-        )
+    check_same_entries(prediction, truth)
+    check_finite(truth)
     guess, labels = _finite(prediction).double().flatten(), truth.double().flatten()
     error = guess - labels
     centred = torch.stack([guess - guess.mean(), labels - labels.mean()])
     spread = centred.norm(dim=1).prod()
+    varied = guess.max() > guess.min() and labels.max() > labels.min() and spread > 0
     return {
         "mse": float(error.square().mean()),
         "mae": float(error.abs().mean()),
-        "corr": float(centred.prod(dim=0).sum() / spread) if spread > 0 else float("nan"),
+        "corr": float(centred.prod(dim=0).sum() / spread) if varied else float("nan"),
     }
 
 
 def posneg(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     """Returns how often the first column is positive where the truth is, without and with zeros."""
+    if len(prediction) != len(truth) or truth.numel() != len(truth):
+        raise ValueError(
+            "prediction and truth must have shape (n, ...) and (n,) or (n, 1), "
+            f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
+        )
+    check_finite(truth)
     guess, labels = _finite(prediction).reshape(len(truth), -1)[:, 0], truth.reshape(len(truth))
     right = ((guess > 0) == (labels > 0)).double()
     return {"accuracy_nonzero": float(right[labels != 0].mean()), "accuracy": float(right.mean())}
@@ -86,6 +109,7 @@ def sentiment(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     Every other F1 is weighted by the classes' shares of the truth.
     """
     errors = regression(prediction, truth)
+    refuse(truth.abs() > 3, truth, "a truth of sentiment must be in [-3, 3]")
     guess, labels = prediction.flatten(), truth.flatten()
     near = guess.clamp(-3, 3).round() == labels.clamp(-3, 3).round()
     scores = {"mae": errors["mae"], "corr": errors["corr"], "acc7": float(near.double().mean())}
@@ -108,6 +132,7 @@ def answer_accuracy(prediction: Tensor, truth: Mapping[str, Tensor]) -> dict[str
             each of these is in [0, 1], all others not at all; `type` (n,), 0 for yes/no, 1 for
             numbers, 2 for others.
     """
+    _check_answers(prediction, truth)
     given = _finite(prediction).argmax(dim=1, keepdim=True)
     right = (truth["accuracy"].double() * (truth["answer"] == given)).sum(dim=1)
     scores = {"accuracy": float(right.mean())}
@@ -128,6 +153,9 @@ def _binary(guess: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def _finite(prediction: Tensor) -> Tensor:
+    """Returns the prediction, if there is one and it is finite."""
+    if not len(prediction):
+        raise ValueError("metrics need at least one sample, got none")
     bad = int((~torch.isfinite(prediction)).sum())
     if bad:
         raise FloatingPointError(
@@ -137,13 +165,44 @@ def _finite(prediction: Tensor) -> Tensor:
     return prediction
 
 
-def _labels(prediction: Tensor, truth: Tensor) -> np.ndarray:
+def _labelled(prediction: Tensor, truth: Tensor) -> tuple[Tensor, np.ndarray]:
+    """Returns logits and labels (n,) of the samples whose label is not ignored."""
     if prediction.dim() != 2 or truth.numel() != len(prediction):
         raise ValueError(
             "logits must have shape (n, classes) and labels (n,) or (n, 1), "
             f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
         )
-    return truth.reshape(-1).long().numpy()
+    labels = as_labels(truth.reshape(-1))
+    check_classes(labels, prediction.shape[1])
+    counted = labels != IGNORED
+    if not counted.all():
+        warnings.warn(
+            f"{int((~counted).sum())} of {len(labels)} labels are {IGNORED}: their samples are "
+            "left out of the scores",
+            stacklevel=3,
+        )
+        prediction, labels = prediction[counted], labels[counted]
+    return _finite(prediction), labels.numpy()
+
+
+def _check_answers(prediction: Tensor, truth: Mapping[str, Tensor]) -> None:
+    """Raises ValueError for a truth that `answer_accuracy` would count wrongly."""
+    answers, accuracy, kinds = truth["answer"], truth["accuracy"], truth["type"]
+    n, columns = prediction.shape
+    if not (answers.dim() == 2 and len(answers) == n) or answers.shape != accuracy.shape:
+        raise ValueError(
+            f"answer and accuracy must both have shape ({n}, K), "
+            f"got {tuple(answers.shape)} and {tuple(accuracy.shape)}"
+        )
+    if kinds.shape != (n,):
+        raise ValueError(f"type must have shape ({n},), got {tuple(kinds.shape)}")
+    wrong = (answers < -1) | (answers >= columns)
+    refuse(wrong, answers, f"answers must be numbers up to {columns - 1}, or -1 for none")
+    refuse(~((accuracy >= 0) & (accuracy <= 1)), accuracy, "accuracy must be in [0, 1]")
+    refuse((kinds < 0) | (kinds > 2), kinds, "type must be 0, 1 or 2")
+    ordered = answers.sort(dim=1).values
+    twice = (ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)
+    refuse(twice, ordered[:, 1:], "every answer must be there once")
 
 
 def _second(logits: Tensor) -> np.ndarray:

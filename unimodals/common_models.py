@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from .batch_norm import batch_normalised
 from .convolutional import GlobalPooling2D, LeNet
 from .recurrent import GRU, LSTM, GRUWithLinear, TwoLayersLSTM
 from .sequence import DAN, Transformer
@@ -152,8 +153,8 @@ class Maxout(nn.Module):
 class MaxOut_MLP(nn.Module):
     """Two maxout layers of two maps each, (batch, number_input_feats) -> (batch, num_outputs).
 
-    The input and every hidden layer is normalised over the batch, so a training batch needs two
-    samples; three tenths of each hidden layer are dropped in training.
+    The input and every hidden layer is normalised over the batch, a single sample in training by
+    the running statistics; three tenths of each hidden layer are dropped in training.
 
     Args:
         num_outputs: width of the output; unused without `linear_layer`.
@@ -181,7 +182,9 @@ class MaxOut_MLP(nn.Module):
         self.hid2val = nn.Linear(second_hidden, num_outputs) if linear_layer else None
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.op4(self.op3(self.op2(self.op1(self.op0(x)))))
+        hidden = batch_normalised(self.op0, x)
+        for maxout, (norm, dropout) in ((self.op1, self.op2), (self.op3, self.op4)):
+            hidden = dropout(batch_normalised(norm, maxout(hidden)))
         return hidden if self.hid2val is None else self.hid2val(hidden)
 
 

@@ -7,6 +7,7 @@ Images are (batch, 3, height, width).
 
 from torch import Tensor, nn
 
+from .batch_norm import batch_normalised
 from .convolutional import GlobalPooling2D
 
 
@@ -145,7 +146,7 @@ class VGG(nn.Module):
 
     Returns the means over all positions of what the ninth, twelfth and fifteenth ReLU and the
     fifth pooling give, (batch, 512) each, and logits (batch, num_outputs) of the last of them,
-    normalised over the batch.
+    normalised over the batch, a single image in training by the running statistics.
 
     Args:
         num_outputs: number of logits.
@@ -166,7 +167,7 @@ class VGG(nn.Module):
             x = layer(x)
             if index in taps:
                 pooled.append(taps[index](x))
-        return *pooled, self.classifier(self.bn4(pooled[-1]))
+        return *pooled, self.classifier(batch_normalised(self.bn4, pooled[-1]))
 
 
 class ResNetLSTMEnc(nn.Module):

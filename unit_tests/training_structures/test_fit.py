@@ -550,6 +550,60 @@ def test_a_checkpoint_holds_plain_values_only(tmp_path):
     check(load_checkpoint(tmp_path / "c"))
 
 
+# --- optimisers with a closure
+
+LBFGS = partial(torch.optim.LBFGS, lr=0.5, max_iter=4)
+
+
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+@pytest.mark.parametrize("clip", [None, 0.2])
+def test_an_optimiser_with_a_closure_sees_the_joined_batch(search, clip):
+    model, expected = model_of().double(), model_of().double()
+    x1, x2, y = loader().dataset.tensors
+    batches = DataLoader(TensorDataset(x1.double(), x2.double(), y), batch_size=5)
+    options = {"optimizer": partial(LBFGS, line_search_fn=search), "clip_norm": clip}
+    history = quiet_fit(model, batches, batches, cross_entropy, epochs=3, accumulate=5, **options)
+    optimiser = LBFGS(expected.parameters(), line_search_fn=search)
+
+    def closure():
+        optimiser.zero_grad()
+        loss = cross_entropy(expected([x1.double(), x2.double()]), y)
+        loss.backward()
+        if clip is not None:
+            nn.utils.clip_grad_norm_(expected.parameters(), clip)
+        return loss
+
+    losses = [optimiser.step(closure).item() for _ in range(3)]
+    assert_same(model, expected, rtol=1e-9, atol=1e-9)
+    assert [e["train_loss"] for e in history.epochs] == pytest.approx(losses)  # as each step began
+
+
+def test_an_optimiser_with_a_closure_resumes(tmp_path):
+    options = {"optimizer": LBFGS, "scheduler": None, "patience": None, "clip_norm": None}
+    models = [model_of() for _ in range(2)]
+    expected = long_run(models[0], epochs=4, **options)
+    long_run(model_of(), tmp_path / "c", epochs=2, **options)
+    found = long_run(models[1], tmp_path / "c", epochs=4, resume=True, **options)
+    assert without_seconds(found) == without_seconds(expected)
+    assert_same(models[1], models[0], rtol=0, atol=0)
+
+
+def test_a_closure_goes_without_a_scaled_loss():
+    model, before = model_of(), model_of()
+    with pytest.raises(ValueError, match="LBFGS evaluates the loss itself.*take precision='bf16'"):
+        quiet_fit(model, loader(), None, cross_entropy, epochs=1, optimizer=LBFGS, precision="fp16")
+    assert_same(model, before, rtol=0, atol=0)
+
+
+# --- a batch of one
+
+
+def test_a_batch_norm_of_ones_own_is_told_about_a_single_sample():
+    batches = loader(samples=13, batch_size=6)
+    with pytest.raises(ValueError, match="single sample, as it meets in epoch 1, batch 3.*drop_l"):
+        quiet_fit(model_of(Model), batches, None, cross_entropy, epochs=1)
+
+
 # --- mistakes
 
 
@@ -557,7 +611,17 @@ def test_a_checkpoint_holds_plain_values_only(tmp_path):
     "options, message",
     [
         ({"accumulate": 0}, "accumulate must be at least 1"),
+        ({"accumulate": 2.0}, "accumulate must be at least 1, and a whole number, got 2.0"),
         ({"patience": 0}, "patience must be at least 1"),
+        ({"patience": NAN}, "patience must be at least 1, and a whole number, got nan"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"clip_norm": 0}, "clip_norm must be positive, got 0; None does not clip"),
+        ({"clip_norm": NAN}, "clip_norm must be positive, got nan"),
+        ({"clip_norm": -1.0}, "clip_norm must be positive"),
+        ({"metrics": lambda p, t: 0.5}, "metrics must return a dict of numbers, got float"),
+        ({"metrics": lambda p, t: {"a": [0.5]}}, "but 'a' is a list"),
+        ({"metrics": lambda p, t: {"a": torch.ones(2)}}, "but 'a' is a Tensor"),
+        ({"metrics": lambda p, t: {"f1": 0.5}, "select": "f2"}, r"\['loss', 'f1'\], got 'f2'"),
         ({"resume": True}, "needs the path of a checkpoint"),
         ({"select": "f1"}, r"one of \['loss'\], got 'f1'"),
         ({"train": []}, "at least one batch"),
@@ -568,7 +632,66 @@ def test_a_checkpoint_holds_plain_values_only(tmp_path):
 def test_mistakes_are_named(options, message):
     options = {"train": loader(), "valid": loader()} | options
     with pytest.raises(ValueError, match=message):
-        quiet_fit(model_of(), objective=cross_entropy, epochs=1, **options)
+        quiet_fit(model_of(), **{"objective": cross_entropy, "epochs": 1} | options)
+
+
+def test_options_are_refused_before_training():
+    def untouched(prediction, truth):
+        raise AssertionError("nothing is to be trained")
+
+    run = partial(quiet_fit, train=loader(), valid=loader(), objective=untouched, epochs=1)
+    for options in ({"select": "f1"}, {"clip_norm": 0}, {"precision": "fp8"}, {"patience": 0.5}):
+        with pytest.raises(ValueError):
+            run(model_of(), **options)
+    frozen = model_of().requires_grad_(False)
+    for model in (frozen, nn.Flatten()):
+        with pytest.raises(ValueError, match="fit needs parameters that require a gradient"):
+            run(model)
+
+
+def test_metrics_may_be_any_numbers():
+    given = {"a": torch.tensor([0.5]), "b": np.float32(0.25), "c": True, "d": 3}
+    scores = evaluate(model_of(), loader(), metrics=lambda p, t: given)
+    assert scores == {"a": 0.5, "b": 0.25, "c": 1.0, "d": 3.0}
+    assert all(type(value) is float for value in scores.values())
+
+
+def test_clipping_at_infinity_clips_nothing():
+    models = [model_of(), model_of()]
+    for model, clip in zip(models, (None, float("inf")), strict=True):
+        quiet_fit(model, loader(), None, cross_entropy, epochs=1, optimizer=SGD, clip_norm=clip)
+    assert_same(*models, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "second, message",
+    [
+        (
+            {"a": torch.zeros(2, 3)},
+            r"first has .*\{'a': '\(n, 4\)'\}\], batch 2 has .*\{'a': '\(n, 3\)'\}",
+        ),
+        ({"b": torch.zeros(2, 4)}, r"batch 2 has \['\(n, 1\)', \{'b'"),
+        ([torch.zeros(2, 4)], r"batch 2 has \['\(n, 1\)', \['\(n, 4\)'\]\]"),
+        ({"a": torch.zeros(())}, "a tensor without dimensions"),
+        ({"a": None}, "got NoneType"),
+        ({}, "got dict"),
+        ("text", "got str"),
+    ],
+)
+def test_batches_must_be_alike(second, message):
+    batches = [[torch.zeros(2, 1), {"a": torch.zeros(2, 4)}], [torch.zeros(2, 1), second]]
+    with pytest.raises((ValueError, TypeError), match=message):
+        evaluate(nn.Flatten(), batches, metrics=lambda p, t: {}, split_batch=tuple)
+
+
+def test_predictions_must_be_alike():
+    def dropping(inputs):
+        return inputs[0].squeeze()  # the batch, too, where it is of one sample
+
+    model = nn.Flatten()
+    model.forward = dropping
+    with pytest.raises(ValueError, match=r"first has \['\(n, 3\)', .*, batch 3 has \['\(n\)', "):
+        evaluate(model, loader(samples=13), metrics=lambda p, t: {})
 
 
 def test_another_batch_layout_needs_split_batch():
@@ -581,6 +704,22 @@ def test_a_loss_that_is_not_finite_stops_the_run():
     batches[2][0] = batches[2][0] / 0
     with pytest.raises(FloatingPointError, match="epoch 1, batch 3; look for non-finite inputs"):
         quiet_fit(model_of(), batches, None, cross_entropy, epochs=1)
+
+
+def test_a_truth_that_is_not_finite_is_named():
+    x, y = torch.randn(8, 6), torch.randn(8, 2)
+    y[5, 1] = NAN
+    batches = DataLoader(TensorDataset(x[:, :3], x[:, 3:], y), batch_size=4)
+    with pytest.raises(ValueError, match="the truth is not finite in epoch 1, batch 2"):
+        quiet_fit(model_of(), batches, None, nn.functional.mse_loss, epochs=1)
+    with pytest.raises(ValueError, match="the truth is not finite in batch 2"):
+        evaluate(model_of(), batches, objective=nn.functional.mse_loss)
+
+    def masked(prediction, truth):  # for which NaN says that there is no number
+        return (prediction - truth).square().nanmean()
+
+    record = quiet_fit(model_of(), batches, batches, masked, epochs=1).epochs[0]
+    assert record["valid_loss"] > 0
 
 
 def test_a_gradient_that_is_not_finite_is_not_clipped_away():

@@ -194,3 +194,123 @@ def test_answers_are_as_right_as_the_annotators_say():
     assert scores["accuracy_yes_no"] == pytest.approx((right[0] + right[1] + right[5]) / 3)
     assert scores["accuracy_other"] == pytest.approx(sum(right[2:5]) / 3)
     assert "accuracy_number" not in scores  # none was asked for
+
+
+# --- a truth that cannot be scored
+
+
+@pytest.mark.parametrize("metric", [classification, average_precision])
+@pytest.mark.parametrize(
+    "truth, message",
+    [
+        ([1, 2, 1, 2], r"classes from 0 to 1, .* but 2 of 4 rows hold 2 in row 1, 2 in row 3"),
+        ([0, -1, 1, 1], "-1 in row 1"),
+        ([0.0, 1.0, 0.5, 1.0], "whole numbers, but 1 of 4 rows hold 0.5 in row 2"),
+        ([0.0, math.nan, 1.0, 1.0], "whole numbers.*nan in row 1"),
+        ([0.0, math.inf, 1.0, 1.0], "whole numbers.*inf in row 1"),
+    ],
+)
+def test_labels_that_are_no_column_are_refused(metric, truth, message):
+    with pytest.raises(ValueError, match=message):
+        metric(torch.randn(4, 2), torch.tensor(truth))
+
+
+def test_one_column_has_one_class():
+    with pytest.raises(ValueError, match="classes from 0 to 0, .* 2 of 4 rows hold 1 in row 0"):
+        classification(torch.tensor([[2.0], [-1.0], [3.0], [-2.0]]), torch.tensor([1, 0, 1, 0]))
+
+
+def test_ignored_labels_are_left_out_and_that_is_said():
+    logits, truth = torch.randn(20, 2), torch.randint(2, (20,))
+    truth[[3, 7]] = -100
+    logits[3] = math.nan  # nobody asked
+    counted = truth != -100
+    for metric in (classification, average_precision):
+        with pytest.warns(UserWarning, match="2 of 20 labels are -100: their samples are left out"):
+            scores = metric(logits, truth)
+        assert scores == metric(logits[counted], truth[counted])
+    with pytest.warns(UserWarning, match="20 of 20"), pytest.raises(ValueError, match="got none"):
+        classification(logits, torch.full((20,), -100))
+
+
+def test_average_precision_is_of_two_classes():
+    with pytest.raises(ValueError, match=r"two classes, \(n, 2\), got \(4, 3\)"):
+        average_precision(torch.randn(4, 3), torch.tensor([0, 1, 0, 1]))
+
+
+@pytest.mark.parametrize("value", [2, -1, 0.7, math.nan, -100])
+def test_several_labels_are_0_or_1(value):
+    truth = torch.tensor([[0, 1], [1, 0], [value, 1]])
+    with pytest.raises(ValueError, match=f"0 or 1, but 1 of 3 rows hold {value}.* in row 2"):
+        multilabel(torch.randn(3, 2), truth)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float16, torch.bfloat16])
+def test_several_labels_may_have_any_dtype(dtype):
+    logits, truth = torch.randn(9, 3), torch.randint(2, (9, 3))
+    assert multilabel(logits, truth.to(dtype)) == multilabel(logits, truth)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 1), (2, 3)])
+def test_several_labels_have_a_column_each(shape):
+    with pytest.raises(ValueError, match=r"\(n, labels\), got \(3, 2\) and"):
+        multilabel(torch.randn(3, 2), torch.ones(shape))
+
+
+@pytest.mark.parametrize("metric", [regression, posneg, sentiment])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_to_score_are_finite(metric, value):
+    with pytest.raises(ValueError, match=f"truth must be finite, but 1 of 3 rows hold {value} in"):
+        metric(torch.zeros(3, 1), torch.tensor([0.0, value, 1.0]))
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (3, 2)), ((1, 3), (3,)), ((6,), (2, 3))])
+def test_entries_of_other_samples_are_not_compared(shapes):
+    prediction, truth = (torch.zeros(shape) for shape in shapes)
+    with pytest.raises(ValueError, match="of one shape, got"):
+        regression(prediction, truth)
+
+
+@pytest.mark.parametrize("prediction", [(6, 1), (1, 3)])
+def test_signs_of_other_samples_are_not_compared(prediction):
+    with pytest.raises(ValueError, match=r"and \(n,\) or \(n, 1\), got"):
+        posneg(torch.ones(prediction), torch.ones(3))
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-30])
+def test_the_rounding_of_a_constant_has_no_correlation(value):
+    truth = torch.arange(7.0)
+    assert math.isnan(regression(torch.full((7,), value), truth)["corr"])
+    assert math.isnan(sentiment(torch.full((7,), value), truth / 3)["corr"])
+
+
+def test_sentiment_has_its_range():
+    with pytest.raises(ValueError, match=r"in \[-3, 3\], but 2 of 4 rows hold 3.5 in row 1, -4"):
+        sentiment(torch.zeros(4, 1), torch.tensor([[3.0], [3.5], [-3.0], [-4.0]]))
+
+
+@pytest.mark.parametrize("metric", [classification, multilabel, regression, posneg, sentiment])
+def test_no_sample_has_no_score(metric):
+    truth = torch.zeros(0, 2) if metric in (multilabel, regression, sentiment) else torch.zeros(0)
+    with pytest.raises(ValueError, match="at least one sample"):
+        metric(torch.zeros(0, 2), truth)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"answer": [[0, 5], [1, -1]]}, "up to 4, or -1 for none, but 1 of 2 rows hold 5 in row 0"),
+        ({"answer": [[0, 1], [-2, 1]]}, "-2 in row 1"),
+        ({"answer": [[0, 0], [1, -1]]}, "every answer must be there once, .* 0 in row 0"),
+        ({"answer": [[0], [1]]}, r"shape \(2, K\), got \(2, 1\) and \(2, 2\)"),
+        ({"accuracy": [[0.3, 1.3], [0, 0]]}, r"in \[0, 1\], but 1 of 2 rows hold 1.3 in row 0"),
+        ({"accuracy": [[0.3, math.nan], [0, 0]]}, "nan in row 0"),
+        ({"type": [0, 3]}, "type must be 0, 1 or 2, but 1 of 2 rows hold 3 in row 1"),
+        ({"type": [0]}, r"type must have shape \(2,\), got \(1,\)"),
+    ],
+)
+def test_answers_that_would_be_counted_wrongly_are_refused(change, message):
+    truth = {"answer": [[0, 1], [2, -1]], "accuracy": [[1.0, 0.3], [0.6, 0.0]], "type": [0, 2]}
+    truth = {name: torch.tensor(value) for name, value in (truth | change).items()}
+    with pytest.raises(ValueError, match=message):
+        answer_accuracy(torch.randn(2, 5), truth)

@@ -1,17 +1,22 @@
 """`train` and `test` do what MultiBench's do: weights, files, printed lines, arguments."""
 
+import copy
 import inspect
+import io
+import pickle
 import re
 from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
 from training_structures import Supervised_Learning as SL
 from training_structures.checkpoint import load_checkpoint
 from training_structures.fit import load_best
+from training_structures.multibench import Trained
 
 
 class Concat(nn.Module):
@@ -208,6 +213,95 @@ def test_the_file_holds_the_best_model_and_the_checkpoint_its_weights(tmp_path):
     best = SL.MMDL(*parts())
     load_best(best, tmp_path / "best.pt.ckpt")
     torch.testing.assert_close(dict(best.state_dict()), history.best_state, rtol=0, atol=0)
+
+
+def saved(module):
+    stream = io.BytesIO()
+    torch.save(module, stream)
+    return stream.getvalue()
+
+
+def test_a_batch_is_no_part_of_a_copy_or_a_file():
+    model = SL.MMDL([nn.Identity(), nn.Identity()], Concat(), nn.Linear(6, 2))
+    empty, x = len(saved(model)), list(torch.randn(2, 500, 3).requires_grad_())
+    output = model(x)
+    assert model.reps[0] is x[0] and model.fuseout.shape == (500, 6)
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(model)):
+        assert twin.reps == [] and twin.fuseout is None
+        assert torch.equal(twin(x), output)
+    assert len(saved(model)) == empty
+    averaged = AveragedModel(model)
+    averaged.update_parameters(model)
+    assert torch.equal(averaged(x), output)
+    assert len(saved(averaged)) < len(saved(AveragedModel(model))) + 100
+    assert model.reps[0] is x[0]  # they stay readable
+
+
+def test_what_the_objective_is_told_is_no_part_of_a_copy():
+    given = {"mine": 1}
+    trained = Trained(SL.MMDL(*parts()), [], given, to_float=True)
+    _, args = trained([torch.randn(5, 3), torch.randn(5, 3)])
+    assert args is given and given["reps"][0].shape == (5, 4)
+    twin = copy.deepcopy(trained)
+    assert twin.args == {"mine": 1} and twin.model.reps == [] and "reps" in given
+    assert twin.encoders[0] is twin.model.encoders[0]
+    assert copy.deepcopy(Trained(trained.model, [], None, True)).args is None
+
+
+def test_numbers_beyond_float32_are_refused(tmp_path):
+    x = torch.zeros(6, 3, dtype=torch.float64)
+    x[4, 1] = 1e39
+    modules, labels = parts(), torch.tensor([0, 1] * 3)
+    options = {"save": tmp_path / "b.pt", "device": "cpu", "progress": False}
+    wide = DataLoader(TensorDataset(torch.zeros(6, 3), x, labels), 6)
+    with pytest.raises(ValueError, match=r"input 1 must fit in float32.*1e\+39 \(1 of 18"):
+        SL.train(*modules, wide, wide, 1, **options)
+    with pytest.raises(ValueError, match="input 1 must fit in float32"):
+        SL.single_test(SL.MMDL(*modules), wide)
+    model = SL.MMDL(*parts()).double()
+    assert 0 <= SL.single_test(model, double_batches(wide), input_to_float=False)["Accuracy"] <= 1
+    far = DataLoader(TensorDataset(torch.zeros(6, 3), torch.zeros(6, 3), x[:, 1:2]), 6)
+    modules = parts(out=1)
+    with pytest.raises(ValueError, match="the truth must fit in float32"):
+        SL.train(*modules, far, far, 1, task="regression", objective=nn.MSELoss(), **options)
+
+
+def double_batches(loader):
+    return [[x1.double(), x2, y] for x1, x2, y in loader]
+
+
+@pytest.mark.parametrize("accumulation", [1, 4])
+def test_class_weights_count_over_accumulated_batches(tmp_path, accumulation):
+    modules = parts(dropout=0.0)
+    size = 22 if accumulation == 1 else 6
+    data = batches().dataset
+    loader = DataLoader(data, batch_size=size)
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([0.1, 5.0]))
+    history = SL.train(
+        *modules,
+        loader,
+        loader,
+        1,
+        objective=loss,
+        accumulation=accumulation,
+        optimtype=torch.optim.SGD,
+        lr=1.0,
+        clip_val=None,
+        save=tmp_path / "best.pt",
+        device="cpu",
+        track_complexity=False,
+        progress=False,
+    )
+    encoders, fusion, head = parts(dropout=0.0)
+    expected = SL.MMDL(encoders, fusion, head)
+    x1, x2, truth = data.tensors
+    first = loss(expected([x1.float(), x2.float()]), truth[:, 0].long())
+    assert history.epochs[0]["train_loss"] == pytest.approx(first.item(), rel=1e-5)
+    first.backward()
+    with torch.no_grad():
+        for p in expected.parameters():
+            p -= p.grad
+    torch.testing.assert_close(SL.MMDL(*modules).state_dict(), expected.state_dict())
 
 
 def test_a_model_without_anything_of_ours_can_be_unpickled(tmp_path):
