@@ -159,6 +159,7 @@ def train(
     model = MMDL(encoders, fusion, head, is_packed)
     trained = Trained(model, additional_optimizing_modules, objective_args_dict, input_to_float)
     measure, selected = task_metrics(task, auprc)
+    save_best = partial(save_whole, model, save)
     started = time.time()
     history = fit(
         trained,
@@ -179,7 +180,7 @@ def train(
         seed=seed,
         checkpoint=f"{save}.ckpt",
         resume=resume,
-        on_epoch=partial(report_epoch, task, partial(save_whole, model, save), trained if validtime else None),
+        on_epoch=partial(report_epoch, task, save_best, trained if validtime else None),
         progress=progress,
     )
     if track_complexity:

@@ -75,9 +75,10 @@ def fit(
     The model is called with a batch's inputs and returns a prediction, or an exact tuple
     (prediction, extras). The objective is called with prediction, truth and any extras, and
     returns their mean loss, over the samples unless it says otherwise (see `objectives`): labels
-    that it ignores count nowhere, and a step for which none counts is left out. In training every submodule's `auxiliary_loss`, a weighted scalar,
-    and `supervised_loss(truth)` are added, unless the objective has a true `adds_auxiliary_loss`;
-    and what submodules report as `info.summary()` is averaged into the epoch's record.
+    that it ignores count nowhere, and a step for which none counts is left out. In training every
+    submodule's `auxiliary_loss`, a weighted scalar, and `supervised_loss(truth)` are added, unless
+    the objective has a true `adds_auxiliary_loss`; and what submodules report as `info.summary()`
+    is averaged into the epoch's record.
 
     In a process group (`distributed.process_group`) the processes share every batch of `train`
     and `valid`, which must be DataLoaders, and get one result: that of a single process, within
@@ -123,26 +124,14 @@ def fit(
         RuntimeError: if the norm of the gradient is not finite (with `clip_norm`).
         ValueError: for options or batches that make no sense, or a checkpoint of another run.
     """
-    for name, number in (("epochs", epochs), ("accumulate", accumulate), ("patience", patience)):
-        if name != "patience" or number is not None:
-            _check_count(name, number)
+    _check_counts(epochs=epochs, accumulate=accumulate, patience=patience)
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, got {clip_norm}; None does not clip")
     if valid is not None and metrics is None and select != "loss":
         raise ValueError(f"without metrics select must be one of ['loss'], got {select!r}")
     device = place(model, device)
     autocast(device, precision)  # which refuses a precision that there is not
-    if parameters is None:
-        parameters = (p for p in model.parameters() if p.requires_grad)
-    parameters = list(parameters)
-    if not parameters:
-        raise ValueError("fit needs parameters that require a gradient, but the model has none")
-    optim = optimizer(parameters)
-    if precision == "fp16" and _needs_closure(optim):
-        raise ValueError(
-            f"{type(optim).__name__} evaluates the loss itself, which a scaled loss does not "
-            "allow; take precision='bf16' or 'fp32', or another optimizer"
-        )
+    optim = _built(optimizer, model, parameters, precision)
     plan = scheduler(optim) if scheduler else None
     clipped = list(model.parameters() if clipped is None else clipped)
     progress = progress and distributed.is_main()
@@ -239,9 +228,7 @@ class _Training:
             return [_Share(processes * n / total, n and total / n, None) for n, _ in own]
         counted = sum(weights)
         return [
-            _Share(
-                processes * n / total, n and (w * total) / (counted * n), n * (counted / total)
-            )
+            _Share(processes * n / total, n and (w * total) / (counted * n), n * (counted / total))
             for n, w in own
             if counted
         ]
@@ -274,9 +261,10 @@ class _Training:
             value = loss.item()
             if not math.isfinite(value):
                 check_truth(batch[1], where)
+                ends = "; fp16 ends at 65504, bf16 does not" if self.scaler.is_enabled() else ""
                 raise FloatingPointError(
                     f"the training loss is {value} in {where}; look for non-finite inputs, or try "
-                    "a smaller learning rate or clip_norm"
+                    f"a smaller learning rate or clip_norm{ends}"
                 )
             if not loss.requires_grad:
                 raise ValueError(
@@ -321,9 +309,31 @@ def _needs_closure(optimizer: Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
-def _check_count(name: str, number: int) -> None:
-    if not isinstance(number, Integral) or number < 1:
-        raise ValueError(f"{name} must be at least 1, and a whole number, got {number}")
+def _check_counts(**counts: int | None) -> None:
+    for name, number in counts.items():
+        if number is not None and (not isinstance(number, Integral) or number < 1):
+            raise ValueError(f"{name} must be at least 1, and a whole number, got {number}")
+
+
+def _built(
+    optimizer: Callable[[list], Optimizer],
+    model: nn.Module,
+    parameters: Iterable | None,
+    precision: str,
+) -> Optimizer:
+    """Returns the optimiser of the parameters, by default all of the model's that learn."""
+    if parameters is None:
+        parameters = (p for p in model.parameters() if p.requires_grad)
+    parameters = list(parameters)
+    if not parameters:
+        raise ValueError("fit needs parameters that require a gradient, but the model has none")
+    optim = optimizer(parameters)
+    if precision == "fp16" and _needs_closure(optim):
+        raise ValueError(
+            f"{type(optim).__name__} evaluates the loss itself, which a scaled loss does not "
+            "allow; take precision='bf16' or 'fp32', or another optimizer"
+        )
+    return optim
 
 
 @contextmanager

@@ -13,12 +13,18 @@ def as_labels(truth: Tensor) -> Tensor:
         ValueError: for labels that are not whole numbers, NaN among them.
     """
     labels = truth.long()
+    if labels is truth:
+        return truth
     refuse(labels != truth, truth, "labels must be whole numbers")
     return labels
 
 
 def check_classes(labels: Tensor, classes: int, ignored: int = IGNORED) -> None:
     """Raises ValueError unless labels, int64, are in [0, classes), or the one that is ignored."""
+    if labels.numel():
+        least, most = (x.item() for x in labels.aminmax())
+        if 0 <= least and most < classes:
+            return
     wrong = ((labels < 0) | (labels >= classes)) & (labels != ignored)
     refuse(
         wrong,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from .batches import as_float, count
+from .batches import count
 from .labels import IGNORED, as_labels, check_classes
 
 Objective = Callable[..., Tensor]
@@ -72,13 +72,13 @@ def weight_of(objective: Objective, truth: Any) -> float | None:
         return None
     if not loss.of_classes or (truth.is_floating_point() and truth.numel() > size):
         return size  # numbers, or probabilities of classes
-    labels = as_labels(truth).flatten()
-    counted = labels[labels != loss.ignore_index]
+    labels = as_labels(truth)
+    counted = labels != loss.ignore_index
     if loss.weight is None:
-        return size * len(counted) / len(labels)
+        return size * torch.count_nonzero(counted).item() / labels.numel()
     check_classes(labels, len(loss.weight), loss.ignore_index)
-    weights = loss.weight.detach().double()[counted.to(loss.weight.device)]
-    return size * weights.sum().item() / len(labels)
+    weights = loss.weight.detach().double()[labels[counted].to(loss.weight.device)]
+    return size * weights.sum().item() / labels.numel()
 
 
 def loss_of(objective: Objective, prediction: Any, truth: Any, *extras: Any) -> Tensor:

@@ -96,7 +96,7 @@ def run(train, valid, *, dtype=torch.float64, model=Model, **options):
     seen = []
     options = {"optimizer": SGD, "epochs": 4, "metrics": scores, "seed": 5} | options
     options |= {"on_epoch": lambda record, best: seen.append(record["epoch"]), "progress": False}
-    history = fit(model, train, valid, cross_entropy, **options)
+    history = fit(model, train, valid, options.pop("objective", cross_entropy), **options)
     return {
         "epochs": [{k: v for k, v in r.items() if k != "seconds"} for r in history.epochs],
         "best": history.best_epoch,
@@ -125,6 +125,35 @@ def by_rows(**options):
     plan = partial(lr_scheduler.ReduceLROnPlateau, patience=0)
     adam = partial(torch.optim.AdamW, lr=0.01)
     return run(train, valid, scheduler=plan, optimizer=adam, patience=2, **options)
+
+
+class Plain(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(6, 2)
+
+    def forward(self, inputs):
+        return self.linear(torch.cat(inputs, 1))
+
+    @property
+    def auxiliary_loss(self):
+        return 0.1 * self.linear.weight.square().mean()
+
+
+def ignored(**options):
+    """Class weights, and labels that are ignored, by some shares and in one step all."""
+    rows = data(29)
+    rows.tensors[-1][[0, 1, 2, 6, 9, 24, 25, 26, 27, 28]] = -100
+    weight = torch.tensor([0.3, 4.0], dtype=torch.float64)
+    options = {"objective": nn.CrossEntropyLoss(weight=weight, **options), "accumulate": 2}
+    return run(DataLoader(rows, 6), DataLoader(rows, 5), model=Plain, metrics=None, **options)
+
+
+def closure():
+    """An optimiser that asks for the loss as often as its line search needs it."""
+    lbfgs = partial(torch.optim.LBFGS, lr=0.5, max_iter=3, line_search_fn="strong_wolfe")
+    options = {"optimizer": lbfgs, "accumulate": 2, "clip_norm": 5.0, "epochs": 2}
+    return run(DataLoader(data(23), 6), DataLoader(data(9), 4), model=Plain, **options)
 
 
 def long(folder, **options):
@@ -207,6 +236,13 @@ def refused():
     )
     thawing = Thawing().double()
     parameters = {"parameters": thawing.parameters()}
+    wrong = TensorDataset(*data(8).tensors[:2], torch.tensor([0, 1, 0, 5] * 2))
+    messages["labels"] = message_of(
+        ValueError, lambda: train(Normalised().double(), DataLoader(wrong, 4), None)
+    )
+    messages["single"] = message_of(
+        ValueError, lambda: train(Normalised().double(), DataLoader(rows, 3), None)
+    )
     messages["thawing"] = message_of(
         ValueError, lambda: train(thawing, DataLoader(rows, 4), None, **parameters)
     )
@@ -219,6 +255,9 @@ def everything(folder):
         "single precision": accumulated(torch.float32, model=SINGLE),
         "half precision": accumulated(torch.float32, model=HALF, precision="bf16"),
         "by rows": by_rows(),
+        "ignored": ignored(),
+        "summed": ignored(reduction="sum"),
+        "closure": closure(),
         "long": long(folder),
         "normalised": run(DataLoader(data(16), 8), DataLoader(data(8), 4), model=Normalised),
         "covered": covered(),
@@ -300,6 +339,9 @@ def both(tmp_path_factory):
         ("accumulated", accumulated, 1e-8),
         ("single precision", partial(accumulated, torch.float32, model=SINGLE), 1e-4),
         ("by rows", by_rows, 1e-7),
+        ("ignored", ignored, 1e-9),
+        ("summed", partial(ignored, reduction="sum"), 1e-9),
+        ("closure", closure, 1e-7),
     ],
 )
 def test_two_processes_give_the_result_of_one(both, name, reference, tolerance):
@@ -358,6 +400,8 @@ def test_an_error_of_numbers_in_one_process_ends_all_alike(both):
         ("shared", "its sampler gives a share already"),
         ("items", "its sampler gives 0 and not a list"),
         ("stray", "every parameter of the optimiser must be the model's.*but 2 do not"),
+        ("labels", "labels must be classes from 0 to 1.*hold 5 in row 1"),  # of the second share
+        ("single", "single sample, as it meets in epoch 1, batch 1"),
         ("thawing", "require a gradient from the start, but 2 do not"),
     ],
 )

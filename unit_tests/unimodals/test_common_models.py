@@ -208,6 +208,23 @@ def test_maxout_mlp_normalises_and_maxes_twice(double, linear_layer):
     assert_close(model.eval()(x), model.hid2val(hidden) if linear_layer else hidden)
 
 
+def test_maxout_mlp_takes_the_running_statistics_of_a_single_sample(double):
+    model = MaxOut_MLP(3, 6, 4)
+    for norm in (model.op0, model.op2[0], model.op4[0]):
+        nn.init.normal_(norm.running_mean)
+        nn.init.uniform_(norm.running_var, 0.5, 2)
+    for layer in (model.op2, model.op4):
+        layer[1].p = 0.0
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    x = torch.randn(1, 4, requires_grad=True)
+    out = model(x)
+    assert_close(out, model.eval()(x))
+    assert_close(dict(model.state_dict()), before, rtol=0, atol=0)  # nothing is counted
+    assert torch.autograd.gradcheck(model.train(), x)
+    (out.sum() + model(torch.randn(5, 4)).sum()).backward()  # the second moves the statistics
+    assert x.grad.any()
+
+
 def test_maxout_mlp_drops_three_tenths_of_each_hidden_layer_in_training():
     model = MaxOut_MLP(3, 400, 4, 500, linear_layer=False)
     for layer in (model.op2, model.op4):

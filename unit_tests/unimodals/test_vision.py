@@ -178,6 +178,14 @@ def test_vgg_pools_four_depths_and_classifies_the_last():
     assert names == {"vgg", "bn4", "classifier"}
 
 
+def test_vgg_trains_on_a_single_image():
+    model, x = VGG(5), torch.randn(1, 3, 32, 32)
+    nn.init.normal_(model.bn4.running_mean)
+    torch.manual_seed(0)
+    *_, logits = model.train()(x)
+    assert_close(logits, model.eval()(x)[-1])
+
+
 def test_resnet_lstm_reads_a_videos_frames_in_order(double):
     model, x = ResNetLSTMEnc(6).eval(), torch.randn(2, 3, 4, 5, 7)
     expected = []
