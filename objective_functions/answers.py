@@ -39,9 +39,19 @@ def sampled_answer_loss(logits: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: for such a row in training.
     """
     share = truth["share"]
     if torch.is_grad_enabled():
+        empty = (~(share.sum(dim=1) > 0)).nonzero().flatten().tolist()
+        if empty:
+            raise ValueError(
+                "every question must have an answer to draw in training, but the shares of "
+                f"{len(empty)} of {len(share)} are zero or no numbers, such as those of row "
+                f"{empty[0]}; leave these questions out"
+            )
         drawn = torch.multinomial(share, 1)
         return cross_entropy(logits, truth["answer"].gather(1, drawn).squeeze(1))
     found = logits.log_softmax(dim=1).gather(1, truth["answer"].clamp(min=0))
@@ -49,7 +59,17 @@ def sampled_answer_loss(logits: Tensor, truth: Mapping[str, Tensor]) -> Tensor:
 
 
 def dense(columns: Tensor, values: Tensor, width: int) -> Tensor:
-    """Returns (batch, width) zeros with each row's values in its columns, leaving out column -1."""
+    """Returns (batch, width) zeros with each row's values in its columns, leaving out column -1.
+
+    Raises:
+        ValueError: for a column beyond the width.
+    """
+    most = columns.max().item() if columns.numel() else -1
+    if most >= width:
+        raise ValueError(
+            f"numbers of answers must be up to {width - 1}, for the prediction has {width}, got "
+            f"{most}; is it of another vocabulary?"
+        )
     rows = torch.zeros(len(columns), width + 1, dtype=values.dtype, device=values.device)
     spare = torch.where(columns < 0, width, columns)  # one column too many takes what is left out
     return rows.scatter(1, spare, values)[:, :width]

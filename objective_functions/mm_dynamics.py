@@ -28,7 +28,16 @@ def mm_dynamics_loss(
         truth: (batch,) class indices.
         extras: `gates`, `view_logits` and `confidences` of `MMDynamics.forward`.
         growth: multiplies what is summed so far before each view's terms are added.
+
+    Raises:
+        ValueError: for labels that are no classes; none is ignored, for every view is judged.
     """
+    classes = prediction.shape[1]
+    if ((truth < 0) | (truth >= classes)).any():
+        raise ValueError(
+            f"labels must be classes from 0 to {classes - 1}, got {truth.min().item()} to "
+            f"{truth.max().item()}"
+        )
     loss = F.cross_entropy(prediction, truth)
     views = zip(extras["gates"], extras["view_logits"], extras["confidences"], strict=True)
     for gates, logits, confidence in views:

@@ -16,7 +16,16 @@ def balanced_bce(prediction: Tensor, truth: Tensor, *, shares: Sequence[float]) 
     Args:
         prediction: (batch, labels) logits.
         truth: (batch, labels) of 0 and 1.
-        shares: p of each label, in (0, 1).
+        shares: p of each label, in (0, 1].
+
+    Raises:
+        ValueError: for other shares, or another number of them.
     """
+    if len(shares) != prediction.shape[-1] or not all(0 < share <= 1 for share in shares):
+        raise ValueError(
+            f"shares must be {prediction.shape[-1]} numbers in (0, 1], one for each label of the "
+            f"prediction, got {[round(float(share), 6) for share in shares]}; leave out labels "
+            "that no training sample has"
+        )
     rare = prediction.new_tensor(shares)
     return binary_cross_entropy_with_logits(prediction, truth, pos_weight=(1 - rare) / rare)

@@ -29,8 +29,7 @@ def check_classes(labels: Tensor, classes: int, ignored: int = IGNORED) -> None:
     refuse(
         wrong,
         labels,
-        f"labels must be classes from 0 to {classes - 1}, one for each column of the prediction, "
-        f"or {ignored} to be ignored",
+        f"labels must be classes from 0 to {classes - 1}, or {ignored} to be ignored",
     )
 
 

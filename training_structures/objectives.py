@@ -30,15 +30,22 @@ OF_ENTRIES = {
     nn.HuberLoss: F.huber_loss,
     nn.BCELoss: F.binary_cross_entropy,
     nn.BCEWithLogitsLoss: F.binary_cross_entropy_with_logits,
+    nn.KLDivLoss: F.kl_div,
+    nn.PoissonNLLLoss: F.poisson_nll_loss,
+    nn.SoftMarginLoss: F.soft_margin_loss,
 }
 MODULES = OF_CLASSES | OF_ENTRIES
 
 
 @dataclass(frozen=True)
 class TorchLoss:
-    """One of torch's own losses, and those of its options that decide what a batch counts."""
+    """One of torch's own losses, and those of its options that decide what a batch counts.
 
-    function: Callable[..., Tensor]
+    Attributes:
+        function: None if nothing but its reduction is known of it.
+    """
+
+    function: Callable[..., Tensor] | None
     weight: Tensor | None = None
     ignore_index: int = IGNORED
     reduction: str = "mean"
@@ -104,7 +111,9 @@ def fitted(objective: Objective, prediction: Any, truth: Any) -> Any:
         ValueError: for other shapes, or labels that are not among the prediction's columns.
     """
     loss = _torch_loss(*_unwrapped(objective))
-    if loss is None or not (isinstance(prediction, Tensor) and isinstance(truth, Tensor)):
+    if loss is None or loss.function is None:
+        return truth
+    if not (isinstance(prediction, Tensor) and isinstance(truth, Tensor)):
         return truth
     if loss.of_classes:
         return _fitted_labels(loss, prediction, truth)
@@ -152,7 +161,10 @@ class NoPairs(TorchFunctionMode):
         return result
 
     def _is_predicted(self, x: Tensor) -> bool:
-        return x.requires_grad or x.data_ptr() == self.memory
+        try:
+            return x.requires_grad or x.data_ptr() == self.memory
+        except RuntimeError:  # what torch.func's transformations see has no memory
+            return False
 
     def _refuse(self, a: Tensor, b: Tensor) -> None:
         raise ValueError(
@@ -174,6 +186,11 @@ def _fitted_labels(loss: TorchLoss, prediction: Tensor, truth: Tensor) -> Tensor
             "logits must have shape (n, classes, ...) and labels (n, ...), or (n, ..., 1), "
             f"got {tuple(prediction.shape)} and {tuple(truth.shape)}"
         )
+    if loss.weight is not None and len(loss.weight) != prediction.shape[1]:
+        raise ValueError(
+            f"the objective must weigh each of the {prediction.shape[1]} classes of the "
+            f"prediction, but has {len(loss.weight)} weights"
+        )
     labels = as_labels(labels)
     check_classes(labels, prediction.shape[1], loss.ignore_index)
     return labels
@@ -193,14 +210,17 @@ def _unwrapped(objective: Objective) -> tuple[Objective, dict[str, Any]]:
 
 
 def _torch_loss(objective: Objective, options: dict[str, Any]) -> TorchLoss | None:
-    for kind, function in MODULES.items():
-        # a subclass with a forward of its own may do anything
-        if isinstance(objective, kind) and type(objective).forward is kind.forward:
-            objective, options = function, vars(objective) | dict(objective.named_buffers())
-    if objective not in MODULES.values():
+    # a subclass with a forward of its own may do anything
+    own = getattr(type(objective), "forward", None)
+    if isinstance(objective, nn.modules.loss._Loss) and own.__module__ == nn.modules.loss.__name__:
+        options = vars(objective) | dict(objective.named_buffers())
+        function = next((f for kind, f in MODULES.items() if isinstance(objective, kind)), None)
+    elif getattr(objective, "__module__", None) == F.__name__:
+        function = objective if objective in MODULES.values() else None
+    else:
         return None
     names = ("weight", "ignore_index", "reduction")
-    return TorchLoss(objective, **{name: options[name] for name in names if name in options})
+    return TorchLoss(function, **{name: options[name] for name in names if name in options})
 
 
 def _real(dtype: torch.dtype) -> torch.dtype:

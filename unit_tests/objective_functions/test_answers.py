@@ -59,3 +59,18 @@ def test_the_loss_of_mutan_is_that_of_a_drawn_answer():
         unknown = {**DRAWN, "share": DRAWN["share"] * torch.tensor([[1.0], [0.0]])}
         first = -(0.75 * logs[0, 3] + 0.25 * logs[0, 0]).item() / 2
         assert sampled_answer_loss(logits, unknown).item() == pytest.approx(first, rel=1e-5)
+
+
+def test_an_answer_of_another_vocabulary_is_refused():
+    truth = {"answer": torch.tensor([[0, 4], [1, -1]]), "target": torch.ones(2, 2)}
+    with pytest.raises(ValueError, match="up to 3, for the prediction has 4, got 4"):
+        soft_answer_loss(torch.zeros(2, 4), truth)
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan])
+def test_a_question_without_an_answer_to_draw_is_refused_in_training(value):
+    share = torch.tensor([[0.5, 0.5], [value, 0.0]])
+    truth = {"answer": torch.tensor([[0, 1], [2, -1]]), "share": share}
+    logits = torch.randn(2, 4, requires_grad=True)
+    with pytest.raises(ValueError, match="shares of 1 of 2 are zero or no numbers.* of row 1"):
+        sampled_answer_loss(logits, truth)

@@ -129,6 +129,20 @@ def test_plain_means_count_the_samples():
     assert weight_of(F.mse_loss, {"a": torch.zeros(4)}) == 4
 
 
+@pytest.mark.parametrize(
+    "objective",
+    [nn.KLDivLoss(reduction="sum"), nn.MultiMarginLoss(reduction="sum"), nn.GaussianNLLLoss],
+)
+def test_every_loss_of_torch_says_whether_it_is_a_sum(objective):
+    if isinstance(objective, type):
+        objective = objective(reduction="sum")
+    truth = torch.arange(3)
+    assert weight_of(objective, truth) is None
+    objective.reduction = "mean"
+    assert weight_of(objective, truth) == 3
+    assert weight_of(partial(F.multi_margin_loss, reduction="sum"), truth) is None
+
+
 def test_what_a_batch_counts_by_hand():
     truth = torch.tensor([0, 2, -100, 2, 1])
     assert weight_of(nn.CrossEntropyLoss(weight=WEIGHTS), truth) == pytest.approx(0.2 + 7 + 1)
@@ -296,6 +310,16 @@ def test_labels_that_are_no_classes_are_refused(truth, message, weight):
         data = "loader" if run is evaluate else "train"
         with pytest.raises(ValueError, match=message):
             run(Model(), **{data: batches}, objective=objective)
+
+
+def test_class_weights_are_as_many_as_the_classes():
+    batches = loader(torch.randn(4, 4), torch.tensor([0, 1, 0, 1]), 4)
+    with pytest.raises(ValueError, match="each of the 3 classes.* has 2 weights"):
+        fit(
+            *(Model(), batches, None, nn.CrossEntropyLoss(weight=torch.ones(2))),
+            epochs=1,
+            progress=False,
+        )
 
 
 @pytest.mark.parametrize(
