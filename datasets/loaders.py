@@ -1,6 +1,8 @@
-"""What the adapters share: stratified splits and loaders."""
+"""What the adapters share: splits, parts that can be trained on, and loaders."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,62 @@ def grouped_split(groups: np.ndarray, *, share: float, seed: int) -> tuple[np.nd
     return np.sort(kept), np.sort(held)
 
 
+def cut_parts(
+    views: Sequence[np.ndarray], labels: np.ndarray, rows: Sequence[np.ndarray]
+) -> tuple[Part, Part, Part]:
+    """Returns (train, valid, test), each the rows of all views and of the labels.
+
+    Warns of a view that is the same for all samples of train: it teaches nothing.
+
+    Args:
+        views: (samples, features_m) float32 each, as they are to be served.
+        labels: (samples, ...) float32 or int64.
+        rows: the row numbers of the three parts.
+
+    Raises:
+        ValueError: see `check_part`.
+    """
+    train, valid, test = (([view[part] for view in views], labels[part]) for part in rows)
+    for name, part in (("train", train), ("validation", valid), ("test", test)):
+        check_part(part, name)
+    for number, view in enumerate(train[0], start=1):
+        if len(view) > 1 and (view == view[0]).all():
+            warnings.warn(
+                f"view {number} is the same for all {len(view)} samples of train, so that nothing "
+                "can be learnt from it; leave it out, or look at its file",
+                UserWarning,
+                stacklevel=3,
+            )
+    return train, valid, test
+
+
+def check_part(part: Part, name: str) -> None:
+    """Checks that nothing leaves which no model can train on.
+
+    Raises:
+        ValueError: names part, view and row, if a view is not of finite float32, the labels are
+            not int64 or finite float32, or there is no sample.
+    """
+    views, labels = part
+    if not len(labels):
+        raise ValueError(f"{name} must have a sample, got none; split otherwise")
+    for number, array in enumerate((*views, labels), start=1):
+        what = f"view {number} of {name}" if number <= len(views) else f"labels of {name}"
+        if len(array) != len(labels):
+            raise ValueError(f"{what} must have {len(labels)} rows, as labels, got {len(array)}")
+        if array.dtype != np.float32 and not (array is labels and array.dtype == np.int64):
+            raise ValueError(
+                f"{what} must be float32, or int64 for classes, got {array.dtype}; convert it"
+            )
+        bad = np.argwhere(~np.isfinite(array))
+        if len(bad):
+            raise ValueError(
+                f"{what} must be finite, but its row {bad[0][0]}, entry {bad[0][1:].tolist()}, is "
+                f"{array[tuple(bad[0])]}: in the files it is finite, and so its scale differs too "
+                "much from train's for float32; rescale the files, or look for a wrong value"
+            )
+
+
 class Loader(DataLoader):
     """A DataLoader that draws as much from torch's global generator whatever its workers.
 
@@ -109,7 +167,16 @@ def make_loader(
         batch_size: samples a batch, the last one may be smaller; None puts all into one.
         shuffle: whether each pass has a new order.
         workers: processes that read ahead; they stay for all passes. The batches are the same.
+
+    Raises:
+        ValueError: if there is no sample, or `batch_size` or `workers` makes no sense.
     """
+    if not len(dataset):
+        raise ValueError("a part must have a sample, got none; look at what was left out of it")
+    if batch_size is not None and (not isinstance(batch_size, Integral) or batch_size < 1):
+        raise ValueError(f"batch_size must be a whole number from 1 up, or None, got {batch_size}")
+    if not isinstance(workers, Integral) or workers < 0:
+        raise ValueError(f"workers must be a whole number from 0 up, got {workers}")
     sampler = RandomSampler(dataset) if shuffle else SequentialSampler(dataset)
     batches = BatchSampler(
         sampler, len(dataset) if batch_size is None else batch_size, drop_last=False
@@ -126,7 +193,14 @@ def make_loader(
 def make_loaders(
     parts: Iterable[Part], *, batch_size: int | None
 ) -> tuple[DataLoader, DataLoader, DataLoader]:
-    """Returns the loaders of (train, valid, test), see `make_loader`; only train is shuffled."""
+    """Returns the loaders of (train, valid, test), see `make_loader`; only train is shuffled.
+
+    Raises:
+        ValueError: see `check_part` and `make_loader`.
+    """
+    parts = list(parts)
+    for name, part in zip(("train", "validation", "test"), parts, strict=True):
+        check_part(part, name)
     train, valid, test = (
         TensorDataset(*map(torch.from_numpy, (*views, labels))) for views, labels in parts
     )

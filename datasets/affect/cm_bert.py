@@ -7,6 +7,7 @@
 Tokens are pieces of words, so that step t of the audio is only about where token t is.
 """
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
@@ -15,13 +16,16 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from ..files.reading import check_file, clean_text, read_text, shown
 from ..files.restricted_pickle import load
+from ..files.tables import to_number
 from ..loaders import make_loader
-from .checks import choose, read_features, read_labels, without_log_of_zero
-from .sequences import PARTS, Part, cut_after, standardise
+from .checks import check_parts, choose, listed, read_features, read_labels
+from .sequences import PARTS, Part, check_steps_wanted, cut_after, standardise
 
 FILES = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 MODALITIES = ("text", "audio")
+MOST_BYTES = 1 << 24  # of a table; CM-BERT's have 0.1 million
 SOURCE = "data/text and data/audio of github.com/thuiar/Cross-Modal-BERT"
 
 
@@ -52,10 +56,11 @@ def read_parts(text_dir: str | Path, audio_path: str | Path | None) -> dict[str,
         return parts
     for (name, part), array in zip(parts.items(), _read_audio(Path(audio_path)), strict=True):
         where = f"audio of {name} in {audio_path}, for {Path(text_dir) / FILES[name]}"
-        audio = read_features(without_log_of_zero(array), where, rows=len(part.labels))
+        audio = read_features(array, where, rows=len(part.labels), silence=True)
         steps = np.arange(1, audio.shape[1] + 1)
         ends = (audio.any(axis=2) * steps).max(axis=1)
         parts[name] = part._replace(views={"audio": cut_after(audio, ends)})
+    check_parts(parts, audio_path)
     return parts
 
 
@@ -98,7 +103,7 @@ def get_dataloader(
     for name in PARTS:
         part, views = parts[name], {}
         if "text" in chosen:
-            views["text"] = _encode(tokeniser, part.texts or [], length)
+            views["text"] = encode(tokeniser, part.texts or [], length)
         if "audio" in chosen:
             views["audio"] = part.views["audio"].resized(length).values
         arrays = (*(views[key] for key in chosen), part.labels)
@@ -108,46 +113,71 @@ def get_dataloader(
     return tuple(loaders)
 
 
-def _encode(tokeniser: Tokeniser, texts: list[str], length: int) -> np.ndarray:
-    tokens = np.asarray(tokeniser.encode(texts, length=length), dtype=np.int64)
-    return np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])))
+def encode(tokeniser: Tokeniser, texts: Sequence[str], length: int) -> np.ndarray:
+    """Returns the texts' tokens, (texts, length) int64, 0 is padding.
+
+    Raises:
+        ValueError: if `length` is below 1, or the tokeniser returns anything else than it should.
+    """
+    check_steps_wanted(length, "length")
+    tokens = np.asarray(tokeniser.encode(texts, length=length))
+    fits = tokens.ndim == 2 and len(tokens) == len(texts) and tokens.shape[1] <= length
+    if not fits or tokens.dtype.kind not in "iu" or (tokens < 0).any():
+        raise ValueError(
+            f"the tokeniser must return whole numbers >= 0 of shape ({len(texts)}, at most "
+            f"{length}), got {tokens.dtype} of shape {tokens.shape}; mend its encode"
+        )
+    return np.pad(tokens.astype(np.int64), ((0, 0), (0, length - tokens.shape[1])))
 
 
 def _read_table(path: Path) -> tuple[list[str], np.ndarray]:
-    """Reads the transcripts and labels (samples, 1); quotes have no meaning."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; it comes from {SOURCE}")
-    try:
-        written = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} must be text in UTF-8, but {error}; get it again") from error
-    header, *lines = [line.split("\t") for line in written.split("\n") if line.strip()] or [[]]
-    if not {"text", "label"} <= set(header) or not lines:
+    """Reads the transcripts and labels (samples, 1); quotes have no meaning.
+
+    Warns of texts in quotes: a program that quotes them doubles those inside.
+    """
+    written = read_text(path, limit=MOST_BYTES, advice=f"it comes from {SOURCE}")
+    # on any system, and at no other sign that may lie in a text
+    lines = written.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    header, *rows = [line.split("\t") for line in lines if line] or [[]]
+    if (
+        sorted(name for name in header if name in ("text", "label")) != ["label", "text"]
+        or not rows
+    ):
         raise ValueError(
-            f"{path} must begin with the columns text and label, tab-separated, and have a line a "
-            f"sample; got {header} and {len(lines)} lines"
+            f"{path} must begin with the columns text and label, once each, without quotes and "
+            f"tab-separated, and have a line a sample; got {listed(header)} and {len(rows)} lines"
         )
     texts, labels = [], []
-    for number, line in enumerate(lines, start=1):
+    for number, row in enumerate(rows, start=1):
         try:
-            row = dict(zip(header, line, strict=True))
-            texts.append(row["text"])
-            labels.append(float(row["label"]))
+            cells = dict(zip(header, row, strict=True))
+            labels.append(to_number(cells["label"]))
         except ValueError as error:
             raise ValueError(
                 f"sample {number} in {path} must have {len(header)} columns and a number as its "
-                f"label, got {line}; get the file again"
+                f"label, got {shown(chr(9).join(row))} ({error}); get the file again"
             ) from error
+        texts.append(clean_text(cells["text"]))
+    _warn_of_quotes(texts, path)
     return texts, read_labels(labels, f"label in {path}", bound=3)
 
 
+def _warn_of_quotes(texts: Sequence[str], path: Path) -> None:
+    quoted = sum(len(text) > 1 and text[0] == text[-1] == '"' for text in texts)
+    if quoted:
+        warnings.warn(
+            f"{quoted} of the {len(texts)} texts in {path} stand in quotes, which are taken for a "
+            "part of them; if a program put them there, write the file without quoting",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def _read_audio(path: Path) -> Sequence:
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; it comes from {SOURCE}")
-    content = load(path, encoding="latin1")
-    if not isinstance(content, (tuple, list)) or len(content) != len(PARTS):
+    content = load(check_file(path, advice=f"it comes from {SOURCE}"), encoding="latin1")
+    if not isinstance(content, tuple | list) or len(content) != len(PARTS):
         raise ValueError(
             f"{path} must be a tuple of three arrays, of train, valid and test, "
-            f"got {type(content).__name__}; get it from {SOURCE}"
+            f"got {shown(content)}; get it from {SOURCE}"
         )
     return content

@@ -4,7 +4,7 @@ A file, `mosi_raw.pkl` or `mosi_data.pkl` for CMU-MOSI, is a dict of "train", "v
 each a dict of arrays with a row a sample:
 
 - `vision`, `audio`, `text`: (samples, steps, features), aligned to words, zeros in front,
-- `labels`: (samples, 1, 1), a sentiment in [-3, 3], or a class,
+- `labels`: (samples, 1, 1), a sentiment in [-3, 3], or of UR-FUNNY and MUStARD -1, 0 or 1,
 - `id`: the names of the samples, may be absent.
 
 Options, defaults and batches are MultiBench's. Its results differ in three points: the arrays
@@ -19,15 +19,7 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from .checks import (
-    check_ids,
-    choose,
-    read_features,
-    read_ids,
-    read_labels,
-    read_pickle,
-    without_log_of_zero,
-)
+from .checks import check_parts, choose, read_features, read_ids, read_labels, read_pickle
 from .sequences import (
     Layout,
     Part,
@@ -41,6 +33,7 @@ from .sequences import (
 MODALITIES = ("vision", "audio", "text")
 DATA_TYPES = ("mosi", "mosei", "humor", "sarcasm")
 TASKS = (None, "regression", "classification")
+BOUNDS = {"mosi": 3, "mosei": 3, "humor": 1, "sarcasm": 1}  # of the labels
 SOURCE = "the drive linked in the README of github.com/pliang279/MultiBench"
 
 
@@ -80,11 +73,14 @@ def read_parts(
     keys = [*dict.fromkeys([*chosen, "text"]), "labels"]
     parts = {}
     for name, arrays in read_pickle(path, keys, source=SOURCE).items():
-        part = _read_part(arrays, f"of {name} in {path}", chosen, data_type)
+        where = f"of {name} in {path}"
+        part, has_text = _read_part(arrays, where, chosen, data_type)
+        if data_type in ("humor", "sarcasm"):
+            _check_classes(part.labels, where, data_type, task)
         if drop_empty:
-            part = _rows(part, np.asarray(arrays["text"]).any(axis=(1, 2)))
+            part = _rows(part, has_text, where)
         parts[name] = part._replace(labels=_targets(part.labels, data_type, task))
-    check_ids(parts, Path(path))
+    check_parts(parts, path)
     return parts
 
 
@@ -155,23 +151,48 @@ def get_dataloader(
     )
 
 
-def _read_part(arrays: dict, where: str, modalities: list[str], data_type: str) -> Part:
-    bound = 3 if data_type in ("mosi", "mosei") else None
-    labels = read_labels(arrays["labels"], f"labels {where}", bound=bound)
-    views = {}
-    for key in dict.fromkeys([*modalities, "text"]):
-        array = without_log_of_zero(arrays[key]) if key == "audio" else arrays[key]
-        views[key] = read_features(array, f"{key} {where}", rows=len(labels))
-    steps = {key: view.shape[1] for key, view in views.items()}
-    if len(set(steps.values())) > 1:
-        raise ValueError(f"the modalities {where} must have equally many steps, got {steps}")
+def _read_part(
+    arrays: dict, where: str, modalities: list[str], data_type: str
+) -> tuple[Part, np.ndarray]:
+    """Returns the part, and for each sample whether it has text."""
+    labels = read_labels(arrays["labels"], f"labels {where}", bound=BOUNDS[data_type])
+    views = {
+        key: read_features(arrays[key], f"{key} {where}", rows=len(labels), silence=key == "audio")
+        for key in dict.fromkeys([*modalities, "text"])
+    }
+    _check_steps_agree(views, where)
     starts = _starts(views)
-    lengths = steps["text"] - starts
+    lengths = views["text"].shape[1] - starts
     sequences = {key: cut_after(from_starts(views[key], starts), lengths) for key in modalities}
     ids = arrays.get("id")
     if ids is not None:
         ids = read_ids(ids, f"id {where}", rows=len(labels))
-    return Part(sequences, labels, ids)
+    return Part(sequences, labels, ids), views["text"].any(axis=(1, 2))
+
+
+def _check_steps_agree(views: dict[str, np.ndarray], where: str) -> None:
+    steps = {key: view.shape[1] for key, view in views.items()}
+    if len(set(steps.values())) == 1:
+        return
+    rule = f"the modalities {where} must have equally many steps, got {steps}"
+    if len({view.shape[2] for view in views.values()}) == 1:
+        raise ValueError(f"{rule}: steps seem to come last; exchange the last two axes of each")
+    raise ValueError(
+        f"{rule}: files that are not aligned to words (noalign) are not read here; take "
+        "MultiBench's mosi_raw.pkl or mosi_data.pkl, or MMSA's unaligned_50.pkl with "
+        "datasets.affect.mmsa"
+    )
+
+
+def _check_classes(labels: np.ndarray, where: str, data_type: str, task: str | None) -> None:
+    """Raises a ValueError, unless labels are classes: of humor, where they are kept, 0 and 1."""
+    kept = data_type == "humor" and task == "classification"
+    allowed = [0, 1] if kept else [-1, 0, 1]
+    if len(bad := np.flatnonzero(~np.isin(labels, allowed))):
+        raise ValueError(
+            f"labels {where} must be out of {allowed} for data_type {data_type!r}, but row "
+            f"{bad[0]} is {labels[bad[0], 0]}; is this another set?"
+        )
 
 
 def _starts(views: dict[str, np.ndarray]) -> np.ndarray:
@@ -182,7 +203,9 @@ def _starts(views: dict[str, np.ndarray]) -> np.ndarray:
     return np.where(steps.any(axis=1), steps.argmax(axis=1), steps.shape[1] - 1)
 
 
-def _rows(part: Part, kept: np.ndarray) -> Part:
+def _rows(part: Part, kept: np.ndarray, where: str) -> Part:
+    if not kept.any():
+        raise ValueError(f"no sample {where} has text; use drop_empty=False")
     views = {key: Sequences(*(a[kept] for a in view)) for key, view in part.views.items()}
     ids = part.ids and [sample for sample, keep in zip(part.ids, kept, strict=True) if keep]
     return part._replace(views=views, labels=part.labels[kept], ids=ids)

@@ -13,18 +13,20 @@ sample:
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
 
 from .checks import (
-    check_ids,
+    check_parts,
     choose,
     read_features,
     read_ids,
     read_labels,
+    read_numbers,
     read_pickle,
-    without_log_of_zero,
+    read_texts,
 )
 from .sequences import Layout, Part, Sequences, cut_after, make_part_loaders, standardise
 
@@ -57,11 +59,11 @@ def read_parts(
         labels = read_labels(arrays["regression_labels"], f"regression_labels {where}", bound=bound)
         views = {key: _read_view(arrays, key, where, len(labels)) for key in chosen}
         ids, texts = (
-            read_ids(arrays[key], f"{key} {where}", rows=len(labels)) if key in arrays else None
-            for key in ("id", "raw_text")
+            read(arrays[key], f"{key} {where}", rows=len(labels)) if key in arrays else None
+            for key, read in (("id", read_ids), ("raw_text", read_texts))
         )
         parts[name] = Part(views, labels, ids, texts)
-    check_ids(parts, Path(path))
+    check_parts(parts, path)
     return parts
 
 
@@ -98,34 +100,49 @@ def get_dataloader(
 
 
 def _read_view(arrays: dict, key: str, where: str, rows: int) -> Sequences:
-    array = without_log_of_zero(arrays[key]) if key == "audio" else arrays[key]
-    values = read_features(array, f"{key} {where}", rows=rows)
+    values = read_features(arrays[key], f"{key} {where}", rows=rows, silence=key == "audio")
     if key != "text" and f"{key}_lengths" in arrays:
-        return cut_after(values, _read_lengths(arrays[f"{key}_lengths"], key, where, rows))
-    return cut_after(values, _count_tokens(arrays, where, values.shape[:2]))
+        return cut_after(values, _read_lengths(arrays[f"{key}_lengths"], key, where, values.shape))
+    return cut_after(values, _count_tokens(arrays, key, where, values.shape))
 
 
-def _read_lengths(lengths: object, key: str, where: str, rows: int) -> np.ndarray:
-    array = np.asarray(lengths)
+def _read_lengths(value: Any, key: str, where: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns the lengths; those beyond the steps are of sequences that were cut."""
+    what, (rows, steps, features) = f"{key}_lengths {where}", shape
+    array = read_numbers(value, what)
     if array.shape != (rows,) or array.dtype.kind not in "iu" or (array < 0).any():
         raise ValueError(
-            f"{key}_lengths {where} must be {rows} whole numbers >= 0, "
-            f"got {array.dtype} of shape {array.shape}; get the file again"
+            f"{what} must be {rows} whole numbers >= 0, got {array.dtype} of shape {array.shape}; "
+            "get the file again"
         )
-    return array
-
-
-def _count_tokens(arrays: dict, where: str, shape: tuple[int, int]) -> np.ndarray:
-    """Returns how many tokens each sample has, from BERT's mask."""
-    tokens = np.asarray(arrays.get("text_bert", ()))
-    if tokens.shape != (shape[0], 3, shape[1]):
+    longest = int(array.max())
+    if longest > steps and longest <= features:
         raise ValueError(
-            f"text_bert {where} must have shape {(shape[0], 3, shape[1])}, ids, mask and segments "
-            f"of every step, where the file gives no lengths; got {tokens.shape}"
+            f"{what} go up to {longest}, but {key} of shape {shape} has {steps} steps; its steps "
+            "seem to come last, exchange the last two axes"
+        )
+    return np.minimum(array, steps)  # unsigned ones may be beyond int64
+
+
+def _count_tokens(arrays: dict, key: str, where: str, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns how many tokens each sample has, from BERT's mask."""
+    rows, steps, features = shape
+    what = f"text_bert {where}"
+    tokens = read_numbers(arrays["text_bert"], what) if "text_bert" in arrays else np.empty(0)
+    if tokens.shape != (rows, 3, steps):
+        last = tokens.shape == (rows, 3, features)
+        way = (
+            f"steps of {key} seem to come last, exchange its last two axes"
+            if last
+            else ("get the file again")
+        )
+        raise ValueError(
+            f"{what} must have shape {(rows, 3, steps)}, ids, mask and segments of every step of "
+            f"{key}, where the file gives no lengths; got {tokens.shape}; {way}"
         )
     mask = tokens[:, 1]
-    lengths = mask.sum(axis=1).astype(np.int64)
-    uneven = (mask != (np.arange(shape[1]) < lengths[:, None])).any(axis=1)
+    lengths = (mask == 1).sum(axis=1)
+    uneven = (mask != (np.arange(steps) < lengths[:, None])).any(axis=1)
     if uneven.any():
         raise ValueError(
             f"the mask text_bert[:, 1] {where} must be ones and then zeros, but row "

@@ -4,6 +4,7 @@ However a file pads, a sequence starts at step 0 here and is followed by zeros.
 """
 
 from collections.abc import Iterator, Mapping
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,7 +39,12 @@ class Sequences(NamedTuple):
         return (steps < self.lengths[:, None]) & self.present[:, None]
 
     def resized(self, steps: int) -> "Sequences":
-        """Returns the first steps of every sequence, or adds zeros: (samples, steps, features)."""
+        """Returns the first steps of every sequence, or adds zeros: (samples, steps, features).
+
+        Raises:
+            ValueError: if `steps` is not a whole number from 1 up.
+        """
+        check_steps_wanted(steps, "steps")
         extra = max(0, steps - self.values.shape[1])
         values = np.pad(self.values[:, :steps], ((0, 0), (0, extra), (0, 0)))
         return self._replace(values=values, lengths=np.minimum(self.lengths, steps))
@@ -168,6 +174,9 @@ def standardise(parts: Mapping[str, Part]) -> dict[str, Part]:
     """Returns the parts with mean 0 and deviation 1 in every feature of train's unpadded steps.
 
     The other parts follow train's scale. What is constant in train becomes 0; padding stays 0.
+
+    Raises:
+        ValueError: if train never has a modality, or a part's scale differs too much for float32.
     """
     scaled = {name: dict(part.views) for name, part in parts.items()}
     for key, view in parts["train"].views.items():
@@ -177,9 +186,23 @@ def standardise(parts: Mapping[str, Part]) -> dict[str, Part]:
         for name, part in parts.items():
             values = np.zeros_like(part.views[key].values)
             for rows, mask, steps in _blocks(part.views[key]):
-                values[rows][mask] = (steps - mean) / spread
+                with np.errstate(over="ignore"):
+                    steps = ((steps - mean) / spread).astype(np.float32)
+                if not np.isfinite(steps).all():
+                    raise ValueError(
+                        f"{key} of {name} must be finite once scaled by train, but rows "
+                        f"{rows.start} to {rows.start + len(mask) - 1} are not: their scale "
+                        "differs too much from train's for float32; look for a wrong value"
+                    )
+                values[rows][mask] = steps
             scaled[name][key] = part.views[key]._replace(values=values)
     return {name: part._replace(views=scaled[name]) for name, part in parts.items()}
+
+
+def check_steps_wanted(steps: int, name: str) -> None:
+    """Raises a ValueError unless a sequence can be cut or padded to so many steps."""
+    if isinstance(steps, bool) or not isinstance(steps, Integral) or steps < 1:
+        raise ValueError(f"{name} must be a whole number from 1 up, got {steps!r}")
 
 
 def _fit_scale(view: Sequences) -> tuple[np.ndarray, np.ndarray]:

@@ -16,9 +16,11 @@ import torch
 from sklearn.decomposition import PCA
 from torch.utils.data import DataLoader, TensorDataset
 
+from ..files.npz import read_npz
+from ..files.numbers import as_float32
 from ..loaders import make_loader
-from .checks import choose
-from .cm_bert import MODALITIES, Tokeniser
+from .checks import choose, read_texts
+from .cm_bert import MODALITIES, Tokeniser, encode
 from .sequences import PARTS, Part, cut_after
 from .utterance import FILE, read_utterances, split_arrays, split_rows
 
@@ -55,7 +57,7 @@ def read_parts(
     parts = {}
     rows = split_rows(videos, is_test, **cut)
     for name, chosen, ((audio,), truth) in zip(PARTS, rows, arrays, strict=True):
-        steps = pca.transform(audio)[:, None].astype(np.float32)
+        steps = as_float32(pca.transform(audio)[:, None], f"the components of {name} in {path}")
         view = cut_after(steps, np.ones(len(steps)))
         parts[name] = Part({"audio": view}, truth, texts=[texts[row] for row in chosen])
     return parts
@@ -94,8 +96,7 @@ def get_dataloader(
     loaders = []
     for name in PARTS:
         part = parts[name]
-        tokens = np.asarray(tokeniser.encode(part.texts or [], length=length), dtype=np.int64)
-        tokens = np.pad(tokens, ((0, 0), (0, length - tokens.shape[1])))
+        tokens = encode(tokeniser, part.texts or [], length)
         views = {"text": tokens, "audio": _spread(part.views["audio"].values, tokens)}
         arrays = (*(views[key] for key in chosen), part.labels)
         dataset = TensorDataset(*map(torch.from_numpy, arrays))
@@ -111,17 +112,5 @@ def _spread(audio: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def _read_texts(path: Path, rows: int) -> list[str]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            texts = file["transcript"]
-    except (KeyError, ValueError) as error:  # there is none, or one of pickled objects
-        raise ValueError(
-            f"{path} must hold the array transcript, a text for each utterance, but reading it "
-            f"ended with {type(error).__name__}: {error}; add it"
-        ) from error
-    if texts.shape != (rows,) or texts.dtype.kind != "U":
-        raise ValueError(
-            f"transcript in {path} must be a text for each of the {rows} utterances, got "
-            f"{texts.dtype} of shape {texts.shape}; write one for each"
-        )
-    return texts.tolist()
+    texts = read_npz(path, ["transcript"], advice="add transcript, a text for each utterance")
+    return read_texts(texts["transcript"], f"transcript in {path}", rows=rows)

@@ -22,11 +22,15 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ..loaders import Part, grouped_split, make_loaders
-from .checks import check_finite, choose
+from ..files.npz import read_npz
+from ..files.numbers import as_float32
+from ..files.reading import shown
+from ..loaders import Part, cut_parts, grouped_split, make_loaders
+from .checks import choose, listed, read_labels, to_list
 
 FILE = "mosi_utterance.npz"
 MODALITIES = ("text", "audio", "vision")
+NAMES = ("id", "video_id", "split")
 SOURCE = (
     "features from github.com/declare-lab/multimodal-deep-learning, joined by transcript with "
     "the sentiment scores of github.com/thuiar/Cross-Modal-BERT"
@@ -59,7 +63,8 @@ def read_utterances(path: str | Path, *, modalities: Sequence[str] = MODALITIES)
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the modalities make no sense, or names the array that is missing, has
-            another shape, is not finite, repeats an id or shares a video between the parts.
+            another shape, is not finite, repeats an id or shares a video between the parts, and
+            the row whose label is not in [-3, 3].
     """
     modalities = choose(modalities, MODALITIES)
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
@@ -67,23 +72,24 @@ def read_utterances(path: str | Path, *, modalities: Sequence[str] = MODALITIES)
     ids, repeats = np.unique(arrays["id"], return_counts=True)
     if (repeats > 1).any():
         raise ValueError(
-            f"every id in {path} must occur once, {str(ids[repeats > 1][0])!r} occurs "
+            f"every id in {path} must occur once, {shown(ids[repeats > 1].tolist()[0])} occurs "
             f"{repeats.max()} times; leave the copies out"
         )
     videos, split = arrays["video_id"], arrays["split"]
     if (there := set(split.tolist())) != {"train", "test"}:
         raise ValueError(
-            f"split in {path} must be 'train' or 'test', with rows of both, got {sorted(there)}"
+            f"split in {path} must be 'train' or 'test', with rows of both, got {listed(there)}"
         )
     is_test = split == "test"
     if len(shared := np.intersect1d(videos[is_test], videos[~is_test])):
         raise ValueError(
-            f"no video in {path} may be in train and in test, but {str(shared[0])!r} is; "
+            f"no video in {path} may be in train and in test, but {shown(shared.tolist()[0])} is; "
             "split by video"
         )
     views = [_read_numbers(path, name, arrays[name], 2) for name in modalities]
-    labels = _read_numbers(path, "labels", arrays["labels"], 1)[:, None]
-    return Utterances(views, labels, videos, is_test)
+    labels = _read_numbers(path, "labels", arrays["labels"], 1)
+    read_labels(arrays["labels"], f"labels in {path}", bound=3)
+    return Utterances(views, labels[:, None], videos, is_test)
 
 
 def split_rows(
@@ -119,13 +125,12 @@ def split_arrays(
         split_seed: chooses the videos; the same seed gives the same split.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_utterances` and `split_rows`.
+        FileNotFoundError, ValueError: see `read_utterances`, `split_rows`, `loaders.cut_parts`.
     """
     views, labels, videos, is_test = read_utterances(path, modalities=modalities)
     parts = split_rows(videos, is_test, valid_share=valid_share, split_seed=split_seed)
     views = [_standardised(view, parts[0]) for view in views]
-    train, valid, test = (([view[rows] for view in views], labels[rows]) for rows in parts)
-    return train, valid, test
+    return cut_parts(views, labels, parts)
 
 
 def get_dataloader(
@@ -150,45 +155,35 @@ def get_dataloader(
 
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns the named arrays, each with a row for every id."""
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; it has {SOURCE}")
-    try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in names if name in file.files}
-    except Exception as error:  # a damaged file can fail in any way
-        if "unsafely" in str(error):  # NumPy takes all else for a pickle, and offers to load it
-            error = ValueError("it is none")
-        raise ValueError(
-            f"{path} must be an npz file of plain arrays, but reading it "
-            f"ended with {type(error).__name__}: {error}; get it again"
-        ) from error
-    if missing := [name for name in names if name not in arrays]:
-        raise ValueError(f"{path} must hold the arrays {list(names)}, {missing} are missing")
+    arrays = read_npz(path, names, advice=f"get it again: it has {SOURCE}")
     rows = arrays["id"].shape[:1]
     for name, array in arrays.items():
-        if array.shape[:1] != rows or (array.ndim > 1 and name in ("id", "video_id", "split")):
+        named = name in NAMES
+        if array.shape[:1] != rows or (named and array.ndim != 1):
             raise ValueError(
                 f"{name} in {path} must have a row, or one name, for each of the "
                 f"{arrays['id'].size} ids, got shape {array.shape}"
             )
+        if named and array.dtype.kind not in "USiu":
+            raise ValueError(f"{name} in {path} must be text or whole numbers, got {array.dtype}")
+        if named:
+            to_list(array, f"{name} in {path}")
     return arrays
 
 
 def _read_numbers(path: Path, name: str, array: np.ndarray, dims: int) -> np.ndarray:
-    if array.ndim != dims or array.dtype.kind not in "fiu":
+    if array.ndim != dims or array.dtype.kind not in "fiu" or 0 in array.shape:
         shape = "(utterances, features)" if dims == 2 else "(utterances,)"
         raise ValueError(
             f"{name} in {path} must be numbers of shape {shape}, "
             f"got {array.dtype} of shape {array.shape}"
         )
-    with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, see below
-        array = array.astype(np.float32)
-    check_finite(array, f"{name} in {path}")
-    return array
+    return as_float32(array, f"{name} in {path}")
 
 
 def _standardised(view: np.ndarray, train: np.ndarray) -> np.ndarray:
     known = view[train].astype(np.float64)  # audio's sums are large
     varies = known.max(axis=0) > known.min(axis=0)  # a rounded deviation need not be 0
     scale = np.where(varies, known.std(axis=0), np.inf)
-    return ((view - known.mean(axis=0)) / scale).astype(np.float32)
+    with np.errstate(over="ignore"):  # see `cut_parts`
+        return ((view - known.mean(axis=0)) / scale).astype(np.float32)

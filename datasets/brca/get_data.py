@@ -7,7 +7,8 @@ downloads both. A folder holds, comma-separated and without a header, a row a pa
 - `labels_tr.csv`, `labels_te.csv`: one class a line, 0, 1, ... (also written 0.0 or 0.000e+00).
 
 There may be any number of views and of classes. No validation part is given: one is cut from
-train. The README beside this file says more of the data.
+train. A header or an index is refused, also one of numbers (`layout.py`). The README beside this
+file says more of the data.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from torch.utils.data import DataLoader
 
-from ..loaders import Part, make_loaders, stratified_split
+from ..files.tables import read_numbers
+from ..loaders import Part, cut_parts, make_loaders, stratified_split
+from . import layout
 
 
 class Patients(NamedTuple):
@@ -39,28 +42,18 @@ def read_table(path: Path) -> np.ndarray:
     """Reads comma-separated numbers, (rows, columns) float32; empty lines are skipped.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: names the file and the line that is not as wide as those before it, or holds
-            something other than finite numbers; or says that the file is empty.
+        FileNotFoundError, ValueError: see `files.tables.read_numbers`; also if the first line
+            numbers the columns.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path}; get it with: python -m datasets.brca.prepare --data-dir {path.parent}"
-        )
-    rows: list[np.ndarray] = []
-    # What is not text becomes a cell that is not a number, and is reported as such.
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                width = len(rows[0]) if rows else None
-                rows.append(_parse_row(line, width, f"{path}, line {number}"))
-    if not rows:
-        raise ValueError(f"{path} must hold a row a patient, but it is empty; get it again")
-    return np.stack(rows)
+    table = read_numbers(path, advice=layout.advice(Path(path).parent))
+    layout.check_header(table, path)
+    return table
 
 
 def read_patients(data_dir: str | Path, *, modalities: Sequence[int] | None = None) -> Patients:
     """Reads the chosen views and the labels of all patients of a folder.
+
+    Warns if patients of test have the rows of a train patient in all views of the folder.
 
     Args:
         data_dir: folder in MOGONET's layout.
@@ -69,13 +62,15 @@ def read_patients(data_dir: str | Path, *, modalities: Sequence[int] | None = No
 
     Raises:
         FileNotFoundError: if the folder or one of its files is missing.
-        ValueError: if a file is damaged (see `read_table`), or files or arguments do not fit.
+        ValueError: if a file is damaged (see `read_table`), has an index, or files or arguments
+            do not fit.
     """
     folder = Path(data_dir)
-    modalities = _choose_modalities(folder, modalities)
+    there = layout.find_views(folder)
+    chosen = _choose_modalities(folder, there, modalities)
     labels = {part: _read_labels(folder / f"labels_{part}.csv") for part in ("tr", "te")}
     views = []
-    for modality in modalities:
+    for modality in chosen:
         tables = []
         for part, classes in labels.items():
             path = folder / f"{modality}_{part}.csv"
@@ -83,7 +78,8 @@ def read_patients(data_dir: str | Path, *, modalities: Sequence[int] | None = No
             if len(tables[-1]) != len(classes):
                 raise ValueError(
                     f"{path} must have a row for each of the {len(classes)} lines of "
-                    f"labels_{part}.csv, got {len(tables[-1])}; get both again"
+                    f"labels_{part}.csv, got {len(tables[-1])}; if one of the two has a header, "
+                    "take it out, else get both again"
                 )
         train, test = tables
         if train.shape[1] != test.shape[1]:
@@ -91,7 +87,10 @@ def read_patients(data_dir: str | Path, *, modalities: Sequence[int] | None = No
                 f"train and test of modality {modality} in {folder} must have the same features, "
                 f"got {train.shape[1]} and {test.shape[1]} columns; get both again"
             )
+        layout.check_index(train, test, f"modality {modality} in {folder}")
         views.append(np.concatenate(tables))
+    if sorted(chosen) == there:
+        layout.warn_of_copies(views, len(labels["tr"]), folder)
     return Patients(views, np.concatenate(list(labels.values())), len(labels["tr"]))
 
 
@@ -122,9 +121,10 @@ def split_rows(
     present = set(labels[train].tolist())
     if len(present) <= labels.max():
         missing = next(label for label in count() if label not in present)
+        way = "number the classes without gaps, or split otherwise" if missing else "count from 0"
         raise ValueError(
             f"every class from 0 to {labels.max()} must have a patient in train, class {missing} "
-            "has none; number the classes without gaps, or split otherwise"
+            f"has none; {way}"
         )
     return train, rest[held], test
 
@@ -157,7 +157,7 @@ def split_arrays(
             parts follow train's scale and may leave [0, 1]. What is constant in train becomes 0.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_patients` and `split_rows`.
+        FileNotFoundError, ValueError: see `read_patients`, `split_rows` and `loaders.cut_parts`.
     """
     views, labels, train_count = read_patients(data_dir, modalities=modalities)
     parts = split_rows(
@@ -165,8 +165,7 @@ def split_arrays(
     )
     if scale:
         views = [_min_max(view, parts[0]) for view in views]
-    train, valid, test = (([view[rows] for view in views], labels[rows]) for rows in parts)
-    return train, valid, test
+    return cut_parts(views, labels, parts)
 
 
 def get_dataloader(
@@ -196,52 +195,23 @@ def get_dataloader(
     return make_loaders(parts, batch_size=batch_size)
 
 
-def _parse_row(line: str, width: int | None, where: str) -> np.ndarray:
-    try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, see below
-            row = np.array(line.strip().split(","), dtype=np.float32)
-    except ValueError as error:
-        raise ValueError(
-            f"{where}: every cell must be a number, but {error}; get the file again"
-        ) from error
-    if not np.isfinite(row).all():
-        raise ValueError(
-            f"{where}: every cell must be finite, got {row[~np.isfinite(row)][0]}; fill in or "
-            "leave out what is missing first"
-        )
-    if width not in (None, len(row)):
-        raise ValueError(
-            f"{where}: every line must have {width} cells, as those before it, got {len(row)}; "
-            "the file is damaged, get it again"
-        )
-    return row
-
-
-def _choose_modalities(folder: Path, wanted: Sequence[int] | None) -> list[int]:
-    names = (path.name.removesuffix("_tr.csv") for path in folder.glob("*_tr.csv"))
-    there = sorted(int(name) for name in names if name.isdecimal())
-    if not there:
-        raise FileNotFoundError(
-            f"no file 1_tr.csv in the folder {folder}; get the data with: "
-            f"python -m datasets.brca.prepare --data-dir {folder}"
-        )
+def _choose_modalities(folder: Path, there: list[int], wanted: Sequence[int] | None) -> list[int]:
     chosen = there if wanted is None else list(wanted)
     if not chosen or set(chosen) - set(there) or len(set(chosen)) < len(chosen):
         raise ValueError(
             f"modalities must be different numbers out of {there}, the views in {folder}, "
             f"got {chosen}; or leave it out to take all"
         )
-    return chosen
+    return [int(number) for number in chosen]
 
 
 def _read_labels(path: Path) -> np.ndarray:
-    table = read_table(path)
-    labels = table[:, 0].astype(np.int64)
-    if table.shape[1] > 1 or (labels != table[:, 0]).any() or (labels < 0).any():
-        raise ValueError(f"{path} must hold one integer >= 0 a line, as 3 or 3.0; get it again")
-    return labels
+    table = read_numbers(path, dtype=np.float64, advice=layout.advice(path.parent))
+    layout.check_labels(table, path)
+    return table[:, 0].astype(np.int64)
 
 
 def _min_max(view: np.ndarray, train: np.ndarray) -> np.ndarray:
     low, high = view[train].min(axis=0), view[train].max(axis=0)
-    return (view - low) / np.where(high > low, high - low, np.float32(np.inf))
+    with np.errstate(over="ignore", invalid="ignore"):  # see `cut_parts`
+        return (view - low) / np.where(high > low, high - low, np.float32(np.inf))

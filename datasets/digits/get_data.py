@@ -12,7 +12,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from torch.utils.data import DataLoader
 
-from ..loaders import Part, make_loaders, stratified_split
+from ..loaders import Part, cut_parts, make_loaders, stratified_split
 
 HELD_OUT_SHARE = 0.2  # of all samples, for validation and once more for test
 FULL_SCALE = 16  # the brightest pixel
@@ -42,10 +42,7 @@ def split_arrays(
     held_out = round(HELD_OUT_SHARE * len(labels))
     rest, test = stratified_split(labels, held_out=held_out, seed=split_seed)
     kept, held = stratified_split(labels[rest], held_out=held_out, seed=split_seed)
-    train, valid, test = (
-        ([view[rows] for view in views], labels[rows]) for rows in (rest[kept], rest[held], test)
-    )
-    return train, valid, test
+    return cut_parts(views, labels, (rest[kept], rest[held], test))
 
 
 def get_dataloader(

@@ -163,13 +163,16 @@ def test_flat_time_series_are_the_sequences_flattened(write, data):
         ("mosei", "regression", [-2.0, 0.0, 0.5, 1.0], torch.float32),
         ("mosi", "classification", [0, 0, 1, 1], torch.int64),
         ("sarcasm", "classification", [0, 0, 1, 1], torch.int64),
-        ("humor", "classification", [-2, 0, 0, 1], torch.int64),
-        ("humor", None, [-1.0, -1.0, -1.0, 1.0], torch.float32),
-        ("sarcasm", "regression", [-1.0, -1.0, -1.0, 1.0], torch.float32),
+        ("humor", "classification", [1, 0, 1, 1], torch.int64),
+        ("humor", None, [1.0, -1.0, 1.0, 1.0], torch.float32),
+        ("sarcasm", "regression", [-1.0, -1.0, 1.0, 1.0], torch.float32),
     ],
 )
 def test_labels_are_what_task_and_set_say(write, data, data_type, task, expected, dtype):
-    data["valid"]["labels"] = np.array([-2.0, 0.0, 0.5, 1.0]).reshape(4, 1, 1)
+    written = {"sarcasm": [-1.0, 0.0, 1.0, 1.0], "humor": [1.0, 0.0, 1.0, 1.0]}
+    labels = np.array(written.get(data_type, [-2.0, 0.0, 0.5, 1.0]))
+    for part, count in COUNTS.items():
+        data[part]["labels"] = np.resize(labels, (count, 1, 1))
     for options in ({}, {"max_pad": True}, {"masks": True}):
         loader = load(write(), data_type=data_type, task=task, **options)[1]
         labels = next(iter(loader))[-1]
@@ -194,7 +197,7 @@ def test_minus_infinity_in_audio_becomes_zero_and_nothing_else_does(write, data)
     for key, value in (("audio", np.nan), ("audio", np.inf), ("vision", -np.inf)):
         wrong = copy.deepcopy(data)
         wrong["valid"][key][[1, 3], -1, 0] = value
-        with pytest.raises(ValueError, match=rf"{key} of valid .* 2 rows are not, .* row 1"):
+        with pytest.raises(ValueError, match=rf"{key} of valid .* finite, but rows 1, 3 are not"):
             load(write(wrong))
 
 

@@ -74,7 +74,7 @@ def test_every_wrong_file_is_named_and_left_where_it_is(tmp_path, capsys, publis
         in (output.err)
     )
     assert "mosi_raw.pkl may hold NumPy arrays and plain containers only" in output.err
-    assert "mosi_utterance.npz must be an npz file of plain arrays" in output.err
+    assert "mosi_utterance.npz must be a whole npz file" in output.err
     assert "mosi_raw.pkl: MultiBench's" in output.out  # the list comes all the same
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == wrong
 

@@ -146,18 +146,18 @@ def test_a_missing_file_is_named_with_its_source(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{FILE} must be an npz file of plain arrays, but"):
+    with pytest.raises(ValueError, match=f"{FILE} must be a whole npz file, but .*; get it again: it has .*declare-lab"):
         get_dataloader(tmp_path)
 
 
 def test_pickled_arrays_are_not_loaded(write, arrays):
-    with pytest.raises(ValueError, match="npz file of plain arrays, but .* Object arrays"):
+    with pytest.raises(ValueError, match=f"{FILE} .*video_id holds Python objects"):
         get_dataloader(write(video_id=arrays["video_id"].astype(object)))
 
 
 @pytest.mark.parametrize("name", ["audio", "labels", "id", "video_id", "split"])
 def test_a_missing_array_is_named(write, name):
-    with pytest.raises(ValueError, match=rf"must hold the arrays .*, \['{name}'\] are missing"):
+    with pytest.raises(ValueError, match=f"must hold the array '{name}' once"):
         get_dataloader(write(**{name: None}))
 
 
@@ -175,7 +175,7 @@ def test_names_have_one_column(write, arrays):
 def test_what_float32_cannot_hold_is_located(write, arrays):
     text = arrays["text"].astype(np.float64)
     text[9, 1] = 1e300
-    with pytest.raises(ValueError, match="text in .* must be finite, .* the first is row 9"):
+    with pytest.raises(ValueError, match="text in .* within 3.4e.?38.* row 9"):
         get_dataloader(write(text=text))
 
 
@@ -191,7 +191,7 @@ def test_a_damaged_file_is_named_wherever_it_is_damaged(write, tmp_path, method)
     whole, failed = path.read_bytes(), 0
     for end in (1, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:end])
-        with pytest.raises(ValueError, match=f"{path.name} must be an npz file"):
+        with pytest.raises(ValueError, match=f"{path.name} must be a whole npz file"):
             read_utterances(path)
     for _ in range(300):
         damaged = np.frombuffer(whole, np.uint8).copy()
@@ -216,7 +216,7 @@ def test_arrays_must_be_numbers_of_the_right_shape(write, arrays):
 def test_a_number_that_is_not_finite_is_located(write, arrays, name, value):
     damaged = arrays[name].copy()
     damaged[[7, 30]] = value
-    with pytest.raises(ValueError, match=f"{name} in .* finite, but 2 rows .* the first is row 7"):
+    with pytest.raises(ValueError, match=f"{name} in .* finite, but rows 7, 30 are not"):
         get_dataloader(write(**{name: damaged}))
 
 
@@ -292,5 +292,5 @@ def test_the_real_file_is_standardised_in_train(real):
 
 def test_a_file_of_something_else_is_no_npz(tmp_path):
     (tmp_path / FILE).write_text("hello")
-    with pytest.raises(ValueError, match="must be an npz file.*ValueError: it is none; get it"):
+    with pytest.raises(ValueError, match="must be a whole npz file"):
         get_dataloader(tmp_path)

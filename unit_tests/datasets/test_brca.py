@@ -148,11 +148,11 @@ def test_a_missing_folder_or_file_says_where_to_get_it(folder):
         ("1,2\n1,\n", "line 2: every cell must be a number, .*''"),
         ("1,2\n1,2\n1,abc\n", "line 3: every cell must be a number, .*'abc'"),
         ("1,\udcff\n", "line 1: every cell must be a number"),
-        ("1,2\n1,nan\n", "line 2: every cell must be finite, got nan"),
-        ("1,-inf\n", "line 1: every cell must be finite, got -inf"),
-        ("1,1e39\n", "line 1: every cell must be finite, got inf"),
-        ("", "must hold a row a patient, but it is empty"),
-        ("\n\n", "must hold a row a patient, but it is empty"),
+        ("1,2\n1,nan\n", "line 2: every cell must be finite, got 'nan' in cell 2; fill in"),
+        ("1,-inf\n1,2\n", "line 1: every cell must be finite, got '-inf' in cell 2"),
+        ("1,1e39\n", "line 1: cell 2, '1e39', is finite, but float32 holds .* up to 3.4e\\+38 only"),
+        ("", "must hold a row of numbers a line, but it is empty"),
+        ("\n\n", "must hold a row of numbers a line, but it is empty"),
     ],
 )
 def test_a_damaged_table_is_named_with_the_line(tmp_path, content, message):
