@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,6 +81,15 @@ def grouped_split(groups: np.ndarray, *, share: float, seed: int) -> tuple[np.nd
     splitter = GroupShuffleSplit(n_splits=1, test_size=held_out, random_state=seed)
     kept, held = next(splitter.split(groups, groups=groups))
     return np.sort(kept), np.sort(held)
+
+
+@contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Puts the file or folder in front of what a ValueError says of its numbers."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def cut_parts(

@@ -8,6 +8,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,9 @@ def read_pickle(path: str | Path, keys: Sequence[str], *, source: str) -> dict[s
 
 
 def listed(names: Mapping | Sequence | set) -> str:
-    """Returns names of a file as an error message may repeat them: sorted, escaped, the first."""
+    """Returns names of a file as an error message may repeat them: escaped, the first of them."""
     more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return f"[{', '.join(sorted(map(shown, names))[:NAMED])}]{more}"
+    return f"[{', '.join(sorted(map(shown, islice(names, NAMED))))}]{more}"
 
 
 def read_numbers(value: Any, where: str) -> np.ndarray:

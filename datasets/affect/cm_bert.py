@@ -25,7 +25,7 @@ from .sequences import PARTS, Part, check_steps_wanted, cut_after, standardise
 
 FILES = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 MODALITIES = ("text", "audio")
-MOST_BYTES = 1 << 24  # of a table; CM-BERT's have 0.1 million
+MOST_BYTES = 1 << 22  # of a table; CM-BERT's have 0.1 million
 SOURCE = "data/text and data/audio of github.com/thuiar/Cross-Modal-BERT"
 
 
@@ -98,7 +98,7 @@ def get_dataloader(
     if "audio" in chosen and audio_path is None:
         raise ValueError("audio needs audio_path; give it, or leave audio out of modalities")
     parts = read_parts(text_dir, audio_path if "audio" in chosen else None)
-    parts = standardise(parts) if scale else parts
+    parts = standardise(parts, audio_path or text_dir) if scale else parts
     loaders = []
     for name in PARTS:
         part, views = parts[name], {}

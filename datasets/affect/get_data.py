@@ -137,7 +137,7 @@ def get_dataloader(
     options = {"data_type": data_type, "task": task, "drop_empty": drop_empty}
     parts = read_parts(filepath, modalities=modalities, **options)
     if scale:
-        parts = standardise(parts)
+        parts = standardise(parts, filepath)
     for name, part in parts.items():
         views = part.views
         if z_norm:

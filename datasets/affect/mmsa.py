@@ -95,7 +95,7 @@ def get_dataloader(
     parts = read_parts(path, modalities=modalities, bound=bound)
     layout = Layout(steps, masks=True)
     return make_part_loaders(
-        standardise(parts) if scale else parts, layout, batch_size=batch_size, workers=workers
+        standardise(parts, path) if scale else parts, layout, batch_size=batch_size, workers=workers
     )
 
 

@@ -5,6 +5,7 @@ However a file pads, a sequence starts at step 0 here and is followed by zeros.
 
 from collections.abc import Iterator, Mapping
 from numbers import Integral
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -170,10 +171,14 @@ def cut_after(values: np.ndarray, lengths: np.ndarray) -> Sequences:
     return Sequences(values, np.maximum(lengths, 1), values.any(axis=(1, 2)))
 
 
-def standardise(parts: Mapping[str, Part]) -> dict[str, Part]:
+def standardise(parts: Mapping[str, Part], path: str | Path = "the parts") -> dict[str, Part]:
     """Returns the parts with mean 0 and deviation 1 in every feature of train's unpadded steps.
 
     The other parts follow train's scale. What is constant in train becomes 0; padding stays 0.
+
+    Args:
+        parts: "train" and any others.
+        path: the file that they come from, for errors.
 
     Raises:
         ValueError: if train never has a modality, or a part's scale differs too much for float32.
@@ -181,7 +186,9 @@ def standardise(parts: Mapping[str, Part]) -> dict[str, Part]:
     scaled = {name: dict(part.views) for name, part in parts.items()}
     for key, view in parts["train"].views.items():
         if not view.present.any():
-            raise ValueError(f"train must have {key} to be scaled by, got none; use scale=False")
+            raise ValueError(
+                f"train of {path} must have {key} to be scaled by, got none; use scale=False"
+            )
         mean, spread = _fit_scale(view)
         for name, part in parts.items():
             values = np.zeros_like(part.views[key].values)
@@ -190,7 +197,7 @@ def standardise(parts: Mapping[str, Part]) -> dict[str, Part]:
                     steps = ((steps - mean) / spread).astype(np.float32)
                 if not np.isfinite(steps).all():
                     raise ValueError(
-                        f"{key} of {name} must be finite once scaled by train, but rows "
+                        f"{key} of {name} in {path} must be finite once scaled by train, but rows "
                         f"{rows.start} to {rows.start + len(mask) - 1} are not: their scale "
                         "differs too much from train's for float32; look for a wrong value"
                     )

@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from ..files.npz import read_npz
 from ..files.numbers import as_float32
 from ..files.reading import shown
-from ..loaders import Part, cut_parts, grouped_split, make_loaders
+from ..loaders import Part, cut_parts, grouped_split, make_loaders, naming
 from .checks import choose, listed, read_labels, to_list
 
 FILE = "mosi_utterance.npz"
@@ -128,9 +128,10 @@ def split_arrays(
         FileNotFoundError, ValueError: see `read_utterances`, `split_rows`, `loaders.cut_parts`.
     """
     views, labels, videos, is_test = read_utterances(path, modalities=modalities)
-    parts = split_rows(videos, is_test, valid_share=valid_share, split_seed=split_seed)
-    views = [_standardised(view, parts[0]) for view in views]
-    return cut_parts(views, labels, parts)
+    with naming(path):
+        parts = split_rows(videos, is_test, valid_share=valid_share, split_seed=split_seed)
+        views = [_standardised(view, parts[0]) for view in views]
+        return cut_parts(views, labels, parts)
 
 
 def get_dataloader(

@@ -20,7 +20,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from ..files.tables import read_numbers
-from ..loaders import Part, cut_parts, make_loaders, stratified_split
+from ..loaders import Part, cut_parts, make_loaders, naming, stratified_split
 from . import layout
 
 
@@ -160,12 +160,13 @@ def split_arrays(
         FileNotFoundError, ValueError: see `read_patients`, `split_rows` and `loaders.cut_parts`.
     """
     views, labels, train_count = read_patients(data_dir, modalities=modalities)
-    parts = split_rows(
-        labels, train_count, valid_share=valid_share, split_seed=split_seed, resplit=resplit
-    )
-    if scale:
-        views = [_min_max(view, parts[0]) for view in views]
-    return cut_parts(views, labels, parts)
+    with naming(data_dir):
+        parts = split_rows(
+            labels, train_count, valid_share=valid_share, split_seed=split_seed, resplit=resplit
+        )
+        if scale:
+            views = [_min_max(view, parts[0]) for view in views]
+        return cut_parts(views, labels, parts)
 
 
 def get_dataloader(

@@ -132,7 +132,7 @@ def check_labels(labels: np.ndarray, path: Path) -> None:
         row = np.flatnonzero(~good)[0]
         raise ValueError(
             f"{path} must hold one integer >= 0 a line, as 3 or 3.0, and below 16,777,216; label "
-            f"{row + 1} is {labels[row, 0]:.17g}; get it again"
+            f"{row + 1} is {float(labels[row, 0])!r}; get it again"
         )
     if len(labels) >= FEWEST_ROWS and len(np.unique(labels)) == len(labels):
         raise ValueError(

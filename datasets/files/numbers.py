@@ -23,8 +23,10 @@ def as_float32(array: np.ndarray, what: str, *, rows: Sequence[str] | None = Non
     _check_finite(array, what, "finite, but {} not; fill in or leave out what is missing", rows)
     with np.errstate(over="ignore"):
         result = array.astype(np.float32, copy=False)
-    if array.dtype != np.float32:
-        _check_finite(result, what, "within 3.4e38, as float32 is, but {} not; rescale it", rows)
+    if array.dtype != np.float32 and not (held := np.isfinite(result)).all():
+        value = f"{np.atleast_1d(array[~held])[0]:.3g}"
+        rule = f"within 3.4e38, as float32 is, but {{}} not: {value} is finite, and too large"
+        _check_finite(result, what, f"{rule}; rescale it", rows)
     return result
 
 

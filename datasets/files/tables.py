@@ -80,7 +80,7 @@ def _blocks(file: TextIO, path: Path) -> Iterator[dict[int, str]]:
                 f"{path}, line {number}: a table must have at most {MOST_LINES:,} lines of at most "
                 f"{MOST_COLUMNS:,} cells and {MOST_CHARACTERS:,} characters; this one has more"
             )
-        if line := line.strip():
+        if line := line.strip(" \t\n"):
             lines[number] = line
             size += len(line)
         if size > BLOCK:
@@ -119,15 +119,16 @@ def _parse(lines: dict[int, str], width: int, dtype: type, path: Path, advice: s
 
 
 def _parse_line(line: str, number: int, dtype: type, where: str, advice: str) -> list[float]:
-    cells, row = line.split(","), []
+    cells = line.encode("latin-1").decode("utf-8", "replace").split(",")  # as its writer sees it
+    row: list[float] = []
+    largest = float(np.finfo(dtype).max)
     for column, cell in enumerate(cells, start=1):
-        cell = cell.encode("latin-1").decode("utf-8", "replace")  # as its writer sees it
         try:
             row.append(to_number(cell))
         except ValueError as error:
             way = _way_out(cells, number, advice)
             raise ValueError(f"{where}: every cell {error} in cell {column}; {way}") from error
-        if abs(row[-1]) > (largest := float(np.finfo(dtype).max)):
+        if abs(row[-1]) > largest:
             raise ValueError(
                 f"{where}: cell {column}, {shown(cell)}, is finite, but {np.dtype(dtype)} holds "
                 f"numbers up to {largest:.2g} only; rescale this column"
@@ -147,7 +148,7 @@ def _way_out(cells: list[str], number: int, advice: str) -> str:
         return "write numbers without quotes, and neither a header nor names of rows"
     if number == 1 and not any(numbers[1:]):
         return "if this line is a header, take it out: all lines must be numbers"
-    if not numbers[0] and cells[0] and all(numbers[1:]):
+    if len(cells) > 1 and cells[0] and not numbers[0] and all(numbers[1:]):
         return "if the first column names the rows, take it out: all columns must be numbers"
     if any(cell.lower().lstrip("+-") in MISSING for cell in cells):
         return "fill in or leave out what is missing first"

@@ -183,7 +183,9 @@ def test_missing_and_wrong_files_are_named(write, tmp_path):
     ):
         read_parts(folder, tmp_path / "other")
     audio.write_bytes(pickle.dumps({"train": 1}))
-    with pytest.raises(ValueError, match="CLS.pickle must be a tuple of three arrays, .* got a dict of 1"):
+    with pytest.raises(
+        ValueError, match="CLS.pickle must be a tuple of three arrays, .* got a dict of 1"
+    ):
         read_parts(folder, audio)
     (folder / "test.tsv").unlink()
     with pytest.raises(FileNotFoundError, match="no file .*test.tsv; it comes from"):

@@ -146,7 +146,10 @@ def test_a_missing_file_is_named_with_its_source(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
 def test_a_damaged_file_is_named(tmp_path, content):
     (tmp_path / FILE).write_bytes(content)
-    with pytest.raises(ValueError, match=f"{FILE} must be a whole npz file, but .*; get it again: it has .*declare-lab"):
+    with pytest.raises(
+        ValueError,
+        match=f"{FILE} must be a whole npz file, but .*; get it again: it has .*declare-lab",
+    ):
         get_dataloader(tmp_path)
 
 

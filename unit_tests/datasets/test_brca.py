@@ -150,7 +150,10 @@ def test_a_missing_folder_or_file_says_where_to_get_it(folder):
         ("1,\udcff\n", "line 1: every cell must be a number"),
         ("1,2\n1,nan\n", "line 2: every cell must be finite, got 'nan' in cell 2; fill in"),
         ("1,-inf\n1,2\n", "line 1: every cell must be finite, got '-inf' in cell 2"),
-        ("1,1e39\n", "line 1: cell 2, '1e39', is finite, but float32 holds .* up to 3.4e\\+38 only"),
+        (
+            "1,1e39\n",
+            "line 1: cell 2, '1e39', is finite, but float32 holds .* up to 3.4e\\+38 only",
+        ),
         ("", "must hold a row of numbers a line, but it is empty"),
         ("\n\n", "must hold a row of numbers a line, but it is empty"),
     ],
