@@ -6,6 +6,7 @@ features by three axes, of which steps come second (`check_steps`).
 
 import contextlib
 import math
+import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -63,14 +64,14 @@ def read_numbers(value: Any, where: str) -> np.ndarray:
     if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
         return value
     if isinstance(value, list | tuple) and value:
-        kinds = set(map(type, value))
+        kinds, array = set(map(type, value)), None
         if kinds == {np.ndarray}:
-            value = _stacked(value, where)
+            array = _stacked(value, where)
         elif all(kind in (int, float) or issubclass(kind, NUMPY_NUMBERS) for kind in kinds):
             with contextlib.suppress(OverflowError):  # of an integer among fractions
-                value = np.array(value)  # of integers beyond 64 bits it makes objects
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            return value
+                array = np.array(value)  # of integers beyond 64 bits it makes objects
+        if array is not None and array.dtype.kind in "fiu":
+            return array
     got = f"{value.dtype} of shape {value.shape}" if isinstance(value, np.ndarray) else shown(value)
     raise ValueError(f"{where} must be an array of numbers, got {got}; get the file again")
 
@@ -106,23 +107,22 @@ def read_features(value: Any, where: str, *, rows: int, silence: bool = False) -
         )
     if silence and array.dtype.kind == "f" and (silent := array == -np.inf).any():
         array = np.where(silent, 0, array)
-    array = as_float32(array, where)
-    check_steps(array, where)
-    return array
+    return as_float32(array, where)
 
 
 def check_steps(values: np.ndarray, where: str) -> None:
     """Warns if steps seem to come last, (samples, features, steps): padding is zeros in steps.
 
-    That is so if no sample has zeros only at either end of the second axis, while half of them
-    or more have on the third, and not all equally many, as of features that are always zero.
+    That is so if no sample has zeros only at either end of the second axis, while half of them or
+    more have on the third, beyond those that all have: features may always be zero.
     """
     ends = values[:, [0, -1]].any(axis=2).all(axis=1)
     if any(values[row].any() for row in np.flatnonzero(~ends)):
         return
     used = values[ends].any(axis=1)  # (samples, features)
     padding = used.argmax(axis=1) + used[:, ::-1].argmax(axis=1)
-    if len(used) and 2 * np.count_nonzero(padding) >= len(used) and len(np.unique(padding)) > 1:
+    more = np.count_nonzero(padding > padding.min(initial=values.shape[2]))
+    if more and 2 * more >= len(used):
         warnings.warn(
             f"{where}, of shape {values.shape}, has zeros at the ends of its last axis, as padding "
             "is, and none of its second: if steps come last, exchange the two",
@@ -225,8 +225,11 @@ def to_text(entry: Any, where: str) -> str:
         return entry.decode("utf-8", "backslashreplace")
     if isinstance(entry, str):
         return clean_text(entry)
-    number = isinstance(entry, (int, float, *NUMPY_NUMBERS)) and not isinstance(entry, bool)
-    if not number or not -1e300 < entry < 1e300:
+    if type(entry) is int:
+        readable = entry.bit_length() <= 256  # Python writes no integer of thousands of digits
+    else:
+        readable = isinstance(entry, (float, *NUMPY_NUMBERS)) and bool(np.isfinite(entry))
+    if not readable:
         raise ValueError(
             f"{where} must be text or a number, got {shown(entry)}; get the file again"
         )
@@ -235,10 +238,11 @@ def to_text(entry: Any, where: str) -> str:
 
 def to_list(array: np.ndarray, where: str) -> list:
     """Returns the array's entries; a ValueError if a text of it holds what is no character."""
-    try:
-        return array.tolist()
-    except ValueError as error:
-        raise ValueError(f"{where} is damaged: {error}; get the file again") from error
+    if array.dtype.kind == "U" and array.size and array.dtype.itemsize:
+        codes = np.ascontiguousarray(array).view(f"{array.dtype.str[0]}u4")
+        if codes.max() > sys.maxunicode:  # the interpreter fails at them
+            raise ValueError(f"{where} is damaged: it holds what is no text; get the file again")
+    return array.tolist()
 
 
 def _read_rows(value: Any, where: str, rows: int) -> list[Sequence]:

@@ -20,7 +20,7 @@ from ..files.reading import check_file, clean_text, read_text, shown
 from ..files.restricted_pickle import load
 from ..files.tables import to_number
 from ..loaders import make_loader
-from .checks import check_parts, choose, listed, read_features, read_labels
+from .checks import check_parts, check_steps, choose, listed, read_features, read_labels
 from .sequences import PARTS, Part, check_steps_wanted, cut_after, standardise
 
 FILES = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
@@ -57,6 +57,7 @@ def read_parts(text_dir: str | Path, audio_path: str | Path | None) -> dict[str,
     for (name, part), array in zip(parts.items(), _read_audio(Path(audio_path)), strict=True):
         where = f"audio of {name} in {audio_path}, for {Path(text_dir) / FILES[name]}"
         audio = read_features(array, where, rows=len(part.labels), silence=True)
+        check_steps(audio, where)
         steps = np.arange(1, audio.shape[1] + 1)
         ends = (audio.any(axis=2) * steps).max(axis=1)
         parts[name] = part._replace(views={"audio": cut_after(audio, ends)})

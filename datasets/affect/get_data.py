@@ -19,7 +19,15 @@ from pathlib import Path
 import numpy as np
 from torch.utils.data import DataLoader
 
-from .checks import check_parts, choose, read_features, read_ids, read_labels, read_pickle
+from .checks import (
+    check_parts,
+    check_steps,
+    choose,
+    read_features,
+    read_ids,
+    read_labels,
+    read_pickle,
+)
 from .sequences import (
     Layout,
     Part,
@@ -161,6 +169,8 @@ def _read_part(
         for key in dict.fromkeys([*modalities, "text"])
     }
     _check_steps_agree(views, where)
+    for key, view in views.items():
+        check_steps(view, f"{key} {where}")
     starts = _starts(views)
     lengths = views["text"].shape[1] - starts
     sequences = {key: cut_after(from_starts(views[key], starts), lengths) for key in modalities}

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 
 from .checks import (
     check_parts,
+    check_steps,
     choose,
     read_features,
     read_ids,
@@ -102,8 +103,11 @@ def get_dataloader(
 def _read_view(arrays: dict, key: str, where: str, rows: int) -> Sequences:
     values = read_features(arrays[key], f"{key} {where}", rows=rows, silence=key == "audio")
     if key != "text" and f"{key}_lengths" in arrays:
-        return cut_after(values, _read_lengths(arrays[f"{key}_lengths"], key, where, values.shape))
-    return cut_after(values, _count_tokens(arrays, key, where, values.shape))
+        lengths = _read_lengths(arrays[f"{key}_lengths"], key, where, values.shape)
+    else:
+        lengths = _count_tokens(arrays, key, where, values.shape)
+    check_steps(values, f"{key} {where}")
+    return cut_after(values, lengths)
 
 
 def _read_lengths(value: Any, key: str, where: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -171,7 +171,7 @@ def cut_after(values: np.ndarray, lengths: np.ndarray) -> Sequences:
     return Sequences(values, np.maximum(lengths, 1), values.any(axis=(1, 2)))
 
 
-def standardise(parts: Mapping[str, Part], path: str | Path = "the parts") -> dict[str, Part]:
+def standardise(parts: Mapping[str, Part], path: str | Path = "it") -> dict[str, Part]:
     """Returns the parts with mean 0 and deviation 1 in every feature of train's unpadded steps.
 
     The other parts follow train's scale. What is constant in train becomes 0; padding stays 0.
@@ -187,7 +187,7 @@ def standardise(parts: Mapping[str, Part], path: str | Path = "the parts") -> di
     for key, view in parts["train"].views.items():
         if not view.present.any():
             raise ValueError(
-                f"train of {path} must have {key} to be scaled by, got none; use scale=False"
+                f"train must have {key} to be scaled by, {path} has none; use scale=False"
             )
         mean, spread = _fit_scale(view)
         for name, part in parts.items():

@@ -112,5 +112,7 @@ def _spread(audio: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 
 def _read_texts(path: Path, rows: int) -> list[str]:
-    texts = read_npz(path, ["transcript"], advice="add transcript, a text for each utterance")
+    texts = read_npz(
+        path, ["transcript"], advice="get it again, with transcript, a text for each utterance"
+    )
     return read_texts(texts["transcript"], f"transcript in {path}", rows=rows)
