@@ -39,7 +39,7 @@ def read_npz(
             for name in names:
                 arrays[name] = _read_array(archive, name, limit)
                 limit -= arrays[name].nbytes
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
         raise ValueError(f"{path} must be a whole npz file, but {error}; {advice}") from error
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {error}; {advice}") from error

@@ -70,6 +70,11 @@ def recipe(
     check_own_split(args, f"one of {', '.join(FILES)}")
     if host not in HOSTS:
         raise SystemExit(f"--set host must be one of {list(HOSTS)}, got {host!r}")
+    if patience < 0 or not 0 <= fusion_lr < float("inf"):
+        raise SystemExit(
+            "--set patience and fusion_lr must be 0, for the host's own, or positive and finite, "
+            f"got {patience} and {fusion_lr}"
+        )
     shared = {"metrics": sentiment, "scores": SCORES, "task": "regression"}
     if host != "mlp":
         path = find_file(args.data_dir, file, known=cm_bert.FILES)

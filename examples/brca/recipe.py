@@ -79,6 +79,8 @@ def recipe(args: Namespace, *, sizes: str = "ours", hidden: int = 0) -> Recipe:
         raise SystemExit("--data-dir must name the folder of the csv files; see datasets/brca")
     if sizes not in SIZES:
         raise SystemExit(f"--set sizes must be one of {list(SIZES)}, got {sizes!r}")
+    if hidden < 0:
+        raise SystemExit(f"--set hidden must be 0, for that of sizes, or positive, got {hidden}")
     chosen = SIZES[sizes]
     split = "official split" if args.official else "fresh splits"
     return Recipe(
@@ -125,8 +127,8 @@ def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:
     class 0 (Normal-like), of which there may be a handful.
     """
     result = classification(prediction, truth)
-    if prediction.shape[1] == 5:
-        kept = truth != 0
+    kept = truth != 0
+    if prediction.shape[1] == 5 and kept.any():
         guess, truth = prediction[kept].argmax(1), truth[kept]
         result["accuracy_4"] = float((guess == truth).double().mean())
         for average in ("weighted", "macro"):

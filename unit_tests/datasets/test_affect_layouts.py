@@ -229,7 +229,7 @@ def test_unaligned_files_are_told_where_to_go(read, multibench):
         part["audio"] = np.repeat(part["audio"], 3, axis=1)
     with pytest.raises(
         ValueError,
-        match="equally many steps, .* not aligned .* MultiBench's mosi_raw.pkl .* affect.mm",
+        match="equally many steps, .* not aligned .*mosi_raw.pkl .* MMSA's .* datasets.affect.mmsa",
     ):
         read(multibench, get_data)
 

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from examples.brca.recipe import recipe as brca
+from examples.brca.recipe import scores
 from fusions.common_fusions import Concat
 from fusions.deq import DEQFusion
 from fusions.registry import FUSIONS
@@ -195,3 +196,15 @@ def test_training_as_published_lessens_the_loss(name):
     first, *_, last = found["analysis"]
     assert last["train_loss"] < first["train_loss"]
     assert {v for e in (first, last) for k, v in e.items() if "learning_rate" in k} == {1e-4}
+
+
+def test_a_width_that_makes_no_sense_is_answered():
+    with pytest.raises(
+        SystemExit, match="hidden must be 0, for that of sizes, or positive, got -3"
+    ):
+        made(hidden=-3)
+
+
+def test_a_part_of_class_0_alone_has_no_scores_of_the_others():
+    result = scores(torch.eye(5), torch.zeros(5, dtype=torch.int64))
+    assert result["accuracy"] == 0.2 and not any(name.endswith("_4") for name in result)
