@@ -9,7 +9,9 @@ import h5py
 import numpy as np
 from tqdm import tqdm
 
-from .hdf5 import open_file
+from .hdf5 import open_file, read_attribute
+from .hdf5_sums import GROUP, add_sums, has_sums
+from .reading import read_text, shown
 
 SETTINGS = "build_settings"  # attribute of a built file
 
@@ -29,7 +31,8 @@ def build_file(
 
     Works in `<path>.part` and notes in `<path>.part.json` how far it came. A kill loses a batch at
     most. What `create` makes must be contiguous (no chunks, no compression): its place in the file
-    is then fixed before the first batch, and an interrupted write cannot harm the rest.
+    is then fixed before the first batch, and an interrupted write cannot harm the rest. Checksums
+    of all rows are kept in the file, which `Rows` and `read_whole` compare (see `hdf5_sums`).
 
     Args:
         path: file to write; if it is there, with these settings, nothing is done.
@@ -45,7 +48,7 @@ def build_file(
 
     Raises:
         ValueError: if the file, or the unfinished one, was made with other settings, or its note
-            is damaged; or if `batch_size` is less than 1.
+            is damaged, or is a symbolic link; or if `batch_size` is less than 1.
     """
     if batch_size < 1:  # no batch would be written, and the file look complete
         raise ValueError(f"batch_size must be at least 1, got {batch_size}; try 64")
@@ -54,32 +57,53 @@ def build_file(
     wanted = {"total": str(total), **settings}
     if path.exists():
         with open_file(path) as file:
-            _check_settings(path, json.loads(file.attrs.get(SETTINGS, "{}")), wanted)
+            _check_settings(path, _read_settings(file), wanted)
         note.unlink(missing_ok=True)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_links(part, note)
     if not (part.exists() and note.exists()):
         _start(part, create, wanted)
         _write_note(note, wanted, 0)
-    done = _read_note(note, wanted)
+    done = _read_note(note, wanted, total)
     bar = tqdm(total=total, initial=done, desc=desc or path.name, disable=not progress)
     with bar, open_file(part, "r+") as file:
+        summed = [name for name in file if f"{GROUP}/{name}" in file]
         for start in range(done, total, batch_size):
             stop = min(start + batch_size, total)
             fill(file, start, stop)
+            for name in summed:
+                if len(file[name]) == total:  # a row an item
+                    add_sums(file, name, start, stop)
             file.flush()
             _sync(part)  # the note must never be ahead of the disk
             _write_note(note, wanted, stop)
             bar.update(stop - start)
+        for name in summed:
+            if len(file[name]) != total:
+                add_sums(file, name)
+    _sync(part)
     os.replace(part, path)
     note.unlink()
     return path
+
+
+def _refuse_links(*paths: Path) -> None:
+    for path in paths:
+        if path.is_symlink():
+            raise ValueError(
+                f"{path} must be a file of an earlier build, or not be there, but is a symbolic "
+                "link, which is not written through; move it away"
+            )
 
 
 def _start(part: Path, create: Callable[[h5py.File], None], wanted: dict[str, str]) -> None:
     with h5py.File(part, "w", libver="earliest") as file:
         create(file)
         file.attrs[SETTINGS] = json.dumps(wanted)
+        for name in [name for name, item in file.items() if isinstance(item, h5py.Dataset)]:
+            if has_sums(file[name]):
+                file.create_dataset(f"{GROUP}/{name}", (len(file[name]),), np.uint32)
         file.visititems(_allocate)
     _sync(part)
 
@@ -102,25 +126,47 @@ def _sync(path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def _read_note(note: Path, wanted: dict[str, str]) -> int:
+def _read_settings(file: h5py.File) -> object:
+    text = read_attribute(file, SETTINGS)
     try:
-        noted = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return json.loads(text) if isinstance(text, str) else {}
+    except (ValueError, RecursionError):  # damaged, and thus no settings of ours
+        return {}
+
+
+def _read_note(note: Path, wanted: dict[str, str], total: int) -> int:
+    try:
+        noted = json.loads(read_text(note, limit=1 << 20))
+        settings, done = noted["settings"], noted["done"]
+        if type(done) is not int or not 0 <= done <= total and settings == wanted:
+            raise ValueError(f"it says that {shown(done)} of {total} are done")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{note} is damaged ({error}); delete it to start again") from error
-    _check_settings(note, noted["settings"], wanted)
-    return noted["done"]
+    _check_settings(note, settings, wanted)
+    return done
 
 
 def _write_note(note: Path, wanted: dict[str, str], done: int) -> None:
     temporary = note.with_name(note.name + ".tmp")
-    temporary.write_text(json.dumps({"settings": wanted, "done": done}), encoding="utf-8")
-    _sync(temporary)
+    temporary.unlink(missing_ok=True)  # a link in its place is not written through
+    with temporary.open("x", encoding="utf-8") as file:
+        json.dump({"settings": wanted, "done": done}, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(temporary, note)
 
 
-def _check_settings(path: Path, found: dict[str, str], wanted: dict[str, str]) -> None:
+def _check_settings(path: Path, found: object, wanted: dict[str, str]) -> None:
     if found != wanted:
         raise ValueError(
-            f"{path} was made with the settings {found}, now asked for are {wanted}; ask for the "
-            "same again, choose another name, or move the old file (and its .part) away"
+            f"{path} was made with the settings {_told(found)}, now asked for are {wanted}; ask "
+            "for the same again, choose another name, or move the old file (and its .part) away"
         )
+
+
+def _told(settings: object) -> str:
+    """Returns settings as a message repeats them: each escaped and cut."""
+    if not isinstance(settings, dict):
+        return shown(settings)
+    pairs = [f"{shown(key)}: {shown(value)}" for key, value in list(settings.items())[:20]]
+    return "{" + ", ".join(pairs) + "}"

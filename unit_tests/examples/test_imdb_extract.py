@@ -48,7 +48,7 @@ def test_the_file_has_mm_imdbs_layout(folder, tmp_path, capsys):
     assert "7 films in" in capsys.readouterr().out
     films = read_films(folder)
     with h5py.File(path) as file:
-        assert set(file) == {"features", "vgg_features", "genres", "imdb_ids"}
+        assert set(file) == {"features", "vgg_features", "genres", "imdb_ids", "row_crc32"}
         assert file["features"].shape == (7, 128) and file["features"].dtype == np.float32
         assert file["vgg_features"].shape == (7, 256)
         assert [film.decode() for film in file["imdb_ids"]] == IDS

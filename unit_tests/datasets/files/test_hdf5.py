@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from datasets.files.hdf5 import Rows, open_file, read_attribute, read_whole
+from datasets.files.hdf5 import MEMORY, Rows, open_file, read_attribute, read_whole
 from datasets.files.hdf5_build import build_file
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +23,9 @@ LAYOUTS = {
     "plain": {},
     "chunked": {"chunks": (4, 2)},
     "compressed": {"chunks": (5, 3), "compression": "gzip"},
+    "shuffled": {"chunks": (6, 6), "compression": "gzip", "shuffle": True, "fletcher32": True},
+    "summed": {"chunks": (3, 5), "fletcher32": True},
+    "lzf": {"chunks": (5, 3), "compression": "lzf", "shuffle": True},
 }
 
 
@@ -271,21 +275,28 @@ def test_numbers_of_another_file_are_refused(tmp_path):
             Rows(tmp_path / "links.hdf5", name)
 
 
-@pytest.mark.parametrize("dtype", ["f2", ">f4", "i8", "S3"])
-def test_large_rows_are_read_as_small_ones_are(tmp_path, monkeypatch, dtype):
-    values = np.random.default_rng(0).integers(0, 9, (6, 2, 5)).astype(dtype)
+@pytest.mark.parametrize("dtype", ["f2", ">f4", "i8", "S3", "?"])
+def test_rows_that_follow_each_other_are_read_at_once(tmp_path, dtype):
+    values = np.random.default_rng(0).integers(0, 9, (40, 2, 5)).astype(dtype)
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["x"] = values
     rows = Rows(tmp_path / "x.hdf5", "x")
-    mapped = rows[[4, 0, 4]]
-    monkeypatch.setattr("datasets.files.hdf5.LARGE", 1)
-    read = rows[[4, 0, 4]]
-    assert read.dtype == mapped.dtype and read.shape == (3, 2, 5)
-    np.testing.assert_array_equal(read, mapped)
-    np.testing.assert_array_equal(read, values[[4, 0, 4]].astype(read.dtype))
-    assert rows[[]].shape == (0, 2, 5)
+    for wanted in ([4, 0, 4], [3, 4, 5, 9, 10, 2, 3], [5, 4, 3], range(40), []):
+        found = rows[wanted]
+        assert found.shape == (len(wanted), 2, 5) and found.dtype.isnative
+        np.testing.assert_array_equal(found, values[list(wanted)])
+
+
+def test_a_file_that_is_cut_or_grows_while_it_is_used_is_named(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["x"] = np.ones((6, 5))
+    rows = Rows(tmp_path / "x.hdf5", "x")
+    rows[[5]]
     with open(tmp_path / "x.hdf5", "r+b") as file:
         file.truncate(rows._offset + 3)
+    with pytest.raises(ValueError, match="x.hdf5 has changed since it was opened"):
+        rows[[5]]
+    rows._size = rows._offset + 3  # cut between that look and the reading
     with pytest.raises(ValueError, match="x.hdf5 ended within x; get it again"):
         rows[[5]]
 
@@ -318,14 +329,14 @@ def test_attributes_are_read_within_their_limit(tmp_path):
         file["x"] = np.arange(3)
         file["x"].attrs["names"] = ["a", "b"]
         file.attrs["count"], file.attrs["large"] = 3, np.zeros(1000)
-        file.attrs["link"] = file["x"].ref
+        file.attrs["link"], file.attrs["empty"] = file["x"].ref, h5py.Empty("f4")
         record = np.array([(b"a", h5py.Reference())], [("name", "S3"), ("link", h5py.ref_dtype)])
         file.attrs.create("records", record, dtype=record.dtype)
     with open_file(tmp_path / "x.hdf5") as file:
         assert read_attribute(file, "x/@names").tolist() == ["a", "b"]
         assert read_attribute(file, "count") == 3 and read_attribute(file, "none") is None
         assert read_attribute(file, "records").dtype.names == ("name", "link")
-        for name in ("large", "link"):
+        for name in ("large", "link", "empty"):
             with pytest.raises(ValueError, match=f"attribute {name} of .*x.hdf5 must be texts or"):
                 read_attribute(file, name, 7999)
 
@@ -352,3 +363,192 @@ def test_what_is_no_number_and_no_text_is_refused(tmp_path, value):
         file["x"] = h5py.Empty("f4") if value is None else value
     with pytest.raises(ValueError, match="x in .*x.hdf5 must be plain numbers or texts"):
         Rows(tmp_path / "x.hdf5", "x")
+
+
+def test_damage_in_a_chunk_is_named(path, values):
+    with h5py.File(path, "w") as file:  # without the user block, of which versions differ
+        for name, options in LAYOUTS.items():
+            file.create_dataset(name, data=values, **options)
+    with h5py.File(path) as file:
+        places = {
+            name: file[name].id.get_chunk_info(2).byte_offset
+            for name in LAYOUTS
+            if name in ("compressed", "shuffled", "summed")  # lzf has no checksum
+        }
+    content = path.read_bytes()
+    for name, place in places.items():
+        damaged = bytearray(content)
+        damaged[place + 9] ^= 16
+        path.write_bytes(damaged)
+        for memory in (0, MEMORY):
+            with pytest.raises(ValueError, match=f"{name} of .*data.hdf5 cannot be read"):
+                Rows(path, name, memory=memory)[range(23)]
+
+
+def write_chunk(path, content, *, shape=(4, 2), mask=0, **options):
+    with h5py.File(path, "w") as file:
+        dataset = file.create_dataset("x", shape, "f8", chunks=shape, **options)
+        dataset.id.write_direct_chunk((0, 0), content, mask)
+    return path
+
+
+def test_a_chunk_ends_where_it_is_declared_to_end(tmp_path):
+    values = np.arange(8.0).tobytes()
+    path = tmp_path / "x.hdf5"
+    gzip = {"compression": "gzip"}
+    assert Rows(write_chunk(path, values, mask=1, **gzip), "x")[[1]].tolist() == [[2, 3]]
+    bomb = zlib.compress(bytes(1 << 22))  # within the size that is stored at most
+    for content, options, why in (
+        (bomb, gzip, "expand to more than the chunk"),
+        (zlib.compress(values)[:-3], gzip, "are cut"),
+        (zlib.compress(values + b"x"), gzip, "must have 64 bytes, not 65"),
+        (zlib.compress(values[:-1]), gzip, "must have 64 bytes, not 63"),
+        (bytes(5000), gzip, "cannot have 5,000 bytes for 64"),
+    ):
+        write_chunk(path, content, **options)
+        for memory in (0, MEMORY):
+            with pytest.raises(ValueError, match=f"x of .*x.hdf5 cannot be read.*{why}"):
+                Rows(path, "x", memory=memory)[[0]]
+
+
+def test_chunks_that_would_take_the_memory_are_refused(tmp_path):
+    small = zlib.compress(b"")
+    for shape, options, why in (
+        ((1 << 14, 1 << 12), {"compression": "gzip"}, "has 536,870,912 bytes"),
+        ((1 << 12, 1 << 10), {"compression": "lzf"}, "has 33,554,432 bytes, 16,777,216 are the"),
+        ((4, 2), {"compression": "gzip", "scaleoffset": 2}, "gzip may be combined with shuffle"),
+    ):
+        path = write_chunk(tmp_path / "x.hdf5", small, shape=shape, **options)
+        with pytest.raises(ValueError, match=f"x of .*x.hdf5 cannot be read.*{why}"):
+            Rows(path, "x")
+
+
+def test_a_batch_of_chunks_is_bounded(tmp_path, monkeypatch):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file.create_dataset("x", data=np.ones((6, 10)), chunks=(1, 10), compression="gzip")
+    monkeypatch.setattr("datasets.files.hdf5.BATCH", 3199)
+    rows = Rows(tmp_path / "x.hdf5", "x", memory=0)
+    assert rows[[0] * 39].shape == (39, 10)
+    with pytest.raises(ValueError, match=r"40 rows of x in .* have 3,200 bytes, at most 3,199"):
+        rows[[0] * 40]
+
+
+def test_ten_to_the_ninth_films_are_refused_before_they_are_read(tmp_path):
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file.create_dataset("x", (10**9, 23), "i4", chunks=(10**6, 23), compression="gzip")
+        file.create_dataset("late", (10**9, 23), "i4")
+    for name in ("x", "late"):
+        with pytest.raises(ValueError, match=f"{name} in .*x.hdf5 must be written to its end"):
+            Rows(tmp_path / "x.hdf5", name)
+
+
+def test_texts_of_any_length_are_read_within_their_limit(tmp_path):
+    path, texts = tmp_path / "x.hdf5", [f"t\u00e4t {n}" * n for n in range(400)]
+    with h5py.File(path, "w") as file:
+        file["x"] = texts
+        file.create_dataset("y", data=texts, chunks=(30,), compression="gzip")
+        file.create_dataset("z", data=texts, chunks=(30,))
+    wanted = [text.encode() for text in texts]
+    with open_file(path) as file:
+        for name in "xyz":
+            assert read_whole(file, name).tolist() == wanted
+            assert Rows(path, name, memory=0)[[7, 3]].tolist() == [wanted[7], wanted[3]]
+            total = 400 * 16 + sum(map(len, wanted))
+            with pytest.raises(ValueError, match=f"{name} in .* declared to have {total:,}"):
+                read_whole(file, name, limit=total - 1)
+
+
+def test_references_to_one_text_count_as_often_as_they_are(tmp_path):
+    path = tmp_path / "x.hdf5"
+    with h5py.File(path, "w") as file:
+        file["x"] = ["long" * 10_000] + ["a"] * 999
+        place = file["x"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[place : place + 16_000] = content[place : place + 16] * 1000
+    path.write_bytes(content)
+    with open_file(path) as file:
+        with pytest.raises(ValueError, match="at most 1,000,000 bytes, .* to have 40,016,000"):
+            read_whole(file, "x", limit=10**6)
+
+
+def test_a_heap_in_which_hdf5_would_hang_is_refused(tmp_path):
+    path = tmp_path / "x.hdf5"
+    with h5py.File(path, "w") as file:
+        file["x"] = ["one", "two"]
+        file["x"].attrs["names"] = ["three", "four"]
+    content = bytearray(path.read_bytes())
+    heap = content.index(b"GCOL")
+    content[heap + 16 : heap + 18] = bytes(2)  # the first object becomes free space ...
+    content[heap + 24 : heap + 32] = bytes(8)  # ... of no length
+    path.write_bytes(content)
+    with open_file(path) as file:
+        for read, name in ((read_whole, "x"), (read_attribute, "x/@names")):
+            with pytest.raises(ValueError, match="x.hdf5 cannot be read: the file is damaged"):
+                read(file, name)
+
+
+def test_what_was_built_is_compared_with_its_checksums(tmp_path):
+    path = build(tmp_path / "out.hdf5")
+    rows = Rows(path, "squares")
+    with open_file(path) as file:
+        assert file["row_crc32/squares"].shape == (20,)
+        assert file["row_crc32/fixed"][2] == zlib.crc32(np.int64(2).tobytes())
+        offset, fixed = rows._offset, file["fixed"].id.get_offset()
+    content = bytearray(path.read_bytes())
+    content[offset + 12 * 7] ^= 1
+    content[fixed + 8] ^= 1
+    path.write_bytes(content)
+    np.testing.assert_array_equal(rows[[6, 8]][:, 0], [36, 64])
+    with pytest.raises(ValueError, match="row 7 of squares in .*out.hdf5 is not what was written"):
+        rows[[6, 7]]
+    with open_file(path) as file:
+        with pytest.raises(ValueError, match="row 1 of fixed in .*out.hdf5 is not what was"):
+            read_whole(file, "fixed")
+
+
+def test_a_link_in_place_of_an_unfinished_file_is_not_written_through(tmp_path):
+    (tmp_path / "other").write_text("precious")
+    for name in ("out.hdf5.part", "out.hdf5.part.json"):
+        link = tmp_path / name
+        link.symlink_to(tmp_path / "other")
+        with pytest.raises(ValueError, match=f"{name} must be a file .* but is a symbolic link"):
+            build(tmp_path / "out.hdf5")
+        link.unlink()
+    (tmp_path / "out.hdf5.part.json.tmp").symlink_to(tmp_path / "other")
+    build(tmp_path / "out.hdf5")
+    assert (tmp_path / "other").read_text() == "precious"
+
+
+@pytest.mark.parametrize("done", ["3", -1, 21, True, None, [3]])
+def test_a_note_of_wrong_types_is_damaged(tmp_path, done):
+    path, note = tmp_path / "out.hdf5", tmp_path / "out.hdf5.part.json"
+
+    def failing(file, start, stop):
+        raise OSError
+
+    with pytest.raises(OSError):
+        build(path, failing)
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"done": done}))
+    with pytest.raises(ValueError, match=r"out\.hdf5\.part\.json is damaged .*; delete it"):
+        build(path)
+    for text in ("[]", "3", '{"done": 3}', "[" * 100_000):
+        note.write_text(text)
+        with pytest.raises(ValueError, match=r"out\.hdf5\.part\.json is damaged .*; delete it"):
+            build(path)
+
+
+def test_damaged_settings_of_a_built_file_are_no_settings(tmp_path):
+    path = build(tmp_path / "out.hdf5")
+    for value in (np.arange(3), "{", "[" * 60_000):
+        with h5py.File(path, "r+") as file:
+            file.attrs["build_settings"] = value
+        with pytest.raises(ValueError, match="out.hdf5 was made with the settings {}"):
+            build(path)
+
+
+def test_a_pipe_or_a_folder_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.hdf5")
+    (tmp_path / "folder.hdf5").mkdir()
+    for name in ("pipe", "folder"):
+        with pytest.raises(ValueError, match=f"{name}.hdf5 must be a file, but is a {name}"):
+            Rows(tmp_path / f"{name}.hdf5", "x")
