@@ -258,7 +258,9 @@ def test_a_link_is_refused_wherever_it_leads(tmp_path, kind, target):
         through = tarfile.TarInfo("a")
         through.size = 4
         file.addfile(through, io.BytesIO(b"evil"))
-    with pytest.raises(ValueError, match="archive.tar must .* files and folders only, but 'a'"):
+    with pytest.raises(
+        ValueError, match="archive.tar could not .* files and folders only, but 'a'"
+    ):
         unpack(archive, tmp_path / "folder", wanted=["a"], progress=False)
     assert (tmp_path / "secret").read_bytes() == b"not to be overwritten"
     assert not any((tmp_path / "folder").iterdir())
