@@ -12,9 +12,11 @@ import socket
 import subprocess
 import tarfile
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
+from datasets.files import download
 from datasets.files.archives import check_archive, unpack
 from datasets.files.download import Expected, fetch, git_blob_id, verify
 
@@ -95,7 +97,6 @@ def test_a_part_that_is_complete_is_not_sent_again(get, server, tmp_path, known)
     [
         ({"sha256": "0" * 64}, f"its SHA-256 is {SHA256}, not {'0' * 64}"),
         ({"git_blob_id": "0" * 40}, f"its git blob id is [0-9a-f]{{40}}, not {'0' * 40}"),
-        ({"size": 500_000}, "it has 600,000 bytes, not 500,000"),
         ({"check": lambda path: int(path.read_text("latin-1"))}, "invalid literal for int"),
         ({"check": lambda path: gzip.decompress(path.read_bytes())}, "Not a gzipped file"),
     ],
@@ -167,6 +168,161 @@ def test_an_address_without_a_server_is_named(tmp_path, monkeypatch):
     for url in (f"http://127.0.0.1:{port}/file", "no address"):
         with pytest.raises(ConnectionError, match=f"could not download {url}: .* by hand"):
             fetch(url, tmp_path / "file", progress=False)
+
+
+OTHER = random.Random(1).randbytes(600_000)  # the next version
+TAGS = {"ETag": '"one"'}
+DATES = {"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}
+
+
+def cut(get, server, headers, **expected):
+    """Leaves a part of 250,000 bytes, which came with these headers."""
+    server.cut, server.headers = 250_000, headers
+    with pytest.raises(ConnectionError, match="ended after 250000"):
+        get(**expected)
+    server.cut = None
+
+
+@pytest.mark.parametrize("headers", [TAGS, DATES])
+@pytest.mark.parametrize("joins", [False, True])
+def test_a_part_of_an_older_version_is_not_completed(get, server, tmp_path, headers, joins):
+    """Whether the server honours If-Range, or would join two versions."""
+    cut(get, server, headers, sha256=None)
+    assert set(contents(tmp_path)) == {"file.part", "file.part.json"}
+    server.content["file"], server.joins = OTHER, joins
+    server.headers = {
+        name: value.replace("one", "two").replace("01", "02") for name, value in headers.items()
+    }
+    get(sha256=None)
+    assert contents(tmp_path) == {"file": OTHER}
+    assert server.sent[-1] == len(OTHER)
+
+
+@pytest.mark.parametrize("headers", [TAGS, DATES])
+def test_a_part_of_the_same_version_is_resumed(get, server, tmp_path, headers):
+    cut(get, server, headers, sha256=None)
+    get(sha256=None)
+    assert contents(tmp_path) == {"file": CONTENT} and server.sent == [250_000, 350_000]
+
+
+@pytest.mark.parametrize("headers", [{}, {"ETag": 'W/"weak"'}])
+@pytest.mark.parametrize("note", [None, "{", "[]", '{"url": 3, "version": 4}', "[" * 10_000])
+def test_a_part_of_an_unknown_version_is_resumed_only_if_a_digest_will_tell(
+    get, server, tmp_path, headers, note
+):
+    cut(get, server, headers, size=len(CONTENT), sha256=None)
+    if note is not None:
+        (tmp_path / "file.part.json").write_text(note)
+    server.content["file"] = OTHER
+    get(size=len(OTHER), sha256=None)
+    assert contents(tmp_path) == {"file": OTHER} and server.sent[1:] == [len(OTHER)]
+
+
+def test_what_another_server_calls_a_version_does_not_count(get, server, tmp_path):
+    cut(get, server, TAGS, sha256=None)
+    server.content["mirror"] = OTHER
+    fetch(f"{server.url}/mirror", tmp_path / "file", progress=False)
+    assert contents(tmp_path) == {"file": OTHER}
+
+
+@pytest.mark.parametrize("lengths", [True, False])
+def test_no_more_is_written_than_is_expected(get, server, tmp_path, lengths):
+    server.lengths = lengths
+    for options in ({"expected": Expected(size=300_000)}, {"limit": 300_000}):
+        with pytest.raises(ValueError, match=r"it has more than 300,000 bytes; .*kept"):
+            fetch(f"{server.url}/file", tmp_path / "file", progress=False, **options)
+        there = contents(tmp_path)
+        assert set(there) <= {"file.rejected"} and all(len(x) <= 300_000 for x in there.values())
+
+
+def test_a_full_disk_is_one_clear_error_and_keeps_what_came(get, server, tmp_path, monkeypatch):
+    def write(file, chunk):
+        if file.tell():
+            raise download._Unwritable("No space left on device")
+        file.write(chunk)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(download, "_write", write)
+        with pytest.raises(
+            OSError, match=r"file\.part could not be written: No space .* make room"
+        ):
+            get()
+    assert contents(tmp_path) == {"file.part": CONTENT[: download.CHUNK]}
+    with monkeypatch.context() as patch:
+        patch.setattr(download.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+        with pytest.raises(OSError, match="it needs 337,856 bytes, the disk has 10"):
+            get()
+    get()
+    assert contents(tmp_path) == {"file": CONTENT}
+
+
+def test_writing_fails_as_the_system_says(tmp_path):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no full disk to try")
+    with open("/dev/full", "wb", buffering=0) as file:
+        with pytest.raises(download._Unwritable, match="No space left on device"):
+            download._write(file, b"x")
+
+
+@pytest.mark.parametrize("name", ["file.part", "file.part.json"])
+def test_a_link_in_place_of_the_part_is_not_written_through(get, tmp_path, name):
+    (tmp_path / "other").write_bytes(b"precious")
+    for target in ("other", "nowhere"):
+        (tmp_path / name).symlink_to(tmp_path / target)
+        with pytest.raises(
+            ValueError, match=f"{name} must be a file of an earlier .* link, a folder"
+        ):
+            get()
+        (tmp_path / name).unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(ValueError, match=f"{name} must be a file of an earlier download"):
+        get()
+    assert (tmp_path / "other").read_bytes() == b"precious"
+
+
+def test_a_link_in_place_of_what_is_kept_aside_is_replaced(get, tmp_path):
+    (tmp_path / "other").write_bytes(b"precious")
+    (tmp_path / "file.rejected").symlink_to(tmp_path / "other")
+    with pytest.raises(ValueError, match="kept aside"):
+        get(sha256="0" * 64)
+    assert (tmp_path / "other").read_bytes() == b"precious"
+    assert (tmp_path / "file.rejected").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/file",
+        "http://127.0.0.1.example.org/file",
+        "ftp://localhost/file",
+        "file:///etc/passwd",
+        "data:text/plain,file",
+        "//localhost/file",
+    ],
+)
+def test_only_https_is_fetched(get, server, tmp_path, url):
+    with pytest.raises(ConnectionError, match="the address must begin with https://"):
+        fetch(url, tmp_path / "file", progress=False)
+    server.sends = url
+    with pytest.raises(ConnectionError, match=f"could not download {server.url}/file: "):
+        get()
+    assert contents(tmp_path) == {} and len(server.asked) <= 10
+
+
+def test_an_answer_that_is_no_file_is_refused(get, server, tmp_path):
+    server.headers = {"Content-Encoding": "gzip"}
+    with pytest.raises(ConnectionError, match="sent it packed"):
+        get()
+    server.headers, server.sends = {}, "https://\x1b[2J/"
+    with pytest.raises(ConnectionError) as error:
+        get()
+    assert str(error.value).isprintable()
+
+
+def test_a_folder_or_a_pipe_in_the_place_is_left_alone(get, tmp_path):
+    os.mkfifo(tmp_path / "file")
+    with pytest.raises(ValueError, match="file must be a file, but is a pipe"):
+        get()
 
 
 def test_the_blob_id_is_gits(tmp_path):
