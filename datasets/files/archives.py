@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from .archive_members import Member, find_kind, read_members
 from .archive_tar import Broken
+from .download import make_folder
 from .reading import shown
 
 RATIO, LEAST = 100, 1 << 24  # times an archive's own size, bytes: what it may unpack to
@@ -77,7 +78,7 @@ def _make_scratch(folder: Path, name: str) -> Path:
         )
     if scratch.is_dir():
         shutil.rmtree(scratch)
-    scratch.mkdir(parents=True)
+    make_folder(scratch)
     return scratch
 
 

@@ -76,6 +76,19 @@ class Expected:
         return None
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder, and those it lies in, unless it is there.
+
+    Raises:
+        OSError: says of what folder it is, if that cannot be.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "there is a file" if isinstance(error, FileExistsError) else error.strerror
+        raise OSError(f"{path} must be a folder, but {reason}; choose another") from error
+
+
 def git_blob_id(path: Path) -> str:
     """Returns what `git hash-object` prints: SHA-1 of "blob <size>", a zero byte, the content."""
     header = b"blob %d\0" % path.stat().st_size
@@ -176,7 +189,7 @@ class _Part:
         self.path, self.note, self.rejected = (
             place.with_name(place.name + end) for end in (".part", ".part.json", ".rejected")
         )
-        place.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(place.parent)
         for path in (self.path, self.note):
             if path.is_symlink() or (path.exists() and not path.is_file()):
                 raise ValueError(

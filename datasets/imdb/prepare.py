@@ -6,16 +6,17 @@ checked that they open, and hold what they should for every film.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import h5py
-
 from ..files.archives import check_archive, unpack
 from ..files.download import Expected, fetch, verify
+from ..files.hdf5 import find_dataset, open_file
+from ..files.hdf5_checks import follow, whole
+from ..files.json_files import read_json
+from ..files.reading import shown
 
 SOURCE = "https://archive.org/download/mmimdb"
 FEATURES, ARCHIVE = "multimodal_imdb.hdf5", "mmimdb.tar.gz"
@@ -68,16 +69,22 @@ def check_features(path: Path, *, films: int | None = FILMS) -> dict[str, str]:
         ValueError: if it is no HDF5 file or is cut off, lacks a dataset, or one has another shape.
     """
     try:
-        with h5py.File(path, "r") as file:
-            items = {name: file.get(name) for name in (*WIDTHS, *OTHERS)}
-            found = {
-                name: (item.shape or (), item.dtype)
-                for name, item in items.items()
-                if isinstance(item, h5py.Dataset)
-            }
-            there = sorted(file)
-    except OSError as error:
+        file = open_file(path)
+    except ValueError as error:
         raise ValueError(f"it must be an HDF5 file, but {error}") from error
+    with file:
+        names = (*WIDTHS, *OTHERS)
+        items = {name: item for name in names if (item := follow(file, name)) is not None}
+        with whole(file, "the shapes of the datasets"):
+            found = {name: (item.shape or (), item.dtype) for name, item in items.items()}
+            there = sorted(map(str, file))
+        _check_shapes(found, there, films)
+        for name in found:
+            find_dataset(file, name)
+    return {name: f"{shape} {dtype}" for name, (shape, dtype) in found.items()}
+
+
+def _check_shapes(found: dict[str, tuple], there: list[str], films: int | None) -> None:
     if missing := [name for name in WIDTHS if name not in found]:
         raise ValueError(f"it must have the datasets {list(WIDTHS)}, got {there}: no {missing}")
     rows = found["features"][0][:1] if films is None else (films,)
@@ -88,7 +95,6 @@ def check_features(path: Path, *, films: int | None = FILMS) -> dict[str, str]:
                 f"{name} must have the shape {expected}, got {shape} (of another number of "
                 "films: --films 0)"
             )
-    return {name: f"{shape} {dtype}" for name, (shape, dtype) in found.items()}
 
 
 def check_raw(data_dir: str | Path, *, films: int | None = FILMS) -> dict[str, int]:
@@ -100,11 +106,11 @@ def check_raw(data_dir: str | Path, *, films: int | None = FILMS) -> dict[str, i
     dataset, split = (Path(data_dir) / name for name in RAW)
     if not (dataset.is_dir() and split.is_file()):
         raise ValueError(f"{data_dir} must have both a folder `dataset` and a file `split.json`")
-    try:
-        parts = {name: list(ids) for name, ids in json.loads(split.read_text("utf-8")).items()}
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"{split} must map names of parts to lists of ids, but {error}") from error
-    ids = [film for part in parts.values() for film in part]
+    parts = read_json(split)
+    lists = parts.values() if isinstance(parts, dict) else [None]
+    if not all(isinstance(part, list) and all(isinstance(n, str) for n in part) for part in lists):
+        raise ValueError(f"{split} must map names of parts to lists of ids, which are texts")
+    ids = [film for part in lists for film in part]
     if len(set(ids)) != len(ids) or films not in (None, len(ids)):
         counts = f"{len(ids):,} ids, {len(set(ids)):,} of them different"
         raise ValueError(f"{split} must name {films or 'all'} films, each once; it has {counts}")
@@ -113,7 +119,8 @@ def check_raw(data_dir: str | Path, *, films: int | None = FILMS) -> dict[str, i
     if missing := [file for file in files if file not in there]:
         raise ValueError(
             f"{dataset} must have every film of {split.name}, but {len(missing):,} files are "
-            f"missing, the first is {missing[0]}; move `dataset` away to have it unpacked again"
+            f"missing, the first is {shown(missing[0])[1:-1]}; move `dataset` away to have it "
+            "unpacked again"
         )
     return {name: len(part) for name, part in parts.items()}
 

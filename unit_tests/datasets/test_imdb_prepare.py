@@ -126,6 +126,38 @@ def test_features_must_have_their_datasets_for_every_film(get, server, tmp_path,
             get(films=films)
 
 
+def test_features_that_were_never_written_are_kept_aside(get, server, tmp_path):
+    path = tmp_path / "declared.hdf5"
+    path.write_bytes(features(tmp_path, vgg_features=None))
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("vgg_features", (FILMS, 4096), "f2")
+    server.content[FEATURES] = path.read_bytes()
+    with pytest.raises(ValueError, match="did not give .*vgg_features in .* must be written to"):
+        get()
+
+
+@pytest.mark.parametrize("options", [[], ["--raw"]])
+def test_a_file_in_the_folders_place_is_one_line(get, server, tmp_path, capsys, options):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(SystemExit, match="1"):
+        run(server, tmp_path / "file", *options)
+    assert capsys.readouterr().err == (
+        f"{tmp_path / 'file'} must be a folder, but there is a file; choose another\n"
+    )
+    assert (tmp_path / "file").read_bytes() == b"mine"
+
+
+def test_a_damaged_archive_is_one_line_and_kept_aside(get, server, tmp_path, capsys):
+    content = bytearray(server.content[ARCHIVE])
+    content[-6] ^= 1  # in the checksum at its end
+    server.content[ARCHIVE] = bytes(content)
+    with pytest.raises(SystemExit, match="1"):
+        run(server, tmp_path / "imdb", "--raw")
+    *_, error = capsys.readouterr().err.splitlines()  # bars come before it
+    assert f"{ARCHIVE} did not give the expected file: it is neither" in error
+    assert sorted(os.listdir(tmp_path / "imdb")) == [f"{ARCHIVE}.rejected", FEATURES]
+
+
 def test_the_number_of_films_is_mm_imdbs_unless_said(get, server):
     with pytest.raises(ValueError, match=r"must have the shape \(25959, 300\), got \(4, 300\)"):
         get(films=25_959)
@@ -140,6 +172,9 @@ def test_the_number_of_films_is_mm_imdbs_unless_said(get, server):
         ({"split": {"train": ["0000001"]}}, "must name 4 films, each once; it has 1 ids"),
         ({"split": SPLIT | {"dev": ["0000001"]}}, "it has 4 ids, 3 of them different"),
         ({"split": ["0000001"]}, "split.json must map names of parts to lists of ids"),
+        ({"split": {"train": [["1"]]}}, "split.json must map names of parts to lists of ids"),
+        ({"split": {"train": "0000001"}}, "split.json must map names of parts to lists of ids"),
+        ({"split": {"train": ["\x1b[2J"] * 4}}, "it has 4 ids, 1 of them different"),
     ],
 )
 def test_posters_and_plots_must_be_whole(get, server, options, message):
