@@ -174,7 +174,10 @@ def test_the_cache_is_read_instead_of_the_posters(folder, tmp_path):
     options = OPTIONS | {"cache": tmp_path / "posters.hdf5", "progress": False}
     get_dataloader(folder, **options)
     expected = poster(folder, "e1")
-    (folder / "dataset" / "e1.jpeg").write_bytes(b"")
+    path = folder / "dataset" / "e1.jpeg"
+    there = path.stat()
+    path.write_bytes(bytes(there.st_size))  # unread, it looks as it did
+    os.utime(path, ns=(there.st_atime_ns, there.st_mtime_ns))
     images = get_dataloader(folder, **options)[2].dataset[[1]][1]
     np.testing.assert_array_equal(images[0], expected)
     with pytest.raises(ValueError, match="posters.hdf5 was made with the settings"):
