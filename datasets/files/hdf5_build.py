@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -49,6 +50,7 @@ def build_file(
     Raises:
         ValueError: if the file, or the unfinished one, was made with other settings, or its note
             is damaged, or is a symbolic link; or if `batch_size` is less than 1.
+        OSError: if the disk has no room for it.
     """
     if batch_size < 1:  # no batch would be written, and the file look complete
         raise ValueError(f"batch_size must be at least 1, got {batch_size}; try 64")
@@ -65,6 +67,7 @@ def build_file(
     if not (part.exists() and note.exists()):
         _start(part, create, wanted)
         _write_note(note, wanted, 0)
+    _check_room(part)
     done = _read_note(note, wanted, total)
     bar = tqdm(total=total, initial=done, desc=desc or path.name, disable=not progress)
     with bar, open_file(part, "r+") as file:
@@ -86,6 +89,18 @@ def build_file(
     os.replace(part, path)
     note.unlink()
     return path
+
+
+def _check_room(part: Path) -> None:
+    """Raises OSError if the disk cannot hold what has its place in the file, but is not there."""
+    there = part.stat()
+    lacking = there.st_size - 512 * getattr(there, "st_blocks", there.st_size // 512)
+    free = shutil.disk_usage(part.parent).free
+    if lacking > free:
+        raise OSError(
+            f"{part} needs {lacking:,} bytes more, the disk has {free:,}; make room, or choose "
+            "another folder, and run this again"
+        )
 
 
 def _refuse_links(*paths: Path) -> None:

@@ -10,11 +10,13 @@ import sys
 import time
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
+from datasets.files import hdf5_build
 from datasets.files.hdf5 import MEMORY, Rows, open_file, read_attribute, read_whole
 from datasets.files.hdf5_build import build_file
 
@@ -517,6 +519,20 @@ def test_a_link_in_place_of_an_unfinished_file_is_not_written_through(tmp_path):
     (tmp_path / "out.hdf5.part.json.tmp").symlink_to(tmp_path / "other")
     build(tmp_path / "out.hdf5")
     assert (tmp_path / "other").read_text() == "precious"
+
+
+def test_there_must_be_room_before_the_first_batch(tmp_path, monkeypatch):
+    def create(file):
+        file.create_dataset("squares", (20, 100_000), "f4")
+
+    free = SimpleNamespace(free=1000)
+    with monkeypatch.context() as patch:
+        patch.setattr(hdf5_build.shutil, "disk_usage", lambda path: free)
+        with pytest.raises(
+            OSError, match=r"out.hdf5.part needs 7,\d\d\d,\d\d\d bytes more, .* 1,000"
+        ):
+            build(tmp_path / "out.hdf5", create=create)
+    build(tmp_path / "out.hdf5", create=create, fill=lambda file, start, stop: None)
 
 
 @pytest.mark.parametrize("done", ["3", -1, 21, True, None, [3]])
