@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .hdf5 import open_file, read_attribute
-from .hdf5_sums import GROUP, add_sums, has_sums
+from .hdf5_sums import make_sums, sum_items, sum_rest
 from .reading import read_text, shown
 
 SETTINGS = "build_settings"  # attribute of a built file
@@ -63,28 +63,18 @@ def build_file(
         note.unlink(missing_ok=True)
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    _refuse_links(part, note)
-    if not (part.exists() and note.exists()):
-        _start(part, create, wanted)
-        _write_note(note, wanted, 0)
-    _check_room(part)
-    done = _read_note(note, wanted, total)
+    done = _begin(part, note, create, wanted)
     bar = tqdm(total=total, initial=done, desc=desc or path.name, disable=not progress)
     with bar, open_file(part, "r+") as file:
-        summed = [name for name in file if f"{GROUP}/{name}" in file]
         for start in range(done, total, batch_size):
             stop = min(start + batch_size, total)
             fill(file, start, stop)
-            for name in summed:
-                if len(file[name]) == total:  # a row an item
-                    add_sums(file, name, start, stop)
+            sum_items(file, total, start, stop)
             file.flush()
             _sync(part)  # the note must never be ahead of the disk
             _write_note(note, wanted, stop)
             bar.update(stop - start)
-        for name in summed:
-            if len(file[name]) != total:
-                add_sums(file, name)
+        sum_rest(file, total)
     _sync(part)
     os.replace(part, path)
     note.unlink()
@@ -112,13 +102,23 @@ def _refuse_links(*paths: Path) -> None:
             )
 
 
+def _begin(
+    part: Path, note: Path, create: Callable[[h5py.File], None], wanted: dict[str, str]
+) -> int:
+    """Returns how many items are there, once the file has its place."""
+    _refuse_links(part, note)
+    if not (part.exists() and note.exists()):
+        _start(part, create, wanted)
+        _write_note(note, wanted, 0)
+    _check_room(part)
+    return _read_note(note, wanted)
+
+
 def _start(part: Path, create: Callable[[h5py.File], None], wanted: dict[str, str]) -> None:
     with h5py.File(part, "w", libver="earliest") as file:
         create(file)
         file.attrs[SETTINGS] = json.dumps(wanted)
-        for name in [name for name, item in file.items() if isinstance(item, h5py.Dataset)]:
-            if has_sums(file[name]):
-                file.create_dataset(f"{GROUP}/{name}", (len(file[name]),), np.uint32)
+        make_sums(file)
         file.visititems(_allocate)
     _sync(part)
 
@@ -149,7 +149,8 @@ def _read_settings(file: h5py.File) -> object:
         return {}
 
 
-def _read_note(note: Path, wanted: dict[str, str], total: int) -> int:
+def _read_note(note: Path, wanted: dict[str, str]) -> int:
+    total = int(wanted["total"])
     try:
         noted = json.loads(read_text(note, limit=1 << 20))
         settings, done = noted["settings"], noted["done"]

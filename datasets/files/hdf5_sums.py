@@ -13,15 +13,30 @@ GROUP = "row_crc32"
 BLOCK = 1 << 24  # bytes that are read at once
 
 
-def has_sums(dataset: h5py.Dataset) -> bool:
-    """Says whether checksums are kept of a dataset: of rows of plain values."""
-    return bool(dataset.shape) and bool(dataset.size) and not dataset.dtype.hasobject
+def make_sums(file: h5py.File) -> None:
+    """Makes room for the checksums of the datasets at a file's top that have rows of numbers."""
+    items = [(name, item) for name, item in file.items() if isinstance(item, h5py.Dataset)]
+    for name, item in items:
+        if item.shape and item.size and not item.dtype.hasobject:
+            file.create_dataset(f"{GROUP}/{name}", (len(item),), np.uint32)
 
 
-def add_sums(file: h5py.File, name: str, start: int = 0, stop: int | None = None) -> None:
-    """Writes the checksums of the rows `start` to `stop - 1`, from what is in the file."""
+def sum_items(file: h5py.File, total: int, start: int, stop: int) -> None:
+    """Writes the checksums of the rows `start` to `stop - 1` of what has a row an item."""
+    for name in file.get(GROUP, ()):
+        if len(file[name]) == total:
+            _sum(file, name, start, stop)
+
+
+def sum_rest(file: h5py.File, total: int) -> None:
+    """Writes the checksums of what has other rows."""
+    for name in file.get(GROUP, ()):
+        if len(file[name]) != total:
+            _sum(file, name, 0, len(file[name]))
+
+
+def _sum(file: h5py.File, name: str, start: int, stop: int) -> None:
     dataset = file[name]
-    stop = len(dataset) if stop is None else stop
     step = max(1, BLOCK * len(dataset) // dataset.nbytes)
     for first in range(start, stop, step):
         last = min(first + step, stop)

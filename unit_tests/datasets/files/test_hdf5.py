@@ -413,6 +413,24 @@ def test_a_chunk_ends_where_it_is_declared_to_end(tmp_path):
                 Rows(path, "x", memory=memory)[[0]]
 
 
+def test_lzf_data_of_another_length_are_refused(tmp_path):
+    path, values = tmp_path / "x.hdf5", np.random.default_rng(0).integers(0, 3, (40, 50))
+    with h5py.File(path, "w") as file:
+        file.create_dataset("x", data=values, chunks=(40, 50), compression="lzf")
+        raw = file["x"].id.read_direct_chunk((0, 0))[1]
+    np.testing.assert_array_equal(Rows(path, "x")[range(40)], values)
+    for content, why in (
+        (raw + b"\0a", "its lzf data must unpack to 16,000 bytes, not 16,001"),
+        (b"\0a", "its lzf data must unpack to 16,000 bytes, not 1"),
+        (b"\0a\xe0\xff\0", "its lzf data must unpack to 16,000 bytes, not 265"),
+        (raw[:-1], ""),  # h5py finds out
+        (b"\xff", ""),
+    ):
+        write_chunk(path, content, shape=(40, 50), compression="lzf")
+        with pytest.raises(ValueError, match=f"x of .*x.hdf5 cannot be read.*{why}"):
+            Rows(path, "x", memory=0)[[0]]
+
+
 def test_chunks_that_would_take_the_memory_are_refused(tmp_path):
     small = zlib.compress(b"")
     for shape, options, why in (
