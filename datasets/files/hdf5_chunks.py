@@ -32,7 +32,8 @@ def check_chunks(dataset: h5py.Dataset) -> None:
     ours = _is_ours(dataset, filters)
     if not ours and any(code == DEFLATE for code, _ in filters):
         raise ValueError(
-            "gzip may be combined with shuffle and fletcher32 only, each once; write it anew"
+            "gzip may be combined with shuffle (of the numbers' own width) and fletcher32 only, "
+            "each once; write it anew"
         )
     size, limit = chunk_bytes(dataset), LARGEST if ours else LARGEST_FOREIGN
     if size > limit:
@@ -81,7 +82,10 @@ def _find_filters(dataset: h5py.Dataset) -> list[tuple[int, tuple[int, ...]]]:
 def _is_ours(dataset: h5py.Dataset, filters: list[tuple[int, tuple[int, ...]]]) -> bool:
     codes = [code for code, _ in filters]
     known = {DEFLATE, SHUFFLE, FLETCHER32}.issuperset(codes) and len(set(codes)) == len(codes)
-    return known and stored_dtype(dataset) is not None
+    dtype = stored_dtype(dataset)
+    if dtype is None or not known:
+        return False
+    return all(code != SHUFFLE or values[:1] == (dtype.itemsize,) for code, values in filters)
 
 
 def _find_reader(dataset: h5py.Dataset) -> Callable[[tuple[int, ...]], np.ndarray]:
@@ -93,6 +97,8 @@ def _find_reader(dataset: h5py.Dataset) -> Callable[[tuple[int, ...]], np.ndarra
         stored = dataset.id.get_chunk_info_by_coord(corner).size
         if not 0 < stored <= size + size // 8 + 4096:  # HDF5 would crash, or take all memory
             raise ValueError(f"the chunk at {corner} cannot have {stored:,} bytes for {size:,}")
+        if not filters and stored != size:  # HDF5 would leave the rest to chance
+            raise ValueError(f"the chunk at {corner} must have {size:,} bytes, not {stored:,}")
         if not filters and dtype == REFERENCE:
             return _read_plain(dataset, corner)
         if filters and filters[-1][0] == LZF:
@@ -153,10 +159,8 @@ def _inflate(raw: bytes, values: tuple[int, ...], size: int) -> bytes:
 
 
 def _unshuffle(raw: bytes, values: tuple[int, ...], size: int) -> bytes:
-    width = values[0] if values else 0
-    count = len(raw) // width if width else 0
-    if width <= 1 or count <= 1:
-        return raw
+    width = values[0]
+    count = len(raw) // width
     end = count * width
     planes = np.frombuffer(raw, np.uint8, end).reshape(width, count)
     return planes.T.tobytes() + raw[end:]

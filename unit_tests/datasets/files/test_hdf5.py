@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -411,6 +412,31 @@ def test_a_chunk_ends_where_it_is_declared_to_end(tmp_path):
         for memory in (0, MEMORY):
             with pytest.raises(ValueError, match=f"x of .*x.hdf5 cannot be read.*{why}"):
                 Rows(path, "x", memory=memory)[[0]]
+
+
+def test_what_hdf5_would_leave_to_chance_is_refused(tmp_path):
+    """The stored size of a plain chunk, and the width by which bytes were shuffled, in the file."""
+    path = tmp_path / "x.hdf5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("plain", data=np.ones((4, 2)), chunks=(4, 2))
+        file.create_dataset("shuffled", data=np.ones((4, 2)), chunks=(4, 2), shuffle=True)
+    content = path.read_bytes()
+    key = struct.pack("<IIQQQ", 64, 0, 0, 0, 0)  # of the chunk: its size, filters, and place
+    assert content.count(key) == 2
+    path.write_bytes(content.replace(key, struct.pack("<I", 60) + key[4:], 1))
+    with pytest.raises(ValueError, match="must have 64 bytes, not 60"):
+        Rows(path, "plain", memory=0)[[0]]
+    width = content.index(b"shuffle\0") + 8
+    assert content[width] == 8
+    for other in (0, 1, 4, 200):
+        path.write_bytes(content[:width] + bytes([other]) + content[width + 1 :])
+        try:
+            found = Rows(path, "shuffled")[range(4)]
+        except ValueError as error:
+            assert "x.hdf5 cannot be read" in str(error)
+        else:
+            with h5py.File(path) as file:
+                np.testing.assert_array_equal(found, file["shuffled"][()])
 
 
 def test_lzf_data_of_another_length_are_refused(tmp_path):
