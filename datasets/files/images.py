@@ -6,7 +6,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import h5py
 import numpy as np
@@ -15,9 +15,7 @@ from .hdf5 import Rows, open_file, read_whole
 from .hdf5_build import build_file
 from .reading import check_file, read_bytes, shown
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+Picture = Any  # PIL.Image.Image, which is imported only where a picture is read
 IMAGES, SOURCES = "images", "sources"  # the cache's datasets
 READER = "2"  # of what made a cache; 1 knew neither rotation nor grey of 16 bits
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")  # of which none starts a program
@@ -90,7 +88,7 @@ def read_image(path: str | Path, size: int) -> np.ndarray:
     return _fit(image, size)
 
 
-def _to_rgb(image: "Image") -> "Image":
+def _to_rgb(image: Picture) -> Picture:
     """Converts what has a known range to 8 bits a colour."""
     from PIL import Image
 
@@ -109,7 +107,7 @@ def _to_rgb(image: "Image") -> "Image":
     return image.convert("RGB")
 
 
-def _turn(image: "Image", orientation: int) -> "Image":
+def _turn(image: Picture, orientation: int) -> Picture:
     from PIL.Image import Transpose
 
     turns = {
@@ -124,7 +122,7 @@ def _turn(image: "Image", orientation: int) -> "Image":
     return image.transpose(turns[orientation]) if orientation in turns else image
 
 
-def _fit(image: "Image", size: int) -> np.ndarray:
+def _fit(image: Picture, size: int) -> np.ndarray:
     """Scales the short side, and cuts the middle out."""
     from PIL import Image
 
@@ -136,7 +134,7 @@ def _fit(image: "Image", size: int) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(_cut(image, size, size)).transpose(2, 0, 1))
 
 
-def _cut(image: "Image", wide: int, high: int) -> "Image":
+def _cut(image: Picture, wide: int, high: int) -> Picture:
     """Returns the middle of a picture."""
     left, top = (image.width - wide) // 2, (image.height - high) // 2
     return image.crop((left, top, left + wide, top + high))
