@@ -4,7 +4,8 @@
 - annotations: {"annotations": [{"question_id", "image_id", "answer_type",
   "multiple_choice_answer", "answers": [{"answer", ...}]}]}, ten answers a question.
 
-Other entries are left aside. The two files may list the questions in different orders.
+Other entries are left aside. The two files may list the questions in different orders. Half a
+surrogate pair in a text is read as U+FFFD. Ids are whole numbers that int64 holds.
 """
 
 from collections import Counter
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from ..files.json_files import read_json
+from ..files.reading import clean_text, shown
 
 ANSWER_TYPES = ("yes/no", "number", "other")
+INT64 = range(-(1 << 63), 1 << 63)
 
 
 @dataclass(frozen=True)
@@ -75,16 +78,16 @@ def read_questions(path: str | Path) -> Questions:
             another kind, or a question id occurs twice.
     """
     entries = _read_list(path, "questions")
-    ids = _column(path, entries, "question_id", int)
-    if len(set(ids)) < len(ids):
-        repeated, times = Counter(ids).most_common(1)[0]
+    ids = _ids(path, entries, "question_id")
+    if len(np.unique(ids)) < len(ids):
+        repeated, times = Counter(ids.tolist()).most_common(1)[0]
         raise ValueError(
             f"every question_id in {path} must occur once, {repeated} occurs {times} times; "
             "leave the copies out"
         )
-    images = _column(path, entries, "image_id", int)
-    texts = _column(path, entries, "question", str)
-    return Questions(np.array(ids, dtype=np.int64), np.array(images, dtype=np.int64), texts)
+    images = _ids(path, entries, "image_id")
+    texts = [clean_text(text) for text in _column(path, entries, "question", str)]
+    return Questions(ids, images, texts)
 
 
 def read_part(questions_path: str | Path, annotations_path: str | Path) -> Part:
@@ -101,9 +104,10 @@ def read_part(questions_path: str | Path, annotations_path: str | Path) -> Part:
     entries = _align(questions_path, questions, annotations_path, entries)
     types = _column(path, entries, "answer_type", str)
     if unknown := set(types) - set(ANSWER_TYPES):
+        named = ", ".join(map(shown, sorted(unknown)[:3]))
         raise ValueError(
-            f"every answer_type in {path} must be one of {list(ANSWER_TYPES)}, got "
-            f"{sorted(unknown)}; call them 'other' if they are neither"
+            f"every answer_type in {path} must be one of {list(ANSWER_TYPES)}, got [{named}]; call "
+            "them 'other' if they are neither"
         )
     answers = _column(path, entries, "answers", list)
     for question_id, given in zip(questions.question_ids, answers, strict=True):
@@ -112,7 +116,7 @@ def read_part(questions_path: str | Path, annotations_path: str | Path) -> Part:
                 f'answers in {path} must hold at least one {{"answer": text}} a question, those '
                 f"of question {question_id} do not; leave the question out of both files"
             )
-    choices = _column(path, entries, "multiple_choice_answer", str)
+    choices = [clean_text(text) for text in _column(path, entries, "multiple_choice_answer", str)]
     return Part(
         questions.question_ids, questions.image_ids, questions.texts, answers, types, choices
     )
@@ -125,8 +129,11 @@ def _read_list(path: str | Path, name: str) -> list:
 
     def keep_answer(entry: dict) -> Any:
         answer = entry.get("answer")
-        is_answer = type(answer) is str and "question_id" not in entry
-        return texts.setdefault(answer, answer) if is_answer else entry
+        if type(answer) is not str or "question_id" in entry:
+            return entry
+        if answer not in texts:
+            texts[answer] = clean_text(answer)
+        return texts[answer]
 
     content = read_json(path, hook=keep_answer)
     entries = content.get(name) if isinstance(content, dict) else None
@@ -150,13 +157,26 @@ def _column(path: str | Path, entries: list, key: str, kind: type) -> list:
         return values
     raise ValueError(
         f"every entry of {path} must have {key!r}, of type {kind.__name__}; entry {wrong}, "
-        f"counted from 0, has {values[wrong]!r}; get the file again"
+        f"counted from 0, has {shown(values[wrong])}, of type {type(values[wrong]).__name__}; get "
+        "the file again"
     )
+
+
+def _ids(path: str | Path, entries: list, key: str) -> np.ndarray:
+    """Returns the ids under a key, (entries,) int64."""
+    ids = _column(path, entries, key, int)
+    if ids and (min(ids) not in INT64 or max(ids) not in INT64):
+        row = next(row for row, number in enumerate(ids) if number not in INT64)
+        raise ValueError(
+            f"every {key} in {path} must be a number that int64 holds; entry {row}, counted from "
+            f"0, has {shown(ids[row])}; number them anew"
+        )
+    return np.array(ids, dtype=np.int64)
 
 
 def _align(questions_path: str | Path, questions: Questions, path: str | Path, entries: list):
     """Returns the annotations in the order of the questions."""
-    ids = _column(path, entries, "question_id", int)
+    ids = _ids(path, entries, "question_id").tolist()
     row_of = {question_id: row for row, question_id in enumerate(ids)}
     wanted = questions.question_ids.tolist()
     problem = None
@@ -170,7 +190,7 @@ def _align(questions_path: str | Path, questions: Questions, path: str | Path, e
         problem = f"{len(unknown)} are of unknown questions, one of them {min(unknown)}"
     if problem is None:
         entries = [entries[row_of[question_id]] for question_id in wanted]
-        images = np.array(_column(path, entries, "image_id", int), dtype=np.int64)
+        images = _ids(path, entries, "image_id")
         if len(differ := np.flatnonzero(images != questions.image_ids)):
             row = differ[0]
             problem = (

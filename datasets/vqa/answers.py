@@ -3,20 +3,30 @@
 A predicted answer is compared with those of ten annotators. With c of them agreeing it counts
 0, 0.3, 0.6, 0.9 and 1 for c = 0, 1, 2, 3 and 4 or more: the mean over the annotators of
 min(1, how many of the others agree / 3).
+
+Of a single annotator's answer that rule makes 0, whatever is predicted. So where a question has
+one answer, accuracy is 1 if the prediction is that answer, both normalised, else 0.
+`warn_of_rule` says where a set's answers meet this, or limits of the official rule.
 """
 
+import operator
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from ..files.json_files import read_json, write_json
+from ..files.reading import clean_text, shown
 from .annotations import Part
 from .tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
 
 _MARK = re.compile("[" + re.escape("".join(sorted(PUNCTUATION))) + "]")
 _DIGIT_GROUPS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
+RARE = 0.01
+"""Share of questions that nothing can answer right which is not worth a word; VQA-v2: 0.0004."""
 
 
 def normalise(answer: str) -> str:
@@ -31,18 +41,24 @@ def normalise(answer: str) -> str:
     return " ".join(CONTRACTIONS.get(word, word) for word in words if word not in ARTICLES)
 
 
+# Questions share most of their answers: the whole of VQA-v2 has some 200,000 different ones.
+cached_normalise = lru_cache(maxsize=1 << 18)(normalise)
+
+
 def count_references(answers: Sequence[str]) -> Counter[str]:
     """Counts a question's answers in the form in which normalised predictions are compared.
 
     As officially done, the annotators' answers lose their punctuation, and only if they are not
     all the same; articles, number words and capitals stay. So where all ten wrote "two", no
-    prediction is right: "two" itself is compared as "2".
+    prediction is right: "two" itself is compared as "2". A single answer is normalised.
 
     Raises:
         ValueError: if there are no answers.
     """
     if not answers:
         raise ValueError("answers must hold an annotator's answer at least, got none")
+    if len(answers) == 1:
+        return Counter([normalise(answers[0])])
     counts = Counter(answers)
     return counts if len(counts) == 1 else merge_counts(counts, _strip)
 
@@ -58,9 +74,11 @@ def merge_counts(counts: Mapping[str, int], form: Callable[[str], str]) -> Count
 def accuracy_of_count(count: int, annotators: int = 10) -> float:
     """Returns the accuracy, in [0, 1], of an answer that `count` of the annotators gave.
 
-    With fewer than four annotators even full agreement stays below 1, and with one it is 0:
-    repeat a single annotator's answer ten times.
+    With two or three annotators even full agreement counts 1/3 or 2/3; a single one's answer
+    counts 1, see the top of the file.
     """
+    if annotators == 1:
+        return float(count)
     agreeing, others = min(count - 1, 3), min(count, 3)
     return (count * agreeing + (annotators - count) * others) / (3 * annotators)
 
@@ -73,8 +91,13 @@ def question_accuracy(prediction: str, answers: Sequence[str]) -> float:
         answers: the annotators' answers, as given; ten in VQA.
 
     Raises:
-        ValueError: if there are no answers.
+        ValueError: if there are no answers, or the prediction is no text.
     """
+    if not isinstance(prediction, str):
+        raise ValueError(
+            f"a predicted answer must be a text, got {shown(prediction)}, of type "
+            f"{type(prediction).__name__}"
+        )
     return accuracy_of_count(count_references(answers)[normalise(prediction)], len(answers))
 
 
@@ -90,9 +113,13 @@ def score(
 
     Raises:
         ValueError: if the part is empty, or the predictions are not for its very questions.
+
+    Warns:
+        UserWarning: see `warn_of_rule`.
     """
     ids = part.question_ids.tolist()
     _check_same_questions(predictions, ids)
+    warn_of_rule("the part", part.answers)
     groups: dict[str, list[float]] = {"overall": []}
     for question_id, answers, kind in zip(ids, part.answers, part.answer_types, strict=True):
         accuracy = question_accuracy(predictions[question_id], answers)
@@ -104,13 +131,52 @@ def score(
     return {name: round(value, digits) for name, value in percent.items()}
 
 
+def warn_of_rule(what: str | Path, answers: Sequence[Sequence[str]]) -> None:
+    """Warns where a set's answers, a list a question, are not what the official rule is made for.
+
+    There may be one answer a question; two or three; or all annotators of more than `RARE` of the
+    questions may have written the same answer in no normalised form, such as "two", when the rule
+    gives every prediction 0.
+    """
+    one = sum(len(given) == 1 for given in answers)
+    few = sum(len(given) in (2, 3) for given in answers)
+    same = [given[0] for given in answers if len(given) > 1 and len(set(given)) == 1]
+    never = [answer for answer in same if cached_normalise(answer) != answer]
+    of_all = f"of the {len(answers):,} questions of {what}"
+    if one:
+        _warn(
+            f"{one:,} {of_all} have one answer: their accuracy is 1 if the prediction is that "
+            "answer, else 0, which is not the official one of ten annotators"
+        )
+    if few:
+        _warn(
+            f"{few:,} {of_all} have two or three answers, of which the official rule counts even "
+            "the best prediction 1/3 or 2/3; give one answer, or at least four"
+        )
+    if len(never) > RARE * len(answers):
+        _warn(
+            f"{len(never):,} {of_all} can only be answered wrong: all their annotators wrote the "
+            f"same, as {shown(never[0])}, which by the official rule no prediction matches, since "
+            f"that one is compared as {shown(normalise(never[0]))}; write the answers as "
+            "datasets.vqa.answers.normalise returns them"
+        )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, UserWarning, stacklevel=3)
+
+
 def write_results(path: str | Path, predictions: Mapping[int, str]) -> None:
     """Writes predictions as the official evaluation takes them, atomically.
 
     The layout is JSON, a list of {"question_id": ..., "answer": ...}, in the mapping's order.
+    Half a surrogate pair in an answer is written as U+FFFD.
+
+    Raises:
+        ValueError: names a question whose id is no whole number or whose answer is no text; the
+            file is then as it was.
     """
-    results = [{"question_id": int(key), "answer": str(predictions[key])} for key in predictions]
-    write_json(path, results)
+    write_json(path, [_result(key, answer) for key, answer in predictions.items()])
 
 
 def read_results(path: str | Path) -> dict[int, str]:
@@ -123,7 +189,7 @@ def read_results(path: str | Path) -> dict[int, str]:
     results = read_json(path)
     is_list = isinstance(results, list)
     answers = [_read_result(result) for result in results] if is_list else [None]
-    if None in answers:
+    if None in answers:  # the list, or one of its entries
         raise ValueError(
             f'{path} must hold a list of {{"question_id": integer, "answer": text}}, and does '
             "not; write it with write_results"
@@ -132,10 +198,21 @@ def read_results(path: str | Path) -> dict[int, str]:
     if len(predictions) < len(answers):
         repeated = Counter(question_id for question_id, _ in answers).most_common(1)[0][0]
         raise ValueError(
-            f"{path} must answer every question once, question {repeated} is answered more "
+            f"{path} must answer every question once, question {shown(repeated)} is answered more "
             "often; leave the others out"
         )
     return predictions
+
+
+def _result(key: object, answer: object) -> dict[str, int | str]:
+    whole = hasattr(key, "__index__") and not isinstance(key, bool)
+    if not whole or not isinstance(answer, str):
+        raise ValueError(
+            f"predictions must map whole numbers to texts, got question {shown(key)} of type "
+            f"{type(key).__name__} with {shown(answer)} of type {type(answer).__name__}; nothing "
+            "was written"
+        )
+    return {"question_id": operator.index(key), "answer": clean_text(str(answer))}
 
 
 def _read_result(result: object) -> tuple[int, str] | None:
@@ -153,7 +230,7 @@ def _check_same_questions(predictions: Mapping[int, str], ids: Iterable[int]) ->
         raise ValueError(
             f"predictions must answer the part's {len(wanted)} questions, at least one, and no "
             f"others: {len(missing)} are missing and {len(unknown)} belong to none of them, the "
-            f"first is question {first}; predict for the part that is scored"
+            f"first is question {shown(first)}; predict for the part that is scored"
         )
 
 

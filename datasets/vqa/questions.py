@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
+from ..files.reading import shown
+
 PAD, UNK = 0, 1
 
 _SPACES = dict.fromkeys("-/", " ")
@@ -33,11 +35,11 @@ class Words:
         tokenise: "mcan", "mutan", or a function from a text to its words.
 
     Raises:
-        ValueError: if a word occurs twice, or there is no tokeniser of that name.
+        ValueError: if a word occurs twice or is no text, or there is no tokeniser of that name.
     """
 
     def __init__(self, words: Iterable[str], *, tokenise: str | Callable[[str], Sequence[str]]):
-        self.words = list(words)
+        self.words = list_texts(words, "words")
         self.tokenise = _find_tokeniser(tokenise)
         self._number_of = {word: number for number, word in enumerate(self.words, UNK + 1)}
         if len(self._number_of) < len(self.words):
@@ -86,6 +88,18 @@ class Words:
             found = [self._number_of.get(word, UNK) for word in words] or [UNK]
             numbers[row, : len(found)] = found
         return numbers
+
+
+def list_texts(texts: Iterable[str], what: str) -> list[str]:
+    """Returns the texts as a list; ValueError if one is none, or all are one text."""
+    listed = [texts] if isinstance(texts, str | bytes) else list(texts)
+    wrong = next((text for text in listed if not isinstance(text, str)), None)
+    if wrong is not None or isinstance(texts, str):
+        raise ValueError(
+            f"{what} must be a list of texts, got {shown(texts if wrong is None else wrong)}, of "
+            f"type {type(texts if wrong is None else wrong).__name__}"
+        )
+    return listed
 
 
 def _find_tokeniser(tokenise: str | Callable[[str], Sequence[str]]):

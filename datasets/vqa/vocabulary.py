@@ -11,13 +11,19 @@ Two published protocols (`PROTOCOLS`), both over `multiple_choice_answer`:
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
 from .annotations import Part
-from .answers import accuracy_of_count, count_references, merge_counts, normalise
+from .answers import (
+    accuracy_of_count,
+    cached_normalise,
+    count_references,
+    merge_counts,
+    normalise,
+)
+from .questions import list_texts
 
 
 class Protocol(NamedTuple):
@@ -44,7 +50,8 @@ class Targets(NamedTuple):
         answer: (n, K) int64, places in the vocabulary, the best target first; -1 where a
             question has fewer right answers.
         target: (n, K) float32, MCAN's soft score in [0, 1]: 0.3, 0.6, 0.9 and 1 for an answer
-            that 1, 2, 3 and more annotators gave, theirs and the vocabulary's normalised.
+            that 1, 2, 3 and more annotators gave, theirs and the vocabulary's normalised; 1 for
+            the answer of a question that has just one.
         accuracy: (n, K) float32, the official accuracy in [0, 1] if that answer is predicted.
     """
 
@@ -57,7 +64,7 @@ class AnswerVocabulary:
     """The answers that a classifier chooses from; place i of `answers` is class i.
 
     Raises:
-        ValueError: if there are none, or one occurs twice.
+        ValueError: if there are none, one occurs twice, or one is no text.
 
     Args:
         answers: different texts.
@@ -65,7 +72,7 @@ class AnswerVocabulary:
     """
 
     def __init__(self, answers: Iterable[str], *, normalised: bool = True):
-        self.answers = list(answers)
+        self.answers = list_texts(answers, "answers")
         self.normalised = normalised
         if not self.answers or len(set(self.answers)) < len(self.answers):
             raise ValueError(
@@ -140,22 +147,19 @@ class AnswerVocabulary:
 
     def _right_answers(self, answers: Sequence[str]) -> list[tuple[int, float, float]]:
         """Returns (place, target, accuracy) of a question's right answers, the best first."""
-        counts = merge_counts(Counter(answers), _normalise)
+        counts = merge_counts(Counter(answers), cached_normalise)
         references = count_references(answers)
+        share = 0.3 if len(answers) > 1 else 1
         right = [
-            (place, min(0.3 * counts[form], 1), accuracy_of_count(references[form], len(answers)))
+            (place, min(share * counts[form], 1), accuracy_of_count(references[form], len(answers)))
             for form in counts  # references match no other form that can be predicted
             for place in self._places_of.get(form, ())
         ]
         return sorted(right, key=lambda answer: (-answer[1], -answer[2], answer[0]))
 
 
-# Questions share most of their answers: the whole of VQA-v2 has some 200,000 different ones.
-_normalise = lru_cache(maxsize=1 << 18)(normalise)
-
-
 def _form(normalised: bool) -> Callable[[str], str]:
-    return _normalise if normalised else str
+    return cached_normalise if normalised else str
 
 
 def _pad(rows: list[list[tuple[int, float, float]]]) -> Targets:
