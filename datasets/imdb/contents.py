@@ -1,20 +1,22 @@
 """What a file of MM-IMDB's layout holds: how many films, which genres, and which parts."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import h5py
 import numpy as np
 
-from ..files.hdf5 import find_dataset, open_file
+from ..files.hdf5 import find_dataset, open_file, read_attribute, read_whole, whole
+from ..files.reading import LIMIT, check_file, shown
+from .splits import read_parts, to_text
 
 FILE = "multimodal_imdb.hdf5"
 GENRES, IDS = "genres", "imdb_ids"  # datasets of the file
-STANDARD = (15552, 2608, 7799)
-"""Films in train, validation and test of MM-IMDB, for a file that does not say."""
-NAMES = {"train": 0, "valid": 1, "dev": 1, "val": 1, "test": 2}
+MOST_LABELS = LIMIT // 4
+"""Films times genres of a file, whose labels are held in memory as float32: 1 GiB."""
 
 
 class Contents(NamedTuple):
@@ -36,12 +38,10 @@ class Contents(NamedTuple):
 def find_file(path: str | Path) -> Path:
     """Returns the file, of which the folder will do as well."""
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
-    if not path.is_file():
-        folder = path.parent if path.name == FILE else path
-        raise FileNotFoundError(
-            f"no file {path}; get it with: python -m datasets.imdb.prepare --data-dir {folder}"
-        )
-    return path
+    folder = path.parent if path.name == FILE else path
+    return check_file(
+        path, advice=f"get it with: python -m datasets.imdb.prepare --data-dir {folder}"
+    )
 
 
 def read_contents(path: str | Path, *, splits: Sequence[int] | None = None) -> Contents:
@@ -53,7 +53,11 @@ def read_contents(path: str | Path, *, splits: Sequence[int] | None = None) -> C
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, has no genres, has a film twice, or does not say its split.
+        ValueError: if it is damaged, has no genres or more than `MOST_LABELS`, has a film twice,
+            or does not say its split.
+
+    Warns:
+        UserWarning: if the split that the file names leaves films out.
     """
     path = find_file(path)
     with open_file(path) as file:
@@ -64,100 +68,89 @@ def read_contents(path: str | Path, *, splits: Sequence[int] | None = None) -> C
                 f"{genres.dtype} {genres.shape}"
             )
         films = len(genres)
-        shapes = {
-            name: item.shape[1:]
-            for name, item in file.items()
-            if isinstance(item, h5py.Dataset) and item.shape and len(item) == films
-        }
-        if IDS in shapes:
-            _check_ids(path, file[IDS][()])
-        return Contents(films, _read_names(file, genres), _read_parts(file, films, splits), shapes)
+        if not 0 < genres.size <= MOST_LABELS:
+            raise ValueError(
+                f"{GENRES} in {path} must be 1 to {MOST_LABELS:,} numbers, films times genres, but "
+                f"is declared to be {films:,} x {genres.shape[1]:,}; get the file again"
+            )
+        with whole(file, IDS):
+            named = IDS in file
+        if named:
+            _check_ids(path, read_ids(file), films)
+        names, parts = _read_names(file, genres.shape[1]), read_parts(file, films, splits)
+        return Contents(films, names, parts, _read_shapes(file, films))
 
 
-def _check_ids(path: Path, ids: np.ndarray) -> None:
-    """A film that is in two parts, or twice in test, would count as what it is not."""
-    names, first, repeats = np.unique(ids, return_index=True, return_counts=True)
-    if len(names) < len(ids):
-        again = repeats.argmax()
-        rows = np.flatnonzero(ids == names[again])[:2].tolist()
+def read_ids(file: h5py.File) -> list[str]:
+    """Returns the films' ids, in the order of the rows.
+
+    Texts are taken as they are, whole numbers as IMDb writes them: 1 is "0000001".
+
+    Raises:
+        ValueError: if there are none, or they are anything else than a list of these.
+    """
+    ids = read_whole(file, IDS)
+    if ids.ndim != 1 or ids.dtype.kind not in "SOiu":
         raise ValueError(
-            f"every film in {path} must occur once, but {IDS} has {_decode(ids[first[again]])} in "
-            f"the rows {rows}; leave the copies out"
+            f"{IDS} in {file.filename} must be a list of texts or of whole numbers, a film's each, "
+            f"got {ids.dtype} {ids.shape}; write them as texts, such as '0000001'"
+        )
+    if ids.dtype.kind in "iu":
+        if len(ids) and ids.min() < 0:
+            raise ValueError(f"{IDS} in {file.filename} must be 0 or more, got {ids.min()}")
+        return [f"{number:07d}" for number in ids.tolist()]
+    try:
+        return [to_text(name) for name in ids.tolist()]
+    except ValueError as error:
+        raise ValueError(
+            f"{IDS} in {file.filename} must be UTF-8 texts, but {error}; write them anew"
+        ) from error
+
+
+def _check_ids(path: Path, ids: Sequence[str], films: int) -> None:
+    """A film that is in two parts, or twice in test, would count as what it is not."""
+    if len(ids) != films:
+        raise ValueError(
+            f"{IDS} in {path} must name each of its {films} films, but has {len(ids)} names; get "
+            "the file again"
+        )
+    film, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        rows = [row for row, name in enumerate(ids) if name == film][:2]
+        raise ValueError(
+            f"every film in {path} must occur once, but {IDS} has {shown(film)} in the rows "
+            f"{rows}; leave the copies out"
         )
 
 
-def _read_names(file: h5py.File, genres: h5py.Dataset) -> list[str]:
-    names = genres.attrs.get("target_names", file.attrs.get("target_names"))
+def _read_names(file: h5py.File, columns: int) -> list[str]:
+    names = read_attribute(file, f"{GENRES}/@target_names")
+    names = read_attribute(file, "target_names") if names is None else names
     if names is None:
-        return [str(column) for column in range(genres.shape[1])]
+        return [str(column) for column in range(columns)]
     try:
         listed = json.loads(names) if isinstance(names, str | bytes) else names
-        decoded = [_decode(name) for name in listed]
-    except (TypeError, ValueError):
+        listed = listed.tolist() if isinstance(listed, np.ndarray) else listed
+        decoded = [to_text(name) for name in listed] if isinstance(listed, list) else []
+    except (ValueError, RecursionError):
         decoded = []
-    if len(decoded) != genres.shape[1]:
+    if len(decoded) != columns or len(set(decoded)) < columns:
         raise ValueError(
-            f"target_names in {file.filename} must name the {genres.shape[1]} columns of {GENRES}, "
-            f"as a list or JSON, got {len(decoded)} names: {names!r:.80}"
+            f"target_names in {file.filename} must name the {columns} columns of {GENRES}, each "
+            f"its own, as a list or JSON, got {len(decoded)} names, {len(set(decoded))} of them "
+            f"different: {shown(names)}"
         )
     return decoded
 
 
-def _read_parts(
-    file: h5py.File, films: int, splits: Sequence[int] | None
-) -> tuple[range, range, range]:
-    if splits is not None:
-        bounds = _count_up(splits)
-    elif "splits" in file.attrs or "split" in file.attrs:
-        bounds = _read_bounds(file)
-    elif films == sum(STANDARD):
-        bounds = _count_up(STANDARD)
-    else:
-        raise ValueError(
-            f"{file.filename} must say its split in an attribute 'splits' or 'split', or have "
-            f"MM-IMDB's {sum(STANDARD)} films, it has {films}; pass splits=(train, valid, test)"
-        )
-    parts = [range(*pair) for pair in bounds]
-    rows = np.concatenate(parts)
-    if not all(parts) or len(np.unique(rows)) < len(rows) or rows.min() < 0 or rows.max() >= films:
-        raise ValueError(
-            f"train, valid and test must be three separate parts of the {films} rows of "
-            f"{file.filename}, got {parts}; pass splits=(train, valid, test)"
-        )
-    return parts[0], parts[1], parts[2]
+def _read_shapes(file: h5py.File, films: int) -> dict[str, tuple[int, ...]]:
+    def is_here(name: str) -> bool:
+        return isinstance(file.get(name, getlink=True), h5py.HardLink)
 
-
-def _read_bounds(file: h5py.File) -> list[tuple[int, int]]:
-    """Returns where train, validation and test start and stop, as the file says."""
-    try:
-        if "splits" in file.attrs:
-            return _count_up(_in_order(json.loads(file.attrs["splits"])))
-        # Fuel's array has a record for each part and dataset; all datasets are split alike.
-        records = [record for record in file.attrs["split"] if _decode(record["source"]) == GENRES]
-        pairs = {_decode(r["split"]): (int(r["start"]), int(r["stop"])) for r in records}
-        return _in_order(pairs)
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"the attribute 'splits' of {file.filename} must be JSON counts, or 'split' Fuel's "
-            f"records, of train, dev (or valid) and test, but {error}; pass splits=(train, valid, "
-            "test)"
-        ) from error
-
-
-def _in_order(named: Mapping[str, Any]) -> list[Any]:
-    found = {NAMES[name]: value for name, value in named.items() if name in NAMES}
-    if len(found) < 3:
-        raise ValueError(f"it has {sorted(named)}")
-    return [found[part] for part in range(3)]
-
-
-def _count_up(counts: Iterable[int]) -> list[tuple[int, int]]:
-    counts = list(counts)
-    if len(counts) != 3 or not all(isinstance(count, int | np.integer) for count in counts):
-        raise ValueError(f"splits must be three counts, (train, valid, test), got {counts}")
-    ends = np.cumsum(counts).tolist()
-    return list(zip([0, *ends], ends, strict=False))
-
-
-def _decode(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+    with whole(file, "the list of datasets"):
+        items: dict[str, Any] = {name: file[name] for name in file if is_here(name)}
+        return {
+            name: item.shape[1:]
+            for name, item in items.items()
+            if isinstance(item, h5py.Dataset) and item.shape and len(item) == films
+        }

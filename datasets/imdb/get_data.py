@@ -4,6 +4,8 @@ Reads `multimodal_imdb.hdf5` or a file in its layout: one row a film, in the ord
 validation, test. The README beside this file says what it holds and where it comes from.
 """
 
+import math
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,14 +14,19 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..files.hdf5 import MEMORY, Rows
+from ..files.hdf5 import MEMORY, Rows, open_file
+from ..files.numbers import as_float32
+from ..files.reading import shown
 from ..loaders import make_loader
-from .contents import FILE, GENRES, STANDARD, Contents, find_file, read_contents
+from .contents import FILE, GENRES, IDS, Contents, find_file, read_contents, read_ids
+from .splits import STANDARD
 
 __all__ = ["FILE", "STANDARD", "Contents", "FilmRows", "get_dataloader", "read_contents"]
 
 MODALITIES = ("text", "image")
 TEXT, IMAGE = "features", "vgg_features"  # datasets of the file
+WIDEST = 1 << 20
+"""Numbers of a film in one dataset: a poster of 256 x 160 has 122,880."""
 
 
 class FilmRows(Dataset):
@@ -43,18 +50,9 @@ class FilmRows(Dataset):
         self.views = [Rows(path, name, memory=memory) for name in names]
         labels = Rows(path, GENRES, memory=memory)
         for view in self.views:
-            if len(view) != len(labels) or len(view.shape) < 2 or view.dtype.kind not in "iuf":
-                raise ValueError(
-                    f"{view.name} in {path} must hold numbers, a row for each of the "
-                    f"{len(labels)} rows of {GENRES}, got {view.dtype} {view.shape}"
-                )
-        self.widths = tuple(int(np.prod(view.shape[1:])) for view in self.views)
-        self.genres = _to_float(labels, np.asarray(rows))
-        wrong = ((self.genres != 0) & (self.genres != 1)).any(dim=1)
-        if wrong.any():
-            raise ValueError(
-                f"{GENRES} in {path} must be 0 or 1, row {rows[int(wrong.int().argmax())]} is not"
-            )
+            _check_view(view, len(labels))
+        self.widths = tuple(math.prod(view.shape[1:]) for view in self.views)
+        self.genres = _read_genres(labels, rows)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -62,7 +60,20 @@ class FilmRows(Dataset):
     def __getitem__(self, indices: Sequence[int]) -> list[Tensor]:
         indices = np.asarray(indices, dtype=np.intp)
         rows = indices + self.rows.start
-        return [*(_to_float(view, rows) for view in self.views), self.genres[indices]]
+        return [*(self._read(view, rows) for view in self.views), self.genres[indices]]
+
+    def _read(self, view: Rows, rows: np.ndarray) -> Tensor:
+        stored = view[rows]
+        values = torch.from_numpy(stored).float()
+        # One pass: a sum is finite only if all are, but for an overflow, which this look finds.
+        if not values.sum().isfinite():
+            as_float32(stored, f"{view.name} in {view.path}", rows=self._names(view.path, rows))
+        return values
+
+    def _names(self, path: Path, rows: np.ndarray) -> list[str]:
+        with open_file(path) as file:
+            ids = read_ids(file) if IDS in file else None
+        return [f"{row} (film {shown(ids[row])})" if ids else str(row) for row in rows.tolist()]
 
 
 def get_dataloader(
@@ -105,8 +116,14 @@ def get_dataloader(
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is damaged, lacks a dataset, does not say its split, has a film twice,
-            datasets of different lengths or genres other than 0 and 1; or an argument makes no
-            sense. A batch with a feature that is not finite raises it, naming dataset and row.
+            datasets of different lengths, genres other than 0 and 1, more than `WIDEST` numbers
+            a film or `contents.MOST_LABELS` labels; or an argument makes no sense. A batch with a
+            feature that is not finite, in the file or as float32, raises it, naming dataset, row
+            and film.
+
+    Warns:
+        UserWarning: if the file's split leaves films out, most films of a part have no genre, or
+            a dataset is as wide as it is long, which hides whether its rows are the films.
     """
     if skip_process or not no_robust:
         raise ValueError(
@@ -133,14 +150,42 @@ def get_dataloader(
     )
 
 
-def _to_float(view: Rows, rows: np.ndarray) -> Tensor:
-    values = torch.from_numpy(view[rows]).float()
-    # One pass: a sum is finite only if all are, but for an overflow, which the second look finds.
-    if not values.sum().isfinite():
-        finite = values.flatten(1).isfinite().all(dim=1)
-        if not finite.all():
-            raise ValueError(
-                f"{view.name} in {view.path} must be finite, row {rows[int(finite.int().argmin())]}"
-                " is not; fill in or leave out what is missing first"
-            )
-    return values
+def _check_view(view: Rows, films: int) -> None:
+    shape, name = view.shape, f"{view.name} in {view.path}"
+    if len(view) != films or len(shape) < 2 or view.dtype.kind not in "iuf":
+        turned = len(shape) == 2 and shape[1] == films
+        raise ValueError(
+            f"{name} must hold numbers, a row for each of the {films} rows of {GENRES}, got "
+            f"{view.dtype} {shape}{', which looks transposed' if turned else ''}"
+        )
+    if not 0 < math.prod(shape[1:]) <= WIDEST or view.dtype.itemsize > 8:
+        raise ValueError(
+            f"{name} must hold 1 to {WIDEST:,} numbers a film, of at most 8 bytes each, got "
+            f"{view.dtype} {shape}; write it anew"
+        )
+    if len(shape) == 2 and shape[1] == films:
+        warnings.warn(
+            f"{name} is as wide as it is long, {films}: its rows are taken for the films; "
+            "transpose it if these are its columns",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+def _read_genres(labels: Rows, rows: range) -> Tensor:
+    """Returns the rows' genres, (films, genres) float32."""
+    values = labels[np.asarray(rows)]
+    wrong = ((values != 0) & (values != 1)).any(axis=1)  # as stored: 1e-50 is no 0
+    if wrong.any():
+        raise ValueError(
+            f"{GENRES} in {labels.path} must be 0 or 1, row {rows[int(wrong.argmax())]} is not"
+        )
+    without = int((values == 0).all(axis=1).sum())
+    if 2 * without > len(rows):
+        warnings.warn(
+            f"{without:,} of the {len(rows):,} films from row {rows.start} on of {labels.path} "
+            f"have no genre at all; look whether {GENRES} is whole",
+            UserWarning,
+            stacklevel=4,
+        )
+    return torch.from_numpy(values.astype(np.float32))
