@@ -6,10 +6,13 @@ with plot (text, or a list of texts, of which the longest counts) and genres.
 
 Four of MM-IMDB's 27 genres are so rare that none of its 23 labels stands for them; `RARE` names
 them. Word pieces and the order of the genres are taken from train alone.
+
+An id is the name of files, and so no path: printable, without slashes. Half a surrogate pair in a
+plot or genre is read as U+FFFD. A film's JSON has at most `FILM_BYTES`, a plot `PLOT_LENGTH`.
 """
 
-import json
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +20,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..files.json_files import read_json
+from ..files.reading import check_file, clean_text, shown
+from .contents import MOST_LABELS
+
 PARTS = ("train", "dev", "test")
 RARE = ("News", "Adult", "Talk-Show", "Reality-TV")
+ADVICE = "the data is mmimdb.tar.gz, unpacked, see datasets/imdb/README.md"
+FILM_BYTES, SPLIT_BYTES = 1 << 22, 1 << 26
+PLOT_LENGTH = 100_000
+"""Characters of a plot, of which BERT reads the first 512 words or so."""
 
 
 class Films(NamedTuple):
@@ -53,7 +64,7 @@ def read_films(folder: str | Path, *, genres: Sequence[str] | None = None) -> Fi
     Raises:
         FileNotFoundError: if the folder, `split.json`, or files of a film are missing.
         ValueError: if a file does not hold what it must, an id is in two parts, or a genre is
-            named twice.
+            named twice, or the labels are more than `contents.MOST_LABELS`.
     """
     folder = Path(folder)
     parts = _read_split(folder / "split.json")
@@ -65,7 +76,15 @@ def read_films(folder: str | Path, *, genres: Sequence[str] | None = None) -> Fi
         genres = sorted(set(counts) - set(RARE), key=lambda name: (-counts[name], name))
     genres = [str(name) for name in genres]
     if not genres or len(set(genres)) < len(genres):
-        raise ValueError(f"genres of {folder} must be different names, at least one, got {genres}")
+        raise ValueError(
+            f"genres of {folder} must be different names, at least one, got {shown(genres)}: "
+            f"{', '.join(map(shown, genres[:9]))}"
+        )
+    if len(ids) * len(genres) > MOST_LABELS:
+        raise ValueError(
+            f"the films of {folder} must have at most {MOST_LABELS:,} labels, films times genres, "
+            f"got {len(ids):,} x {len(genres):,}; pass the genres that are meant"
+        )
     columns = {name: column for column, name in enumerate(genres)}
     labels = np.zeros((len(ids), len(genres)), dtype=np.float32)
     for row, (_, names) in enumerate(records):
@@ -81,13 +100,20 @@ def read_films(folder: str | Path, *, genres: Sequence[str] | None = None) -> Fi
 
 
 def _read_split(path: Path) -> list[list[str]]:
-    split = _read_json(path)
+    split = _read(path, SPLIT_BYTES)
     parts = [split.get(part) for part in PARTS] if isinstance(split, dict) else [None]
-    if not all(_is_texts(part) and part for part in parts):
+    if not all(isinstance(part, list) and part for part in parts):
         raise ValueError(
             f"{path} must be an object of lists of ids, none empty: {', '.join(PARTS)}; get the "
             "data again"
         )
+    for film in (film for part in parts for film in part):
+        if not _is_name(film):
+            raise ValueError(
+                f"{path} must be an object of lists of ids, texts that can name a file, as "
+                f"'0000001', but holds {shown(film)}, of type {type(film).__name__}; get the data "
+                "again"
+            )
     film, count = Counter(film for part in parts for film in part).most_common(1)[0]
     if count > 1:
         raise ValueError(
@@ -95,6 +121,13 @@ def _read_split(path: Path) -> list[list[str]]:
             "leave it in one"
         )
     return parts
+
+
+def _is_name(film: object) -> bool:
+    """Says whether an id names a file in a folder, and no path out of it."""
+    if not isinstance(film, str) or not film.isprintable():
+        return False
+    return re.fullmatch(r"[^/\\]{1,200}", film) is not None
 
 
 def _check_files(folder: Path, ids: Sequence[str]) -> None:
@@ -109,27 +142,34 @@ def _check_files(folder: Path, ids: Sequence[str]) -> None:
 
 
 def _read_film(path: Path) -> tuple[str, list[str]]:
-    film = _read_json(path)
+    film = _read(path, FILM_BYTES)
     film = film if isinstance(film, dict) else {}
     plot, genres = film.get("plot"), film.get("genres")
     plots = [plot] if isinstance(plot, str) else plot
     if not _is_texts(plots):
-        raise ValueError(f"{path} must have a plot, a text or a list of texts; get it again")
+        raise ValueError(
+            f"{path} must have a plot, a text or a list of texts, but it is {shown(plot)}; get it "
+            "again"
+        )
     if not _is_texts(genres):
-        raise ValueError(f"{path} must have genres, a list of texts; get it again")
-    return max(plots, key=len, default=""), genres
+        raise ValueError(
+            f"{path} must have genres, a list of texts, but it is {shown(genres)}; get it again"
+        )
+    longest = max(plots, key=len, default="")
+    if len(longest) > PLOT_LENGTH:
+        raise ValueError(
+            f"{path} must have a plot of at most {PLOT_LENGTH:,} characters, got "
+            f"{len(longest):,}; shorten it"
+        )
+    return clean_text(longest), [clean_text(genre) for genre in genres]
 
 
 def _is_texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)
 
 
-def _read_json(path: Path) -> object:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"no file {path}; the data is mmimdb.tar.gz, unpacked, see datasets/imdb/README.md"
-        )
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON, but {error}; get it again") from error
+def _read(path: Path, limit: int) -> object:
+    size = check_file(path, advice=ADVICE).stat().st_size
+    if size > limit:
+        raise ValueError(f"{path} must have at most {limit:,} bytes, got {size:,}; get it again")
+    return read_json(path)

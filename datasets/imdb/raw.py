@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..files.hdf5 import Rows
+from ..files.hdf5 import Rows, open_file
 from ..files.images import cache_images, read_image
+from ..files.numbers import as_float32
+from ..files.reading import shown
 from ..files.text import WordPieces
 from ..loaders import make_loader
+from .contents import find_file, read_ids
 from .films import PARTS, Films, read_films
-from .get_data import FILE, IMAGE, MODALITIES
+from .get_data import IMAGE, MODALITIES, WIDEST
 
 
 class FilmDataset(Dataset):
@@ -59,7 +62,10 @@ class FilmDataset(Dataset):
         if self.images is None:
             return np.stack([read_image(self.films.posters[film], self.size) for film in films])
         images = self.images[films]
-        return images if images.dtype == np.uint8 else images.astype(np.float32)
+        if images.dtype == np.uint8:
+            return images
+        names = [self.films.ids[film] for film in films]
+        return as_float32(images, f"{self.images.name} in {self.images.path}", rows=names)
 
 
 def train_tokens(films: Films, *, vocabulary: int = 8000) -> WordPieces:
@@ -100,13 +106,14 @@ def get_dataloader(
         cache: HDF5 file that keeps the decoded posters, 3 * size * size bytes a film; it is
             made if it is not there, which an interruption does not undo. None decodes the
             posters in every epoch.
-        features: HDF5 file in MM-IMDB's layout; its `vgg_features`, (films, features) float32,
-            take the place of the images.
+        features: HDF5 file in MM-IMDB's layout; its `vgg_features`, (films, features) floating,
+            take the place of the images, as float32.
         progress: show a bar while the cache is made.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_films`; or the cache is of other posters. A
-            poster that cannot be read is named when its batch is.
+        FileNotFoundError, ValueError: see `read_films`; or the cache is of other posters, or the
+            features of other films. A poster that cannot be read, or a film whose features are
+            not finite, is named when its batch is.
         ImportError: if Pillow or tokenizers is not installed.
     """
     if not modalities or set(modalities) - set(MODALITIES):
@@ -136,19 +143,27 @@ def get_dataloader(
 
 def _read_features(path: Path, films: Films) -> Rows:
     """Returns the image features of a file, once its rows are certain to be these films."""
-    path = path / FILE if path.is_dir() else path
-    there = Rows(path, "imdb_ids")
-    if len(there) != len(films.ids):
+    path = find_file(path)
+    with open_file(path) as file:
+        ids = read_ids(file)
+    if len(ids) != len(films.ids):
         raise ValueError(
             f"imdb_ids in {path} must be the {len(films.ids)} films of split.json, got "
-            f"{len(there)}; take both from one release of the data"
+            f"{len(ids)}; take both from one release of the data"
         )
-    ids = [name.decode() for name in there[range(len(there))]]
     wrong = [row for row, film in enumerate(films.ids) if ids[row] != film]
     if wrong:
         raise ValueError(
             f"imdb_ids in {path} must be the films of split.json, in its order, but row "
-            f"{wrong[0]} is {ids[wrong[0]]!r}, not {films.ids[wrong[0]]!r}; take both from one "
-            "release of the data"
+            f"{wrong[0]} is {shown(ids[wrong[0]])}, not {shown(films.ids[wrong[0]])}; take both "
+            "from one release of the data"
         )
-    return Rows(path, IMAGE)
+    rows = Rows(path, IMAGE)
+    # uint8 would pass for the pixels of posters
+    plain = len(rows.shape) == 2 and rows.dtype.kind == "f" and rows.dtype.itemsize <= 8
+    if not plain or len(rows) != len(ids) or not 0 < rows.shape[1] <= WIDEST:
+        raise ValueError(
+            f"{IMAGE} in {path} must be floating, ({len(ids)}, 1 to {WIDEST:,}), a row a film, got "
+            f"{rows.dtype} {rows.shape}; take the features that go with these films"
+        )
+    return rows

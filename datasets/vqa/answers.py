@@ -25,8 +25,8 @@ from .tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
 _MARK = re.compile("[" + re.escape("".join(sorted(PUNCTUATION))) + "]")
 _DIGIT_GROUPS = re.compile(r"\d,\d")
 _PERIOD = re.compile(r"\.(?!\d)")
-RARE = 0.01
-"""Share of questions that nothing can answer right which is not worth a word; VQA-v2: 0.0004."""
+RARE = 0.02
+"""Share of questions that nothing can answer right which is not worth a word; VQA-v2: 0.0003."""
 
 
 def normalise(answer: str) -> str:

@@ -13,7 +13,7 @@ import torch
 
 from ..files.hdf5 import Rows
 from .image_files import find_images, read_npz
-from .image_rows import check_offsets, read_index
+from .image_rows import MOST_NUMBERS, check_offsets, check_regions, check_rows, read_index
 
 MOST_REGIONS = 100  # of the bottom-up features
 HELP = "extract them, or leave those questions out"
@@ -32,6 +32,11 @@ class Features:
     def __init__(self, source: Path, image_ids: np.ndarray, *, regions: int, dim: int) -> None:
         if regions < 1:
             raise ValueError(f"regions must be at least 1, got {regions}; or None for all")
+        if not 0 < regions * dim <= MOST_NUMBERS:
+            raise ValueError(
+                f"an image of {source} must have 1 to {MOST_NUMBERS:,} numbers, got {regions:,} "
+                f"regions of width {dim:,}; pass regions= to cut or pad to fewer"
+            )
         self.source, self.regions, self.dim = source, regions, dim
         self.image_ids = np.asarray(image_ids, dtype=np.int64)
         self._order = np.argsort(self.image_ids)
@@ -50,17 +55,21 @@ class Features:
         wanted = np.asarray(image_ids, dtype=np.int64)
         array = self._read(self._order[self._find(wanted)])
         # One sum tells whether anything is wrong, at a fraction of the cost of looking.
-        if not torch.from_numpy(array).sum(dtype=torch.float32).isfinite():
+        if (
+            array.dtype.kind == "f"
+            and not torch.from_numpy(array).sum(dtype=torch.float32).isfinite()
+        ):
             self._check_finite(array, wanted)
         return array
 
     def check(self, image_ids: Sequence[int] | np.ndarray) -> None:
         """Raises a ValueError that counts the images that are not there and names the first."""
-        missing = np.setdiff1d(image_ids, self.image_ids)
+        asked = np.unique(image_ids)
+        missing = np.setdiff1d(asked, self.image_ids, assume_unique=True)
         if len(missing):
             raise ValueError(
-                f"{self.source} must hold every image that is asked about, but {len(missing)} "
-                f"have no features, the first is image {missing[0]}; {HELP}"
+                f"{self.source} must hold every image that is asked about, but of {len(asked)} "
+                f"images {len(missing)} have no features, the first is image {missing[0]}; {HELP}"
             )
 
     def _find(self, wanted: np.ndarray) -> np.ndarray:
@@ -129,7 +138,11 @@ class HDF5Features(Features):
 
     Raises:
         FileNotFoundError: if the file, or the pickle, is missing.
-        ValueError: names the file, if it is damaged or its arrays do not fit each other.
+        ValueError: names the file, if it is damaged, its arrays do not fit each other, an image has
+            more than `MOST_NUMBERS`, or the regions seem to come last, see `check_regions`.
+
+    Warns:
+        UserWarning: if rows belong to no image.
     """
 
     def __init__(self, path: str | Path, *, regions: int | None = None) -> None:
@@ -138,24 +151,23 @@ class HDF5Features(Features):
         self._rows = Rows(path, "image_features" if "rows" in arrays else "features")
         shape, image_ids = self._rows.shape, arrays["image_ids"]
         ragged = "offsets" in arrays
-        if len(shape) != 3 - ragged or self._rows.dtype.kind not in "fiu":
+        what = f"{self._rows.name} in {path}"
+        real = self._rows.dtype.kind in "fiu" and self._rows.dtype.itemsize <= 8
+        if len(shape) != 3 - ragged or not real:
             raise ValueError(
-                f"{self._rows.name} in {path} must be real numbers, (images, regions, dim), or "
-                f"(regions of all images, dim) with offsets, got {self._rows.dtype} {shape}; "
-                "write it again"
+                f"{what} must be real numbers, (images, regions, dim), or (regions of all images, "
+                f"dim) with offsets, got {self._rows.dtype} {shape}; write it again"
             )
         if ragged:
             check_offsets(path, arrays["offsets"], total=shape[0], images=len(image_ids))
             self._starts, self._counts = arrays["offsets"][:-1], np.diff(arrays["offsets"])
             most = int(self._counts.max(initial=1))
         else:
-            self._starts, self._counts = arrays.get("rows", np.arange(shape[0])), None
-            most = shape[1]
-            if len(self._starts) != len(image_ids) or self._starts.max(initial=0) >= shape[0]:
-                raise ValueError(
-                    f"{self._rows.name} in {path} must have a row for each of its "
-                    f"{len(image_ids)} images, got shape {shape}; write it again"
-                )
+            rows, most = arrays.get("rows"), shape[1]
+            check_rows(what, rows, shape=shape, images=len(image_ids))
+            if regions != most:
+                check_regions(what, most, shape[2], layout="(images, regions, dim)")
+            self._starts, self._counts = np.arange(shape[0]) if rows is None else rows, None
         super().__init__(
             path, image_ids, regions=most if regions is None else regions, dim=shape[-1]
         )

@@ -1,25 +1,25 @@
 """Files that are named after images, and the NumPy archives among them that hold features."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..files import npz
+from .annotations import INT64
+from .image_rows import MOST_NUMBERS, check_regions
+
 KEY = "x"
-DAMAGE = OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error
-"""What reading a damaged archive raises."""
 
 
 def image_id(path: Path) -> int:
     """Returns the integer after the last underscore: of `7.jpg` and `COCO_a_0007.jpg.npz`, 7.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there is none that int64 holds; digits of other scripts are none.
     """
     digits = path.name.partition(".")[0].rpartition("_")[2]
-    if not digits.isdecimal():
+    if not (digits.isascii() and digits.isdecimal() and int(digits) in INT64):
         raise ValueError(
             f"{path} must be named after its image, as COCO_train2014_000000000009.jpg, with the "
             "id after the last underscore; rename it, or move it away"
@@ -57,21 +57,8 @@ def find_images(folder: str | Path, endings: Sequence[str]) -> dict[int, Path]:
 
 
 def npz_shape(path: Path) -> tuple[int, int]:
-    """Returns the (regions, dim) of an archive from its header alone.
-
-    Raises:
-        ValueError: names the file, if it is damaged or `x` is not what it should be.
-    """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{KEY}.npy") as file:
-            version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0
-            if version > (1, 0):
-                read = np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
-    return _check_shape(path, shape, dtype)
+    """Returns the (regions, dim) of an archive; raises as `read_npz` does."""
+    return read_npz(path).shape
 
 
 def read_npz(path: Path, *, dim: int | None = None) -> np.ndarray:
@@ -82,31 +69,19 @@ def read_npz(path: Path, *, dim: int | None = None) -> np.ndarray:
         dim: the width that they must have; None takes any.
 
     Raises:
-        ValueError: names the file, if it is damaged or `x` is not what it should be.
+        ValueError: names the file, if it is damaged, `x` is not what it should be or has more
+            than `MOST_NUMBERS`, or seems to have the regions first, see `check_regions`.
     """
-    try:
-        with zipfile.ZipFile(path) as archive, archive.open(f"{KEY}.npy") as file:
-            features = np.lib.format.read_array(file, allow_pickle=False)
-    except DAMAGE as error:
-        raise _damaged(path, error) from error
-    _, width = _check_shape(path, features.shape, features.dtype)
+    features = npz.read_npz(path, [KEY], limit=8 * MOST_NUMBERS)[KEY]
+    if features.ndim != 2 or features.dtype.kind != "f" or features.dtype.itemsize > 8:
+        raise ValueError(
+            f"{KEY} in {path} must be floating, of shape (dim, regions), got {features.dtype} "
+            f"{features.shape}; get it again"
+        )
+    width, regions = features.shape
+    check_regions(f"{KEY} in {path}", regions, width, layout="(dim, regions)")
     if dim not in (None, width):
         raise ValueError(
             f"{KEY} in {path} must be as wide as the other files, {dim}, got {width}; get it again"
         )
     return features.T
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(
-        f"{path} must be an npz file with an array {KEY} of numbers, but {error}; get it again"
-    )
-
-
-def _check_shape(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> tuple[int, int]:
-    if len(shape) != 2 or dtype.kind != "f":
-        raise ValueError(
-            f"{KEY} in {path} must be floating, of shape (dim, regions), got {dtype} {shape}; "
-            "get it again"
-        )
-    return shape[1], shape[0]

@@ -17,6 +17,7 @@ from datasets.vqa.answers import (
     question_accuracy,
     read_results,
     score,
+    warn_of_rule,
     write_results,
 )
 from datasets.vqa.tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
@@ -168,7 +169,7 @@ def test_generated_cases_agree_with_a_second_implementation():
     assert met == {0, 0.3, 0.6, 0.9, 1}
 
 
-@pytest.mark.parametrize("annotators", [1, 2, 3, 5, 10])
+@pytest.mark.parametrize("annotators", [2, 3, 5, 10])
 def test_the_accuracy_of_a_count_is_the_mean_over_the_annotators(annotators):
     for count in range(annotators + 1):
         answers = ["yes"] * count + ["no"] * (annotators - count)
@@ -242,12 +243,63 @@ def test_results_are_written_as_the_evaluation_takes_them(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 
-def test_results_that_cannot_be_written_leave_the_old_file(tmp_path):
+def test_half_a_pair_of_surrogates_is_written_as_the_replacement_character(tmp_path):
+    path = tmp_path / "results.json"
+    write_results(path, {1: "cut off \ud83d", 2: "whole \U0001f600"})
+    assert read_results(path) == {1: "cut off \ufffd", 2: "whole \U0001f600"}
+
+
+@pytest.mark.parametrize(
+    ("key", "answer"),
+    [(2.5, "no"), ("2", "no"), (True, "no"), (2, None), (2, b"no"), (2, 3), ("\x1b[2J", "no")],
+)
+def test_results_that_cannot_be_written_leave_the_old_file(tmp_path, key, answer):
     path = tmp_path / "results.json"
     write_results(path, {1: "yes"})
-    with pytest.raises(UnicodeEncodeError):
-        write_results(path, {1: "no", 2: "\ud800"})
-    assert read_results(path) == {1: "yes"}
+    with pytest.raises(ValueError, match="must map whole numbers to texts, got") as error:
+        write_results(path, {1: "no", key: answer} if key is not True else {key: answer})
+    assert read_results(path) == {1: "yes"} and "\x1b" not in str(error.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
+
+
+def test_a_single_answer_is_right_or_wrong():
+    cases = {("two!", "2"): 1, ("The Cat", "cat"): 1, ("cat", "the cat"): 1, ("dog", "cat"): 0}
+    for (prediction, answer), expected in cases.items():
+        assert question_accuracy(prediction, [answer]) == expected
+        assert (plain_normalise(prediction) == plain_normalise(answer)) == bool(expected)
+    assert [accuracy_of_count(count, 1) for count in (0, 1)] == [0, 1]
+    assert question_accuracy("two", ["two"]) == 1 and question_accuracy("two", ["two"] * 10) == 0
+    with pytest.warns(UserWarning, match="2 of the 2 questions of the part have one answer"):
+        assert score({10: "red", 11: "no"}, make_part([["red"], ["yes"]], ["other", "other"])) == {
+            "overall": 50,
+            "other": 50,
+        }
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([["yes"], ["no"] * 10], "1 of the 2 questions of the part have one answer"),
+        ([["yes"] * 3, ["a", "b"]], "2 of the 2 .* two or three answers.* 1/3 or 2/3"),
+        ([["U.S."] * 10], r"1 of the 1 .* only be answered wrong.* 'U.S.', .* compared as 'us';"),
+        ([["two\x1b!"] * 10] * 3, r"3 of the 3 .* as 'two\\x1b!', which"),
+    ],
+)
+def test_where_the_official_rule_does_not_fit_a_set_it_says_so(given, message):
+    with pytest.warns(UserWarning, match=message):
+        warn_of_rule("the part", given)
+
+
+def test_the_official_rule_is_silent_of_sets_like_vqa_v2():
+    rare = [["two"] * 10] + [["red"] * 10] * 99  # one in a hundred cannot be answered
+    warn_of_rule("the part", [*rare, ["a", "b", "c", "d"], ["a"] * 4, ["a"] * 5 + ["b"] * 5])
+    warn_of_rule("the part", [])
+
+
+def test_a_prediction_that_is_no_text_is_refused():
+    for prediction in (None, 2, b"red"):
+        with pytest.raises(ValueError, match="a predicted answer must be a text, got"):
+            question_accuracy(prediction, ["red"] * 10)
 
 
 @pytest.mark.parametrize(

@@ -91,8 +91,8 @@ def test_a_damaged_archive_is_named_and_nothing_is_left_under_the_name(folder, t
     path = sorted(folder.glob("*/*.npz"))[3]
     whole, output = path.read_bytes(), tmp_path / "all.hdf5"
     cases = {
-        "an npz file with an array x": [lambda: path.write_bytes(whole[:-30])],
-        "must be an npz file": [lambda: np.savez(path, y=np.ones((DIM, 2)))],
+        "must be a whole npz file": [lambda: path.write_bytes(whole[:-30])],
+        "it must hold the array 'x' once": [lambda: np.savez(path, y=np.ones((DIM, 2)))],
         "must be floating, of shape": [
             lambda: np.savez(path, x=np.ones(DIM)),
             lambda: np.savez(path, x=np.ones((DIM, 2), int)),
