@@ -16,7 +16,7 @@ from fusions.registry import FUSIONS
 from training_structures.comparison import Recipe, Score, make_recipe
 from training_structures.comparison.methods import SINGLE, Method, only, refusal
 from training_structures.comparison.settings import add_settings
-from training_structures.comparison.single_run import run_fusion
+from training_structures.comparison.single_run import Analysis, run_fusion
 from training_structures.comparison.table import number
 from training_structures.distributed import is_main, process_group
 from training_structures.evaluation import PRECISIONS
@@ -34,8 +34,16 @@ def run_one(
     description: str,
     fusion: str = "deq",
     needs_data: bool = False,
+    more: Callable[[argparse.ArgumentParser], Callable[..., Analysis | None]] | None = None,
 ) -> dict[str, Any]:
     """Trains the fusion that the arguments ask for (default: `fusion`), prints its test scores.
+
+    Args:
+        recipe, argv, description: of the benchmark, the command line, and the script.
+        fusion: the default.
+        needs_data: whether the recipe reads a folder.
+        more: adds arguments of the script's own to the parser, and returns the function that
+            makes of the parsed ones and the recipe an analysis for `run_fusion`, or None.
 
     Returns:
         The result, as `run_fusion` describes it.
@@ -43,12 +51,18 @@ def run_one(
     parser = _parser(recipe, description, needs_data)
     help = "; ".join(FUSIONS)
     parser.add_argument("--fusion", choices=FUSIONS, default=fusion, metavar="NAME", help=help)
+    make_analysis = more(parser) if more else lambda args, made: None
     args, made = _parse(parser, recipe, argv)
     reason = refusal(FUSIONS[args.fusion], made)
     if reason:
         parser.error(f"{args.fusion} {reason}")
+    try:
+        analyse = make_analysis(args, made)
+    except (ValueError, FileNotFoundError) as error:
+        parser.error(str(error))
+    method = Method(args.fusion, made, FUSIONS[args.fusion])
     with process_group(args.device) as args.device:
-        return _run(parser, args, Method(args.fusion, made, FUSIONS[args.fusion]), args.checkpoint)
+        return _run(parser, args, method, args.checkpoint, analyse)
 
 
 def run_unimodal(
@@ -88,12 +102,18 @@ def _run(
     args: argparse.Namespace,
     method: Method,
     checkpoint: Path | None,
+    analyse: Analysis | None = None,
 ) -> dict[str, Any]:
     if is_main():
         print(f"{method.recipe.name}: {method.name}, seed {args.seed}", flush=True)
     try:
         result = run_fusion(
-            method, args.seed, device=args.device, checkpoint=checkpoint, progress=True
+            method,
+            args.seed,
+            analyse=analyse,
+            device=args.device,
+            checkpoint=checkpoint,
+            progress=True,
         )
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))

@@ -105,6 +105,12 @@ def find_parts(data_dir: str | Path) -> dict[str, tuple[Path, Path | None]]:
     return files
 
 
+def lacks_answers(data_dir: str | Path) -> bool:
+    """Says whether test of a folder is questions alone."""
+    questions, annotations = (_find(Path(data_dir), UNANSWERED, kind) for kind in OFFICIAL)
+    return bool(questions and not annotations)
+
+
 def find_questions(data_dir: str | Path, part: str) -> Path:
     """Returns the file of a part's questions, which may be VQA-v2's "test" or "test-dev" of 2015.
 

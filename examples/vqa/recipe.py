@@ -5,7 +5,11 @@ the mean of the regions; or `mcan`, `mutan`, `mutan_att`, trained as published, 
 
 A set without image features, such as the questions of VQA-v2 alone, has two views of the
 question instead: its words in order (`question`) and their mean (`words`). Hosts other than
-`bag` then have the question alone.
+`bag` then have the question alone. Where there are pictures without features, the command that
+makes these is named, unless `--modalities` leaves the image out.
+
+Where the answers to test are not published, `--part valid` scores validation; `submission` has
+the answers predicted.
 """
 
 from argparse import Namespace
@@ -22,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.loaders import make_loader
 from datasets.vqa.get_data import VQA, find_features, get_dataloader
+from datasets.vqa.parts import lacks_answers
 from examples.own_split import check_own_split
 from examples.vqa.hosts import SIZES, Host, find_host
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
@@ -30,6 +35,7 @@ from training_structures.Supervised_Learning import MMDL
 from unimodals.vqa import QuestionLSTM, RegionMean, WordBag
 
 EPOCHS, PATIENCE, DROPOUT, WIDTH, LR = 50, 5, 0.3, 256, 5e-4  # all but patience the bag's
+PICTURES = (".jpg", ".jpeg", ".png")
 SCORES = [Score(f"accuracy{kind}") for kind in ("", "_yes_no", "_number", "_other")]
 
 
@@ -67,6 +73,7 @@ def recipe(
         workers: processes that read batches.
     """
     check_own_split(args, "the questions; see datasets/vqa")
+    _check_scored(args)
     images = _images(args, features)
     label, chosen = _host(host, size, width)
     reading = {
@@ -104,14 +111,46 @@ def recipe(
     )
 
 
+def _check_scored(args: Namespace) -> None:
+    if getattr(args, "part", "test") == "test" and lacks_answers(args.data_dir):
+        raise SystemExit(
+            f"test of {args.data_dir} has questions and no annotations, so that it cannot be "
+            "scored: give --part valid, and to one of examples.vqa.vqa_deq, vqa_mutan also "
+            "--submission FILE to have the questions of test answered"
+        )
+
+
 def _images(args: Namespace, features: str) -> str | Path | None:
     images = features or find_features(args.data_dir)
-    if not images and "image" in (getattr(args, "modalities", None) or ()):
+    if images:
+        return images
+    asked = getattr(args, "modalities", None) or ()
+    pictures = find_pictures(args.data_dir)
+    if "image" in asked or (pictures and not asked):
+        folder = pictures or "IMAGES"
         raise SystemExit(
-            f"{args.data_dir} has no image features, neither *.hdf5 nor a folder `features`; name "
-            "them by --set features=PATH, or make them: python -m examples.vqa.extract_features"
+            f"{args.data_dir} has no image features, neither *.hdf5 nor a folder `features`"
+            f"{f', but pictures in {pictures}' if pictures else ''}; name them by --set "
+            "features=PATH, or make them: python -m examples.vqa.extract_features --images "
+            f"{folder} --output {args.data_dir}/features.hdf5 --patches; or give --modalities "
+            "question to go without"
         )
-    return images
+    return None
+
+
+def find_pictures(data_dir: Path) -> Path | None:
+    """Returns the folder of a set's pictures, at most two levels down; None if it has none."""
+
+    def within(folder: Path) -> list[Path]:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir())
+
+    def holds(folder: Path) -> bool:
+        return any(entry.name.lower().endswith(PICTURES) for entry in folder.iterdir())
+
+    if not data_dir.is_dir() or holds(data_dir):
+        return data_dir if data_dir.is_dir() else None
+    found = [sub for sub in within(data_dir) if holds(sub) or any(map(holds, within(sub)))]
+    return (data_dir if len(found) > 1 else found[0]) if found else None
 
 
 def _host(host: str, size: str, width: int) -> tuple[str, Host]:
@@ -170,6 +209,16 @@ def load(data_dir: Path, reading: dict, run: int, modalities: Sequence[str]) -> 
         )
         for index, loader in enumerate(loaders)
     )
+
+
+def features_of(recipe: Recipe) -> str | None:
+    """Returns the file or folder of the image features that a recipe reads, if any."""
+    return recipe.load.args[1]["features"]
+
+
+def view_loader(loader: DataLoader, views: Sequence[str]) -> DataLoader:
+    """Returns a loader of questions, in order, with the views of the parts of `load`."""
+    return make_loader(Views(loader.dataset, views), batch_size=64, shuffle=False)
 
 
 def build(width: int, fusion: Fusion, train: DataLoader) -> nn.Module:

@@ -7,8 +7,11 @@ from functools import partial
 
 from examples.run_one import run_one
 from examples.vqa.recipe import recipe
+from examples.vqa.submission import add_submission
 
-main = partial(run_one, recipe, description=__doc__, fusion="mutan", needs_data=True)
+main = partial(
+    run_one, recipe, description=__doc__, fusion="mutan", needs_data=True, more=add_submission
+)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,87 @@
+"""Answers to questions whose answers are not published, in the file that the evaluation takes.
+
+`--submission FILE` of the scripts of this folder writes it: the model is trained as ever, and then
+answers the questions that `--predict` names.
+"""
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from datasets.vqa.annotations import read_questions
+from datasets.vqa.answers import write_results
+from datasets.vqa.features import open_features
+from datasets.vqa.get_data import question_loader
+from datasets.vqa.parts import find_questions
+from examples.vqa.recipe import features_of, view_loader
+from training_structures.comparison import Recipe
+from training_structures.comparison.single_run import Analysis, Trained
+from training_structures.distributed import is_main
+from training_structures.evaluation import call
+from training_structures.fit import predict
+
+
+def add_submission(parser: ArgumentParser) -> Callable[[Namespace, Recipe], Analysis | None]:
+    """Adds the arguments; what is returned makes of the parsed ones what is to be done, if any."""
+    parser.add_argument(
+        "--submission",
+        type=Path,
+        metavar="FILE",
+        help="answer the questions of --predict after training, in the official file of results",
+    )
+    parser.add_argument(
+        "--predict",
+        default="test",
+        metavar="QUESTIONS",
+        help="their file, or its part in the folder: test or test-dev, which need no annotations",
+    )
+    return _submission
+
+
+def _submission(args: Namespace, recipe: Recipe) -> Analysis | None:
+    """Raises FileNotFoundError or ValueError before training if the questions cannot be read, an
+    image that they are about has no features, or the file could not be written."""
+    if args.submission is None:
+        return None
+    named = Path(args.predict)
+    path = named if named.is_file() else find_questions(args.data_dir, args.predict)
+    asked = read_questions(path)
+    if "image" in recipe.modalities:
+        open_features(features_of(recipe)).check(asked.image_ids)
+    if args.submission.is_dir() or not args.submission.parent.is_dir():
+        raise ValueError(
+            f"--submission must name a file in a folder that is there, got {args.submission}"
+        )
+    return partial(submit, path, args.submission)
+
+
+def submit(questions: Path, output: Path, trained: Trained, recipe: Recipe) -> dict[str, int]:
+    """Answers all questions of a file by a trained model, and writes the results.
+
+    Returns:
+        How many `questions` there are.
+    """
+    shown = trained.loaders[0].dataset
+    loader = question_loader(shown.dataset, questions)
+    count = len(loader.dataset)
+    if is_main():
+        places, truth = predict(Chosen(trained.model), view_loader(loader, shown.views))
+        answers = shown.dataset.answers.answers
+        given = [answers[place] for place in places.tolist()]
+        write_results(output, dict(zip(truth["question_id"].tolist(), given, strict=True)))
+        print(f"the answers to {count} questions of {questions} are in {output}")
+    return {"questions": count}
+
+
+class Chosen(nn.Module):
+    """A model's most probable answers, (batch,): of all questions that is little to keep."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: list[Tensor]) -> Tensor:
+        return call(self.model, inputs)[0].argmax(dim=1)

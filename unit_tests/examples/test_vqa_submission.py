@@ -1,0 +1,120 @@
+"""Sets without answers or without features: questions of test are answered in the official file,
+what cannot be scored or seen is said before training."""
+
+import json
+from argparse import Namespace
+
+import h5py
+import numpy as np
+import pytest
+
+from datasets.vqa.answers import read_results
+from examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
+from examples.vqa.recipe import find_pictures
+from examples.vqa.recipe import recipe as vqa
+from unit_tests.examples import test_recipes
+
+questions, pictures = test_recipes.questions, test_recipes.pictures  # its fixtures
+called, small = test_recipes.called, test_recipes.small
+COLOURS = test_recipes.COLOURS
+
+
+def ask(path, images, first=5000):
+    """Questions about images, without answers; returns the right ones by question."""
+    asked = [
+        {"question_id": first + n, "image_id": image, "question": "what colour is thing 1"}
+        for n, image in enumerate(images)
+    ]
+    path.write_text(json.dumps({"questions": asked}))
+    return {entry["question_id"]: COLOURS[entry["image_id"] % 3] for entry in asked}
+
+
+@pytest.mark.parametrize("main", [vqa_deq.main, vqa_mutan.main])
+def test_questions_of_another_file_are_answered(pictures, tmp_path, main, capsys):
+    path, output = tmp_path / "more.json", tmp_path / "results.json"
+    right = ask(path, [1000, 1001, 1002, 4, 5])
+    more = ["--set", "width=16", "--set", "batch_size=8", "--set", "lr=0.01", "--epochs", "40"]
+    result = called(main, pictures, *more, "--predict", str(path), "--submission", str(output))
+    assert result["scores"]["accuracy"] > 0.7 and result["analysis"] == {"questions": 5}
+    given = read_results(output)
+    assert list(given) == list(right) and sum(given[key] == right[key] for key in right) >= 4
+    assert f"the answers to 5 questions of {path} are in {output}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("host", ["bag", "mcan"])
+def test_test_without_annotations_is_answered(questions, tmp_path, host):
+    right = ask(questions / "test_questions.json", range(2000, 2070))
+    output = tmp_path / "results.json"
+    size = [] if host == "bag" else ["--set", "host=mcan", "--set", "size=tiny"]
+    more = ["--part", "valid", "--submission", str(output), *size]
+    called(vqa_deq.main, questions, *more)
+    given = read_results(output)
+    assert list(given) == list(right) and set(given.values()) <= set(COLOURS)
+
+
+def test_test_without_annotations_cannot_be_scored(questions):
+    ask(questions / "test_questions.json", [1, 2])
+    for part in ({}, {"part": "test"}):
+        args = Namespace(data_dir=questions, official=False, epochs=1, **part)
+        with pytest.raises(SystemExit, match="cannot be scored: give --part valid, .*--submission"):
+            vqa(args)
+    recipe = vqa(Namespace(data_dir=questions, official=False, epochs=1, part="valid"), min_count=1)
+    test = recipe.loaders(0)[2]
+    assert set(next(iter(test))[-1]) == {"question_id"}
+
+
+def test_what_cannot_be_submitted_is_said_before_training(pictures, tmp_path, capsys):
+    def refused(*more):
+        with pytest.raises(SystemExit):
+            called(vqa_deq.main, pictures, *more)
+        out, err = capsys.readouterr()
+        assert "seed 0" not in out  # nothing was trained
+        return err
+
+    output = str(tmp_path / "results.json")
+    assert "no questions of test in" in refused("--submission", output)
+    path = tmp_path / "more.json"
+    ask(path, [1000, 77, 78])
+    asked = ("--predict", str(path), "--submission")
+    assert "of 3 images 2 have no features, the first is image 77" in refused(*asked, output)
+    ask(path, [1000])
+    assert "--submission must name a file" in refused(*asked, str(tmp_path / "none" / "a.json"))
+    path.write_text("{")
+    assert "more.json must be JSON" in refused(*asked, output)
+
+
+def test_pictures_without_features_are_not_passed_over(questions):
+    (questions / "images").mkdir()
+    (questions / "images" / "7.JPG").touch()
+    command = (
+        f"--images {questions}/images --output {questions}/features.hdf5 --patches; or give "
+        "--modalities question"
+    )
+    for main in (vqa_deq.main, vqa_unimodal.main):
+        with pytest.raises(SystemExit, match=command):
+            called(main, questions)
+    assert called(vqa_deq.main, questions, "--modalities", "question")["epochs"] == 1
+    assert called(vqa_deq.main, questions, "--modalities", "question,words")["epochs"] == 1
+    with h5py.File(questions / "features.hdf5", "w") as file:
+        file["features"] = np.ones((90, 2, 3), np.float16)
+        file["image_ids"] = np.array([*range(60), *range(1000, 1030)])
+    assert small(vqa, questions).modalities == ("question", "image")
+
+
+@pytest.mark.parametrize(
+    ("made", "found"),
+    [
+        ([], None),
+        (["a.txt", "b/c.json"], None),
+        (["a.png"], "."),
+        (["images/a.jpeg"], "images"),
+        (["images/train/a.jpg", "images/val/b.jpg"], "images"),
+        (["train2014/a.jpg", "val2014/b.jpg"], "."),
+    ],
+)
+def test_the_folder_of_the_pictures_is_found(tmp_path, made, found):
+    for name in made:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_pictures(tmp_path) == (found and tmp_path / found)
+    assert find_pictures(tmp_path / "nowhere") is None
