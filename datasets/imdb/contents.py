@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
@@ -73,12 +73,16 @@ def read_contents(path: str | Path, *, splits: Sequence[int] | None = None) -> C
                 f"{GENRES} in {path} must be 1 to {MOST_LABELS:,} numbers, films times genres, but "
                 f"is declared to be {films:,} x {genres.shape[1]:,}; get the file again"
             )
-        with whole(file, IDS):
-            named = IDS in file
-        if named:
+        if has_ids(file):
             _check_ids(path, read_ids(file), films)
         names, parts = _read_names(file, genres.shape[1]), read_parts(file, films, splits)
         return Contents(films, names, parts, _read_shapes(file, films))
+
+
+def has_ids(file: h5py.File) -> bool:
+    """Says whether there are ids, be it damaged ones: `in` leaves those out."""
+    with whole(file, "the list of datasets"):
+        return IDS in set(file)
 
 
 def read_ids(file: h5py.File) -> list[str]:
@@ -148,7 +152,7 @@ def _read_shapes(file: h5py.File, films: int) -> dict[str, tuple[int, ...]]:
         return isinstance(file.get(name, getlink=True), h5py.HardLink)
 
     with whole(file, "the list of datasets"):
-        items: dict[str, Any] = {name: file[name] for name in file if is_here(name)}
+        items = {name: file[name] for name in file if is_here(name)}
         return {
             name: item.shape[1:]
             for name, item in items.items()

@@ -18,7 +18,7 @@ from ..files.hdf5 import MEMORY, Rows, open_file
 from ..files.numbers import as_float32
 from ..files.reading import shown
 from ..loaders import make_loader
-from .contents import FILE, GENRES, IDS, Contents, find_file, read_contents, read_ids
+from .contents import FILE, GENRES, Contents, find_file, has_ids, read_contents, read_ids
 from .splits import STANDARD
 
 __all__ = ["FILE", "STANDARD", "Contents", "FilmRows", "get_dataloader", "read_contents"]
@@ -72,7 +72,7 @@ class FilmRows(Dataset):
 
     def _names(self, path: Path, rows: np.ndarray) -> list[str]:
         with open_file(path) as file:
-            ids = read_ids(file) if IDS in file else None
+            ids = read_ids(file) if has_ids(file) else None
         return [f"{row} (film {shown(ids[row])})" if ids else str(row) for row in rows.tolist()]
 
 

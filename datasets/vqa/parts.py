@@ -60,7 +60,10 @@ def read_parts(
             )
     train, *others = parts.values()
     if len(others) == 1:
-        kept, held = grouped_split(train.image_ids, share=valid_share, seed=split_seed)
+        try:
+            kept, held = grouped_split(train.image_ids, share=valid_share, seed=split_seed)
+        except ValueError as error:
+            raise ValueError(f"{files['train'][0]} cannot be split by image: {error}") from error
         return train.take(kept), train.take(held), others[0]
     return train, *others
 
