@@ -11,10 +11,10 @@ import numpy as np
 
 from ..files.hdf5 import find_dataset, open_file, read_attribute, read_whole, whole
 from ..files.reading import LIMIT, check_file, shown
-from .splits import read_parts, to_text
+from .splits import GENRES, read_parts, to_text
 
 FILE = "multimodal_imdb.hdf5"
-GENRES, IDS = "genres", "imdb_ids"  # datasets of the file
+IDS = "imdb_ids"  # a dataset of the file
 MOST_LABELS = LIMIT // 4
 """Films times genres of a file, whose labels are held in memory as float32: 1 GiB."""
 

@@ -18,8 +18,8 @@ from ..files.hdf5 import MEMORY, Rows, open_file
 from ..files.numbers import as_float32
 from ..files.reading import shown
 from ..loaders import make_loader
-from .contents import FILE, GENRES, Contents, find_file, has_ids, read_contents, read_ids
-from .splits import STANDARD
+from .contents import FILE, Contents, find_file, has_ids, read_contents, read_ids
+from .splits import GENRES, STANDARD
 
 __all__ = ["FILE", "STANDARD", "Contents", "FilmRows", "get_dataloader", "read_contents"]
 

@@ -15,6 +15,7 @@ from ..files.reading import shown
 STANDARD = (15552, 2608, 7799)
 """Films in train, validation and test of MM-IMDB, for a file that does not say."""
 NAMES = {"train": 0, "valid": 1, "dev": 1, "val": 1, "test": 2}
+GENRES = "genres"  # the dataset of the labels
 FIELDS = {"split", "source", "start", "stop"}  # of Fuel's records
 ADVICE = "pass splits=(train, valid, test)"
 
@@ -103,6 +104,7 @@ def _read_records(records: Any) -> dict[str, tuple[int, int]]:
     if not FIELDS <= set(dtype.names or ()) or {dtype["start"].kind, dtype["stop"].kind} - {*"iu"}:
         raise ValueError(f"it is {shown(records)} without whole numbers as start and stop")
     found: dict[str, tuple[int, int]] = {}
+    known = set()
     for record in np.ravel(records):
         part, pair = to_text(record["split"]), (int(record["start"]), int(record["stop"]))
         if "available" in dtype.names and not record["available"]:
@@ -113,7 +115,9 @@ def _read_records(records: Any) -> dict[str, tuple[int, int]]:
             raise ValueError(
                 f"{shown(part)} has the rows {found[part]} of one dataset and {pair} of another"
             )
-    return found
+        if to_text(record["source"]) == GENRES:
+            known.add(part)
+    return {part: pair for part, pair in found.items() if part in known}
 
 
 def _in_order(named: Mapping[str, Any]) -> list[Any]:

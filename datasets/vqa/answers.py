@@ -16,10 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..files.json_files import read_json, write_json
 from ..files.reading import clean_text, shown
-from .annotations import Part
+from .annotations import INT64, Part
 from .tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
 
 _MARK = re.compile("[" + re.escape("".join(sorted(PUNCTUATION))) + "]")
@@ -180,7 +181,7 @@ def write_results(path: str | Path, predictions: Mapping[int, str]) -> None:
 
 
 def read_results(path: str | Path) -> dict[int, str]:
-    """Reads question id -> answer, as `write_results` writes them.
+    """Reads question id -> answer, as `write_results` writes them; ids are numbers of int64.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -204,22 +205,27 @@ def read_results(path: str | Path) -> dict[int, str]:
     return predictions
 
 
-def _result(key: object, answer: object) -> dict[str, int | str]:
-    whole = hasattr(key, "__index__") and not isinstance(key, bool)
-    if not whole or not isinstance(answer, str):
+def _result(key: Any, answer: object) -> dict[str, int | str]:
+    try:
+        number = None if isinstance(key, bool) else operator.index(key)
+    except TypeError:
+        number = None
+    if number is None or number not in INT64 or not isinstance(answer, str):
         raise ValueError(
-            f"predictions must map whole numbers to texts, got question {shown(key)} of type "
-            f"{type(key).__name__} with {shown(answer)} of type {type(answer).__name__}; nothing "
-            "was written"
+            f"predictions must map whole numbers that int64 holds to texts, got question "
+            f"{shown(key)} of type {type(key).__name__} with {shown(answer)} of type "
+            f"{type(answer).__name__}; nothing was written"
         )
-    return {"question_id": operator.index(key), "answer": clean_text(str(answer))}
+    return {"question_id": number, "answer": clean_text(str(answer))}
 
 
 def _read_result(result: object) -> tuple[int, str] | None:
     if not isinstance(result, dict):
         return None
     question_id, answer = result.get("question_id"), result.get("answer")
-    return (question_id, answer) if type(question_id) is int and type(answer) is str else None
+    if type(question_id) is not int or question_id not in INT64 or type(answer) is not str:
+        return None
+    return question_id, clean_text(answer)
 
 
 def _check_same_questions(predictions: Mapping[int, str], ids: Iterable[int]) -> None:

@@ -256,7 +256,7 @@ def test_half_a_pair_of_surrogates_is_written_as_the_replacement_character(tmp_p
 def test_results_that_cannot_be_written_leave_the_old_file(tmp_path, key, answer):
     path = tmp_path / "results.json"
     write_results(path, {1: "yes"})
-    with pytest.raises(ValueError, match="must map whole numbers to texts, got") as error:
+    with pytest.raises(ValueError, match="must map whole numbers .* to texts, got") as error:
         write_results(path, {1: "no", key: answer} if key is not True else {key: answer})
     assert read_results(path) == {1: "yes"} and "\x1b" not in str(error.value)
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
