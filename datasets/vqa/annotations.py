@@ -20,6 +20,8 @@ from ..files.json_files import read_json
 from ..files.reading import clean_text, shown
 
 ANSWER_TYPES = ("yes/no", "number", "other")
+KINDS = {"answer_type": str, "answers": list, "multiple_choice_answer": str}
+"""What annotations have beside their ids."""
 INT64 = range(-(1 << 63), 1 << 63)
 
 
@@ -101,22 +103,22 @@ def read_part(questions_path: str | Path, annotations_path: str | Path) -> Part:
     """
     questions = read_questions(questions_path)
     path, entries = annotations_path, _read_list(annotations_path, "annotations")
-    entries = _align(questions_path, questions, annotations_path, entries)
-    types = _column(path, entries, "answer_type", str)
+    columns = [_column(path, entries, key, kind) for key, kind in KINDS.items()]
+    order = _align(questions_path, questions, path, entries)
+    types, answers, choices = ([column[row] for row in order] for column in columns)
     if unknown := set(types) - set(ANSWER_TYPES):
         named = ", ".join(map(shown, sorted(unknown)[:3]))
         raise ValueError(
             f"every answer_type in {path} must be one of {list(ANSWER_TYPES)}, got [{named}]; call "
             "them 'other' if they are neither"
         )
-    answers = _column(path, entries, "answers", list)
     for question_id, given in zip(questions.question_ids, answers, strict=True):
         if not given or not all(type(answer) is str for answer in given):
             raise ValueError(
                 f'answers in {path} must hold at least one {{"answer": text}} a question, those '
                 f"of question {question_id} do not; leave the question out of both files"
             )
-    choices = [clean_text(text) for text in _column(path, entries, "multiple_choice_answer", str)]
+    choices = [clean_text(text) for text in choices]
     return Part(
         questions.question_ids, questions.image_ids, questions.texts, answers, types, choices
     )
@@ -174,32 +176,32 @@ def _ids(path: str | Path, entries: list, key: str) -> np.ndarray:
     return np.array(ids, dtype=np.int64)
 
 
-def _align(questions_path: str | Path, questions: Questions, path: str | Path, entries: list):
-    """Returns the annotations in the order of the questions."""
-    ids = _ids(path, entries, "question_id").tolist()
-    row_of = {question_id: row for row, question_id in enumerate(ids)}
-    wanted = questions.question_ids.tolist()
-    problem = None
+def _align(
+    questions_path: str | Path, questions: Questions, path: str | Path, entries: list
+) -> list[int]:
+    """Returns the rows of the annotations in the order of the questions."""
+    ids, images = (_ids(path, entries, key) for key in ("question_id", "image_id"))
+    row_of = {question_id: row for row, question_id in enumerate(ids.tolist())}
+    wanted, problem = questions.question_ids.tolist(), None
     if len(row_of) < len(ids):
-        repeated, times = Counter(ids).most_common(1)[0]
+        repeated, times = Counter(ids.tolist()).most_common(1)[0]
         problem = f"question {repeated} has {times} annotations"
     elif missing := [question_id for question_id in wanted if question_id not in row_of]:
         problem = f"{len(missing)} questions have none, the first is {missing[0]}"
     elif len(ids) > len(wanted):
-        unknown = set(ids) - set(wanted)
+        unknown = row_of.keys() - set(wanted)
         problem = f"{len(unknown)} are of unknown questions, one of them {min(unknown)}"
-    if problem is None:
-        entries = [entries[row_of[question_id]] for question_id in wanted]
-        images = _ids(path, entries, "image_id")
-        if len(differ := np.flatnonzero(images != questions.image_ids)):
+    else:
+        order = [row_of[question_id] for question_id in wanted]
+        if len(differ := np.flatnonzero(images[order] != questions.image_ids)):
             row = differ[0]
             problem = (
                 f"question {wanted[row]} is about image {questions.image_ids[row]} there and "
-                f"about {images[row]} here"
+                f"about {images[order[row]]} here"
             )
     if problem:
         raise ValueError(
             f"{path} must have one annotation for every question of {questions_path}, about the "
             f"same image, but {problem}; get both files of one part"
         )
-    return entries
+    return order

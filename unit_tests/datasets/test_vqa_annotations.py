@@ -223,6 +223,54 @@ def test_an_unknown_answer_type_is_answered_with_the_choices(write, annotations)
         read_part(*write())
 
 
+@pytest.mark.parametrize("value", [2**63, -(2**63) - 1, 10**400], ids=["over", "under", "far"])
+@pytest.mark.parametrize("key", ["question_id", "image_id"])
+@pytest.mark.parametrize("index", [0, 1])
+def test_ids_beyond_int64_are_named(write, questions, annotations, key, value, index):
+    (questions, annotations)[index][2][key] = value
+    paths = write()
+    with pytest.raises(
+        ValueError, match=f"every {key} in .*{paths[index].name} .* int64 .* entry 2,"
+    ):
+        read_part(*paths)
+    for entry in (questions[2], annotations[4]):  # of one question, with ids that it holds
+        entry["question_id"], entry["image_id"] = 2**63 - 1, -(2**63)
+    for name in ("question_id", "image_id"):
+        annotations[2][name] = questions[4][name]
+    assert read_part(*write()).question_ids[2] == 2**63 - 1
+
+
+def test_half_a_pair_of_surrogates_is_read_as_the_replacement_character(
+    write, questions, annotations
+):
+    questions[1]["question"] = "what \ud83d?"
+    found = next(a for a in annotations if a["question_id"] == questions[1]["question_id"])
+    found["answers"][3]["answer"] = "\udc00 half"
+    found["multiple_choice_answer"] = "whole \U0001f600"
+    part = read_part(*write())
+    assert part.texts[1] == "what \ufffd?" and part.answers[1][3] == "\ufffd half"
+    assert part.multiple_choice[1] == "whole \U0001f600"
+    for text in (*part.texts, *part.multiple_choice, *sum(part.answers, [])):
+        text.encode()
+
+
+def test_what_a_file_holds_does_not_reach_the_terminal(write, questions, annotations):
+    said = []
+    for entry, key, value in (
+        (questions[0], "image_id", "\x1b[2J" * 1000),
+        (annotations[0], "answer_type", "\x1b[2J" * 1000),
+        (annotations[0], "answers", {"\x1b[2J": list(range(9999))}),
+    ):
+        before = entry[key]
+        entry[key] = value
+        with pytest.raises(ValueError, match=key) as error:
+            read_part(*write())
+        said.append(str(error.value))
+        entry[key] = before
+    assert all(text.isprintable() and len(text) < 600 for text in said)
+    assert "of type str" in said[0] and "of type dict" in said[2]
+
+
 @pytest.fixture(scope="module")
 def real():
     def read(name, parts):
