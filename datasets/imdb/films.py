@@ -161,7 +161,12 @@ def _read_film(path: Path) -> tuple[str, list[str]]:
             f"{path} must have a plot of at most {PLOT_LENGTH:,} characters, got "
             f"{len(longest):,}; shorten it"
         )
-    return clean_text(longest), [clean_text(genre) for genre in genres]
+    named = [clean_text(genre) for genre in genres]
+    if odd := [genre for genre in named if not genre.isprintable()]:
+        raise ValueError(
+            f"{path} must have genres of printable characters, got {shown(odd[0])}; rename it"
+        )
+    return clean_text(longest), named
 
 
 def _is_texts(value: object) -> bool:

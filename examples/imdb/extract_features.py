@@ -53,7 +53,7 @@ def extract(films: Films, args: argparse.Namespace) -> None:
         file.create_dataset("features", (rows, text.dim), dtype=dtype)
         file.create_dataset("vgg_features", (rows, image.dim), dtype=dtype)
         file["genres"] = films.labels.astype(np.int8)
-        file["imdb_ids"] = np.array(films.ids, dtype="S")
+        file["imdb_ids"] = np.array([film.encode() for film in films.ids])
         file.attrs["splits"] = json.dumps(dict(zip(PARTS, films.sizes, strict=True)))
         file.attrs["target_names"] = films.genres
 
