@@ -231,7 +231,7 @@ def test_a_file_must_say_its_split(write):
         ({"splits": "{no JSON"}, None, rf"'splits' of .*{FILE} must be JSON counts, .* but Expect"),
         ({"splits": "[20, 6, 9]"}, None, "must be JSON counts, .* pass splits="),
         ({"splits": json_splits(counts=(20, 6, 8.5))}, None, r"three counts, .* \[20, 6, 8.5\]"),
-        ({"splits": h5py.Empty("f4")}, None, "must be JSON counts"),
+        ({"splits": h5py.Empty("f4")}, None, rf"attribute splits of .*{FILE}"),
         ({"split": "20, 6, 9"}, None, f"of .*{FILE} must .* Fuel's records"),
         ({"split": np.arange(3)}, None, "Fuel's records"),
         ({}, ("20", "6", "9"), "splits must be three counts"),
@@ -297,9 +297,13 @@ def test_names_must_fit_the_genres(write):
     for names in (NAMES[:2], 3, {}):
         with pytest.raises(ValueError, match=f"{FILE} must name the 3 columns of genres, .* got "):
             get_dataloader(write(names=names))
-    for names in (h5py.Empty("f4"), 3, "[no JSON"):
+    for names, match in (
+        (h5py.Empty("f4"), rf"attribute target_names of .*{FILE}"),
+        (3, "columns of genres, .* got 0 names"),
+        ("[no JSON", "columns of genres, .* got 0 names"),
+    ):
         attrs = {"splits": json_splits(), "target_names": names}
-        with pytest.raises(ValueError, match="columns of genres, .* got 0 names"):
+        with pytest.raises(ValueError, match=match):
             get_dataloader(write(names=None, attrs=attrs))
 
 
