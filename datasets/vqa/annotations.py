@@ -11,6 +11,7 @@ surrogate pair in a text is read as U+FFFD. Ids are whole numbers that int64 hol
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,9 @@ def read_part(questions_path: str | Path, annotations_path: str | Path) -> Part:
                 f'answers in {path} must hold at least one {{"answer": text}} a question, those '
                 f"of question {question_id} do not; leave the question out of both files"
             )
+    # Of millions of answers few differ, and of these hardly any need cleaning.
+    if any(clean_text(text) != text for text in set(chain.from_iterable(answers))):
+        answers = [[clean_text(text) for text in given] for given in answers]
     choices = [clean_text(text) for text in choices]
     return Part(
         questions.question_ids, questions.image_ids, questions.texts, answers, types, choices
@@ -131,11 +135,8 @@ def _read_list(path: str | Path, name: str) -> list:
 
     def keep_answer(entry: dict) -> Any:
         answer = entry.get("answer")
-        if type(answer) is not str or "question_id" in entry:
-            return entry
-        if answer not in texts:
-            texts[answer] = clean_text(answer)
-        return texts[answer]
+        is_answer = type(answer) is str and "question_id" not in entry
+        return texts.setdefault(answer, answer) if is_answer else entry
 
     content = read_json(path, hook=keep_answer)
     entries = content.get(name) if isinstance(content, dict) else None

@@ -245,10 +245,10 @@ def test_half_a_pair_of_surrogates_is_read_as_the_replacement_character(
 ):
     questions[1]["question"] = "what \ud83d?"
     found = next(a for a in annotations if a["question_id"] == questions[1]["question_id"])
-    found["answers"][3]["answer"] = "\udc00 half"
+    found["answers"][3]["answer"], found["answers"][4] = "\udc00 half", "\ud83d"
     found["multiple_choice_answer"] = "whole \U0001f600"
     part = read_part(*write())
-    assert part.texts[1] == "what \ufffd?" and part.answers[1][3] == "\ufffd half"
+    assert part.texts[1] == "what \ufffd?" and part.answers[1][3:5] == ["\ufffd half", "\ufffd"]
     assert part.multiple_choice[1] == "whole \U0001f600"
     for text in (*part.texts, *part.multiple_choice, *sum(part.answers, [])):
         text.encode()
