@@ -12,7 +12,7 @@ from .deq import DEQFusion
 from .equilibrium import checks
 from .evidential import EvidentialFusion
 from .late import LateFusion
-from .modalities import without_absent
+from .modalities import check_tensors, finite, without_absent
 from .mult import MULTModel
 
 Sized = tuple[nn.Module, int | None]
@@ -27,7 +27,7 @@ class Checked(nn.Module):
         self.input_dims, self.fusion = tuple(input_dims), fusion
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.fusion(without_absent(self, features, self.input_dims))
+        return finite(self.fusion(without_absent(self, features, self.input_dims)))
 
 
 class Reduced(nn.Module):
@@ -41,7 +41,7 @@ class Reduced(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         features = without_absent(self, features, self.input_dims)
-        return self.fusion([p(x) for p, x in zip(self.projections, features, strict=True)])
+        return finite(self.fusion([p(x) for p, x in zip(self.projections, features, strict=True)]))
 
 
 class Steps(nn.Module):
@@ -52,7 +52,8 @@ class Steps(nn.Module):
         self.fusion = fusion
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return self.fusion([x if x.dim() > 2 else x.unsqueeze(1) for x in features])
+        features = check_tensors(features, like=next(self.parameters()))
+        return finite(self.fusion([x if x.dim() > 2 else x.unsqueeze(1) for x in features]))
 
 
 class EarlyGRU(nn.Module):
@@ -66,7 +67,7 @@ class EarlyGRU(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         features = without_absent(self, features, self.input_dims)
-        return self.gru(self.fusion(features))[1][-1]
+        return finite(self.gru(self.fusion(features))[1][-1])
 
 
 class Encoded(nn.Module):
@@ -82,7 +83,8 @@ class Encoded(nn.Module):
                 f"features must be a list of {len(self.encoders)} tensors, one for each encoder, "
                 f"got {len(features)}"
             )
-        return torch.cat([e(x) for e, x in zip(self.encoders, features, strict=True)], dim=1)
+        features = check_tensors(features, like=next(self.parameters()))
+        return finite(torch.cat([e(x) for e, x in zip(self.encoders, features, strict=True)], 1))
 
 
 def deq(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .finance import EarlyFusionTransformer, LateFusionTransformer
+from .modalities import check_tensors
 from .multiplicative import MultiplicativeInteractions2Modal, MultiplicativeInteractions3Modal
 from .tensor_fusion import LowRankTensorFusion, TensorFusion
 
@@ -29,7 +30,7 @@ class Concat(nn.Module):
 
     def forward(self, modalities: Iterable[Tensor]) -> Tensor:
         """Maps tensors (batch, ...) to (batch, sum of their flattened sizes)."""
-        return torch.cat([modality.flatten(1) for modality in modalities], dim=1)
+        return torch.cat([x.flatten(1) for x in check_tensors(modalities)], dim=1)
 
 
 class ConcatEarly(nn.Module):
@@ -37,7 +38,7 @@ class ConcatEarly(nn.Module):
 
     def forward(self, modalities: Iterable[Tensor]) -> Tensor:
         """Maps tensors (batch, time, d_i) to (batch, time, sum of the d_i)."""
-        return torch.cat(list(modalities), dim=2)
+        return torch.cat(check_tensors(modalities), dim=2)
 
 
 class Stack(nn.Module):
@@ -45,7 +46,7 @@ class Stack(nn.Module):
 
     def forward(self, modalities: Iterable[Tensor]) -> Tensor:
         """Maps M tensors (batch, ...) of equal flattened size D to (batch, D, M)."""
-        return torch.stack([modality.flatten(1) for modality in modalities], dim=2)
+        return torch.stack([x.flatten(1) for x in check_tensors(modalities)], dim=2)
 
 
 class ConcatWithLinear(nn.Module):
@@ -65,7 +66,7 @@ class ConcatWithLinear(nn.Module):
 
     def forward(self, modalities: Iterable[Tensor]) -> Tensor:
         """Maps tensors that differ in `concat_dim` only to (..., output_dim)."""
-        return self.fc(torch.cat(list(modalities), dim=self.concat_dim))
+        return self.fc(torch.cat(check_tensors(modalities), dim=self.concat_dim))
 
 
 class FiLM(nn.Module):
@@ -96,6 +97,7 @@ class FiLM(nn.Module):
 
     def forward(self, modalities: Sequence[Tensor]) -> Tensor:
         """Maps the modalities to a tensor of the shape of the base modality."""
+        modalities = check_tensors(modalities)
         indices = (self.base_modal, self.ggen_modal, self.bgen_modal)
         if len(modalities) <= max(indices):
             raise ValueError(
@@ -145,6 +147,7 @@ class NLgate(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Maps two tensors, of any shape that the views fit, to (batch, thw_dim * c_dim)."""
+        x = check_tensors(x)
         if len(x) != 2:
             raise ValueError(f"NLgate takes 2 modalities, query and key, got {len(x)}")
         q = self._view("q", self.qli, x[0], self.thw_dim, self.c_dim)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .equilibrium import checks
-from .modalities import check_widths, without_absent
+from .modalities import check_widths, finite, without_absent
 
 
 class CrossFusion(nn.Module):
@@ -60,7 +60,7 @@ class CrossFusion(nn.Module):
         encoded = _normalised(self.encoders(h), self.encoder_norm)  # (..., k, all E_i(h_k))
         blocks = torch.cat([encoded.sum(-2, keepdim=True), encoded], -2)
         z = _normalised(self.joint(blocks), self.joint_norm)  # (..., 1 + N, dim): z, all z_k
-        fused = z[..., 0, :]
+        fused = finite(z[..., 0, :])
         self._penalty = None
         if self.training and torch.is_grad_enabled() and self.consistency:
             square = (z[..., 1:, :] - z[..., :1, :]).square()

@@ -12,22 +12,42 @@ Axis letters: N modalities, B samples, d = dim.
 """
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .equilibrium import Equilibrium, GatedCell, ResidualCells, SolveRecord, checks
+from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
+from .equilibrium.features import check_features, check_fused, check_present
+from .equilibrium.solvers import ConvergenceError
 from .equilibrium.system import Constants, SystemStep, TriangularSystem
+from .injection import raw, rms_normalised, scale_free
 
-CHOICES: Mapping[str, Collection[str]] = {
-    "injection": ("scale_free", "raw"),
-    "cell": ResidualCells.KINDS,
-    "norm_order": GatedCell.NORM_ORDERS,
-    "unroll_injection": ("features", "states"),
-    "jacobian_blocks": ("diagonal", "joint"),
+LARGEST = 2**31  # entries of a weight: 8 GiB of float32
+RULES: Mapping[str, Rule] = {  # of the options that are not `Equilibrium`'s
+    "input_dims": checks.check_widths,
+    "dim": checks.check_width,
+    "injection": one_of(("scale_free", "raw")),
+    "cell": one_of(ResidualCells.KINDS),
+    "residual": check_flag,
+    "norm_order": one_of(GatedCell.NORM_ORDERS),
+    "fuse_weights": check_flag,
+    "fuse_bias": check_flag,
+    "dropout": checks.check_probability,
+    "recurrent_scale": checks.check_not_negative,
+    "f_theta": check_flag,
+    "f_fuse": check_flag,
+    "gate": check_flag,
+    "unroll": optional(check_count),
+    "unroll_injection": one_of(("features", "states")),
+    "joint": check_flag,
+    "jacobian_weight": checks.check_not_negative,
+    "jacobian_blocks": one_of(("diagonal", "joint")),
+    "jacobian_probes": check_count,
+    "jacobian_every": check_count,
 }
 _RELEASED = {"injection": "raw", "residual": True, "jacobian_blocks": "joint", "jacobian_probes": 2}
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -46,6 +66,13 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
+class Outcome(NamedTuple):
+    """What a forward leaves behind: one object, so that who reads it never sees half of two."""
+
+    record: SolveRecord | None = None
+    penalty: Tensor | None = None
+
+
 class DEQFusion(nn.Module):
     """Fuses modality features into the equilibrium of a learnt fusion process.
 
@@ -60,6 +87,13 @@ class DEQFusion(nn.Module):
     orthogonal at the start; f_i sees y_i / rms(y_i), f_fuse sees x_fuse / rms(x_fuse) with
     x_fuse = sum_i w_i y_i. Convergence then does not depend on the scale of the features,
     while their relative magnitudes still weigh in x_fuse.
+
+    Where the map contracts, as it does at the start with the default `recurrent_scale`, the
+    equilibrium is unique. That its spectral radius is below 1 at an equilibrium does not say
+    so; nothing less than a contraction everywhere does. At a `recurrent_scale` near 1, which
+    training can bring about, a map may have several equilibria, and rounding then decides which
+    of them a solve ends at: the same sample alone and in a batch may end at different ones, both
+    converged. `analysis.fixed_points` looks for them, in a trained fusion as well.
 
     Args:
         input_dims: width of each modality's features, in order.
@@ -98,12 +132,11 @@ class DEQFusion(nn.Module):
         jacobian_every: take the penalty at every k-th training forward.
         on_failure: "warn" of, "raise" for or "ignore" samples that do not converge.
 
-    Attributes:
-        info: `SolveRecord` of the last forward and, once it has solved one, its backward:
-            steps, residual and converged of every sample; None where nothing was solved.
-        auxiliary_loss: weighted Jacobian penalty of the last forward, to be added to the
-            loss; zero where none was taken, as in evaluation.
+    Widths are at most 2^24, and every weight has at most 2^31 entries. torch.func (grad, vmap,
+    jacrev) cannot follow a solve, which says so; `unroll` works with all of them.
     """
+
+    _last = Outcome()  # also of files from before there was one
 
     def __init__(
         self,
@@ -142,8 +175,8 @@ class DEQFusion(nn.Module):
     ) -> None:
         super().__init__()
         _check_options(locals())
-        n = len(input_dims)
-        self.input_dims, self.dim, self.injection = tuple(input_dims), dim, injection
+        input_dims, dim, n = tuple(map(int, input_dims)), int(dim), len(input_dims)
+        self.input_dims, self.dim, self.injection = input_dims, dim, injection
         self.dropout, self.unroll, self.unroll_injection = dropout, unroll, unroll_injection
         self.joint = joint and f_theta and f_fuse
         self.jacobian_weight, self.jacobian_blocks = jacobian_weight, jacobian_blocks
@@ -174,8 +207,7 @@ class DEQFusion(nn.Module):
         self.bias = nn.Parameter(torch.zeros(())) if f_fuse and fuse_bias else None
         if jacobian_every > 1:  # part of the state, so that a resumed training keeps in step
             self.register_buffer("training_forwards", torch.zeros((), dtype=torch.long))
-        self.info: SolveRecord | None = None
-        self._penalty: Tensor | None = None
+        self._last = Outcome()
 
     @classmethod
     def from_preset(
@@ -202,38 +234,59 @@ class DEQFusion(nn.Module):
 
         Args:
             features: floating-point tensors in the order of `input_dims`, with the same
-                leading dimensions; every position of these is a sample of its own.
+                leading dimensions; every position of these is a sample of its own. The width is
+                the last dimension: of (batch, channels, height, width) pass x.movedim(1, -1).
             present: (..., N) bool, the modalities that a sample has. The others take no part
                 and receive no gradient; what their features hold does not matter.
             observe: called with a `SystemStep` at every evaluation of the forward solves.
 
         Raises:
-            ValueError, TypeError: for inputs that do not fit.
-            FloatingPointError: if an iterate is not finite.
+            ValueError, TypeError: for inputs that do not fit, or leave the range of the dtype
+                that they are computed in.
+            FloatingPointError: if an iterate or what is fused is not finite.
+            RuntimeError: where a transform of torch.func would have to follow a solve.
         """
         system, leading = self.pose(features, present), features[0].shape[:-1]
-        self.info, self._penalty = None, None
+        self._last, record, penalty = Outcome(), None, None
         if self.unroll is not None:
             from_states = self.unroll_injection == "states"
             inject = self._combined if from_states else lambda _: system.constants.x_fuse
             states, fused = system.unroll(self.unroll, inject)
         else:
-            self.info = SolveRecord(leading)
+            record = SolveRecord(leading)
             solve = system.solve_joint if self.joint else system.solve_blocks
-            states, fused = solve(self.equilibrium, self.info, observe)
-            self._penalise(system, states, fused)
-        return (states.sum(0) if fused is None else fused).view(*leading, self.dim)
+            try:
+                states, fused = solve(self.equilibrium, record, observe)
+            except ConvergenceError:  # what did not converge is to be seen
+                self._last = Outcome(record)
+                raise
+            penalty = self._penalty(system, states, fused)
+        result = states.sum(0) if fused is None else fused
+        check_fused(result)
+        self._last = Outcome(record, penalty)
+        return result.view(*leading, self.dim)
+
+    @property
+    def info(self) -> SolveRecord | None:
+        """What the solves of the last forward did, and of its backward once it has run.
+
+        Steps, residual and converged of every sample; None where nothing was solved. It is the
+        record of one forward as a whole, whatever other threads do meanwhile.
+        """
+        return self._last.record
 
     @property
     def auxiliary_loss(self) -> Tensor:
-        """Weighted Jacobian penalty of the last forward, a scalar; zero where none was taken."""
-        if self._penalty is not None:
-            return self._penalty
-        return next(self.parameters()).new_zeros(())
+        """Weighted Jacobian penalty of the last forward, a scalar; zero where none was taken.
+
+        It is to be added to the loss. None is taken in evaluation or without gradients.
+        """
+        penalty = self._last.penalty
+        return next(self.parameters()).new_zeros(()) if penalty is None else penalty
 
     def __getstate__(self) -> dict[str, Any]:
         # the graph of the last forward can be neither copied nor pickled
-        return {**self.__dict__, "info": None, "_penalty": None}
+        return {**self.__dict__, "_last": Outcome()}
 
     def pose(self, features: Sequence[Tensor], present: Tensor | None = None) -> TriangularSystem:
         """Returns what `forward` solves: the cells, and the features as they are injected.
@@ -241,56 +294,53 @@ class DEQFusion(nn.Module):
         Features and `present` are those of `forward`; B is the number of their samples. In
         training this draws the masks of dropout.
         """
-        dtype = next(self.parameters()).dtype  # the states keep it, under autocast too
-        checks.check_features(features, self.input_dims, dtype)
+        like = next(self.parameters())
+        check_features(features, self.input_dims, like)
         mask = None
         if present is not None:
-            checks.check_present(present, features[0].shape[:-1], len(features))
+            check_present(present, features)
             present = present.reshape(-1, len(features)).T.unsqueeze(2)  # (N, B, 1)
-            mask = present.to(dtype)
+            mask = present.to(like.dtype)
         features = [x.reshape(-1, x.shape[-1]) for x in features]
         if present is not None:
             features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
-        checks.check_finite(features)
-        y = torch.stack([p(x).to(dtype) for p, x in zip(self.projections, features, strict=True)])
+        given = features, list(self.projections), self._combined
+        # the states keep the parameters' dtype, under autocast too
+        if self.injection == "scale_free":
+            least = None if self.bias is None else self.bias.detach().abs()
+            x, x_fuse = scale_free(*given, like.dtype, least=least)
+        else:
+            x, x_fuse = raw(*given, like.dtype)
         gate_masks = dropped = None
         if self.training and self.dropout and self.fuse is not None:
             if self.fuse.gate:
-                gate_masks = F.dropout(torch.ones_like(y), self.dropout)
-            dropped = F.dropout(torch.ones_like(y[0]), self.dropout)
+                gate_masks = F.dropout(torch.ones_like(x), self.dropout)
+            dropped = F.dropout(torch.ones_like(x[0]), self.dropout)
         factors = [factor for factor in (mask, gate_masks) if factor is not None]
-        m = math.prod(factors).sum(0) if factors else y.new_full((1, 1), len(y))
-        x = _rms_normalised(y) if self.injection == "scale_free" else y
-        constants = Constants(x, mask, self._combined(y), gate_masks, m, dropped)
+        m = math.prod(factors).sum(0) if factors else x.new_full((1, 1), len(x))
+        constants = Constants(x, mask, x_fuse, gate_masks, m, dropped)
         return TriangularSystem(self.unimodal, self.fuse, constants)
 
-    def _combined(self, y: Tensor) -> Tensor:
-        """Returns x_fuse of (12), (B, d), of y (N, B, d)."""
+    def _combined(self, y: Tensor, scale: Tensor | None = None) -> Tensor:
+        """Returns x_fuse of (12), (B, d), of y (N, B, d); `scale`, (B, 1), is that of y."""
         x = y.sum(0) if self.weights is None else (self.weights.view(-1, 1, 1) * y).sum(0)
-        x = x if self.bias is None else x + self.bias
-        return _rms_normalised(x) if self.injection == "scale_free" else x
+        if self.bias is not None:
+            x = x + (self.bias if scale is None else self.bias * scale)
+        return rms_normalised(x) if self.injection == "scale_free" else x
 
-    def _penalise(self, system: TriangularSystem, states: Tensor, fused: Tensor | None) -> None:
-        """Keeps the weighted Jacobian penalty for `auxiliary_loss`, if this forward has one."""
+    def _penalty(
+        self, system: TriangularSystem, states: Tensor, fused: Tensor | None
+    ) -> Tensor | None:
+        """Returns the weighted Jacobian penalty, if this forward has one."""
         if not (self.training and torch.is_grad_enabled() and self.jacobian_weight):
-            return
+            return None
         if self.jacobian_every > 1:
             self.training_forwards += 1
             if self.training_forwards.item() % self.jacobian_every:
-                return
+                return None
         joint = self.jacobian_blocks == "joint"
         penalty = system.penalty(states, fused, joint=joint, probes=self.jacobian_probes)
-        self._penalty = self.jacobian_weight * penalty
-
-
-def _rms_normalised(x: Tensor) -> Tensor:
-    """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero."""
-    # Divided by its largest entry first, so that no square leaves the range of the dtype. The
-    # result does not depend on that divisor, so neither does its gradient.
-    largest = x.detach().abs().amax(-1, keepdim=True)
-    x = x / torch.where(largest > 0, largest, 1)
-    # now at least 1 / d, but for x = 0
-    return x * x.square().mean(-1, keepdim=True).clamp_min(0.5 / x.shape[-1]).rsqrt()
+        return self.jacobian_weight * penalty
 
 
 def _orthogonal(width: int, dim: int) -> nn.Linear:
@@ -300,26 +350,18 @@ def _orthogonal(width: int, dim: int) -> nn.Linear:
 
 
 def _check_options(options: Mapping[str, Any]) -> None:
-    """Raises ValueError for the first option of the constructor that does not fit."""
-    widths = options["input_dims"]
-    if not isinstance(widths, Sequence):
-        raise TypeError(f"input_dims must list a width for each modality, got {widths!r}")
-    if not widths:
-        raise ValueError("input_dims must name the width of at least one modality, got none")
-    for i, width in enumerate(widths):
-        checks.check_count(f"input_dims[{i}]", width)
-    for name in ("dim", "jacobian_probes", "jacobian_every"):
-        checks.check_count(name, options[name])
-    if options["unroll"] is not None:
-        checks.check_count("unroll", options["unroll"])
-    for name, choices in CHOICES.items():
-        checks.check_choice(name, options[name], choices)
-    checks.check_groups("groups", options["groups"], options["dim"])
+    """Raises for the first option of the constructor that does not fit."""
+    checks.check_options(options, RULES)
+    dim = options["dim"]
+    widest = max(dim, *options["input_dims"])
+    if dim * max(widest, len(options["input_dims"]) * dim) > LARGEST:
+        raise ValueError(
+            f"every weight must have at most {LARGEST} entries, and dim={dim} is too wide for "
+            f"that beside input_dims of up to {widest}, and {len(options['input_dims'])} of them"
+        )
+    checks.check_groups("groups", options["groups"], dim)
     if options["fuse_groups"] is not None:
-        checks.check_groups("fuse_groups", options["fuse_groups"], options["dim"])
-    checks.check_range("dropout", options["dropout"], 0, 1)
-    checks.check_range("recurrent_scale", options["recurrent_scale"], 0, math.inf)
-    checks.check_range("jacobian_weight", options["jacobian_weight"], 0, math.inf)
+        checks.check_groups("fuse_groups", options["fuse_groups"], dim)
     if options["residual"] and options["cell"] == "one_layer":
         raise ValueError("residual=True must go with cell='two_layer': the other has none")
     if options["joint"] and options["unroll"] is not None:

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .modalities import check_widths, without_absent
+from .modalities import check_widths, finite, without_absent
 
 _LARGE = 16.0  # from here on Stirling's series is exact to 2e-12
 
@@ -86,12 +86,13 @@ class EvidentialFusion(nn.Module):
             views = views.masked_fill(~present.unsqueeze(-1), 0)
         joined = torch.cat([views, views.sum(-2, keepdim=True)], -2)
         log_alpha = joined + (-(self.num_classes - 1) * (-joined).expm1()).log1p()
+        fused = finite(log_alpha[..., -1, :].log_softmax(-1))
         self.opinions = _opinions(joined.detach(), log_alpha.detach())
         self._last = None
         if self.training and torch.is_grad_enabled():
             self.training_steps += 1
             self._last = log_alpha, present
-        return log_alpha[..., -1, :].log_softmax(-1)
+        return fused
 
     def supervised_loss(self, truth: Tensor) -> Tensor:
         """Returns the loss of the last training forward, the mean over samples, a scalar.

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .modalities import check_widths, without_absent
+from .modalities import check_widths, finite, without_absent
 
 
 class GatedMultimodalUnit(nn.Module):
@@ -42,5 +42,5 @@ class GatedMultimodalUnit(nn.Module):
         h = [p(x).tanh() for p, x in zip(self.projections, features, strict=True)]
         z = self.gate(torch.cat(features, -1)).sigmoid().chunk(self.gates, -1)
         if len(h) == 2:
-            return z[0] * h[0] + (1 - z[0]) * h[1]
-        return sum(gate * x for gate, x in zip(z, h, strict=True))
+            return finite(z[0] * h[0] + (1 - z[0]) * h[1])
+        return finite(sum(gate * x for gate, x in zip(z, h, strict=True)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .modalities import check_widths, without_absent
+from .modalities import check_widths, finite, without_absent
 
 
 class LateFusion(nn.Module):
@@ -50,8 +50,8 @@ class LateFusion(nn.Module):
         absent = None if present is None else ~present.unsqueeze(-1)  # (..., N, 1)
         count = len(features) if present is None else present.sum(-1, keepdim=True)
         if not self.probabilities:
-            return (y if absent is None else y.masked_fill(absent, 0)).sum(-2) / count
+            return finite((y if absent is None else y.masked_fill(absent, 0)).sum(-2) / count)
         logs = y.log_softmax(-1)
         if absent is None:
-            return logs.logsumexp(-2) - math.log(count)
-        return logs.masked_fill(absent, -math.inf).logsumexp(-2) - count.to(logs).log()
+            return finite(logs.logsumexp(-2) - math.log(count))
+        return finite(logs.masked_fill(absent, -math.inf).logsumexp(-2) - count.to(logs).log())

@@ -1,22 +1,26 @@
 """What fusions of projected features share: checks of the widths, and absent modalities."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from .equilibrium import checks
+from .equilibrium.features import (
+    as_computed,
+    check_features,
+    check_finite,
+    check_fused,
+    check_present,
+    check_tensor,
+)
 
 
 def check_widths(input_dims: Sequence[int], **counts: int) -> None:
     """Raises unless `input_dims` lists one width or more, and all widths and counts are >= 1."""
-    if not isinstance(input_dims, Sequence):
-        raise TypeError(f"input_dims must list a width for each modality, got {input_dims!r}")
-    if not input_dims:
-        raise ValueError("input_dims must name the width of at least one modality, got none")
-    widths = {f"input_dims[{i}]": width for i, width in enumerate(input_dims)}
-    for name, value in (widths | counts).items():
-        checks.check_count(name, value)
+    checks.check_widths("input_dims", input_dims)
+    for name, value in counts.items():
+        checks.check_width(name, value)
 
 
 def without_absent(
@@ -35,12 +39,38 @@ def without_absent(
         present: (..., N) bool, the modalities that a sample has; None: all.
 
     Raises:
-        ValueError, TypeError: for inputs that do not fit, or a sample without any modality.
+        ValueError, TypeError: for inputs that do not fit or are not finite, or a sample without
+            any modality.
     """
-    dtype = next((x.dtype for x in (*module.parameters(), *features)), None)
-    checks.check_features(features, input_dims, dtype)
-    if present is None:
-        return list(features)
-    checks.check_present(present, features[0].shape[:-1], len(input_dims))
-    here = present.unsqueeze(-1).unbind(-2)  # N times (..., 1)
-    return [torch.where(p, x, 0) for p, x in zip(here, features, strict=True)]
+    like = next(module.parameters(), None)
+    check_features(features, input_dims, like)
+    if present is not None:
+        check_present(present, features)
+        here = present.unsqueeze(-1).unbind(-2)  # N times (..., 1)
+        features = [torch.where(p, x, 0) for p, x in zip(here, features, strict=True)]
+    computed = [x if like is None else as_computed(x, like.dtype) for x in features]
+    check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (features, computed)))
+    return computed
+
+
+def finite(fused: Tensor) -> Tensor:
+    """Returns what is fused, (batch, ...), if it is finite; a FloatingPointError otherwise."""
+    check_fused(fused)
+    return fused
+
+
+def check_tensors(modalities: Iterable[Tensor], *, like: Tensor | None = None) -> list[Tensor]:
+    """Returns the modalities as a list, if they are tensors: what MultiBench's fusions ask for.
+
+    Args:
+        modalities: tensors of any shape.
+        like: a parameter, whose dtype and device they must have then, and be finite matrices at
+            least, (batch, ..., width).
+    """
+    modalities = list(modalities)
+    for i, x in enumerate(modalities):
+        check_tensor(f"modalities[{i}]", x, like)
+    if like is not None:
+        flat = [x.reshape(-1, x.shape[-1]) for x in modalities]
+        check_finite(flat)
+    return modalities

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .modalities import check_tensors
 from .mult_encoder import (
     LayerNorm,
     Linear,
@@ -128,6 +129,7 @@ class MULTModel(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Maps tensors (B, T, n_features[i]) to (B, output_dim); with all_steps, (B, T, ...)."""
+        x = check_tensors(x)
         self._check(x)
         steps = [
             proj(v.transpose(1, 2)).permute(2, 0, 1)  # (T, B, E)

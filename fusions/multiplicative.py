@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .modalities import check_tensors
+
 _PRODUCTS = {  # y with the generated weights; those of "scalar" have width 1 and broadcast
     "matrix3D": "...m,...mpq->...pq",
     "matrix": "...m,...mp->...p",
@@ -91,6 +93,7 @@ class MultiplicativeInteractions2Modal(nn.Module):
 
     def forward(self, modalities: Sequence[Tensor]) -> Tensor:
         """Maps [(batch, n), (batch, m)] to the result; further leading dimensions are kept."""
+        modalities = check_tensors(modalities)
         if len(modalities) == 1:
             return modalities[0]
         if len(modalities) != 2:
@@ -157,6 +160,7 @@ class MultiplicativeInteractions3Modal(nn.Module):
 
     def forward(self, modalities: Sequence[Tensor]) -> Tensor:
         """Maps [(batch, n), (batch, m), (batch, k)] to (batch, output_dim)."""
+        modalities = check_tensors(modalities)
         if len(modalities) != 3:
             raise ValueError(
                 f"MultiplicativeInteractions3Modal takes 3 modalities, got {len(modalities)}"

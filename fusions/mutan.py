@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .equilibrium import checks
-from .modalities import check_widths, without_absent
+from .modalities import check_widths, finite, without_absent
 
 
 class Mutan(nn.Module):
@@ -57,4 +57,4 @@ class Mutan(nn.Module):
             layers = zip(self.projections, embedded, strict=True)
             embedded = [project(x).tanh() for project, x in layers]
         terms = math.prod(factor(h) for factor, h in zip(self.factors, embedded, strict=True))
-        return terms.unflatten(-1, (self.rank, -1)).sum(-2)
+        return finite(terms.unflatten(-1, (self.rank, -1)).sum(-2))

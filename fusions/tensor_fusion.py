@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .modalities import check_tensors, finite
+
 
 def _with_one(x: Tensor) -> Tensor:
     """Prepends a 1 to every row, (..., d) -> (..., d + 1)."""
@@ -22,6 +24,7 @@ class TensorFusion(nn.Module):
 
     def forward(self, modalities: Sequence[Tensor]) -> Tensor:
         """Maps tensors (..., d_i) to (..., product of the d_i + 1)."""
+        modalities = check_tensors(modalities)
         if not modalities:
             raise ValueError("TensorFusion takes at least one modality, got none")
         if len(modalities) == 1:
@@ -67,7 +70,8 @@ class LowRankTensorFusion(nn.Module):
 
     def forward(self, modalities: Sequence[Tensor]) -> Tensor:
         """Maps a tensor (batch, ...) or, unflattened, (..., d_m) each to (..., output_dim)."""
-        features = [x.flatten(1) for x in modalities] if self.flatten else list(modalities)
+        features = check_tensors(modalities, like=self.fusion_bias)
+        features = [x.flatten(1) for x in features] if self.flatten else features
         if [x.shape[-1] for x in features] != list(self.input_dims):
             raise ValueError(
                 f"modalities must have the widths {list(self.input_dims)}, "
@@ -78,4 +82,4 @@ class LowRankTensorFusion(nn.Module):
             for x, factor in zip(features, self.factors, strict=True)
         )
         weighed = torch.einsum("...ro,r->...o", reduce(torch.mul, terms), self.fusion_weights[0])
-        return weighed + self.fusion_bias[0]
+        return finite(weighed + self.fusion_bias[0])

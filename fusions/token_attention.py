@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from .equilibrium import checks
-from .modalities import check_widths, without_absent
+from .modalities import check_widths, finite, without_absent
 
 
 class TokenAttention(nn.Module):
@@ -71,4 +71,4 @@ class TokenAttention(nn.Module):
             absent = nn.functional.pad(~present.flatten(0, -2), (1, 0), value=False)
         for layer in self.layers:
             tokens = layer(tokens, src_key_padding_mask=absent)
-        return self.norm(tokens[:, 0]).view(*leading, -1)
+        return finite(self.norm(tokens[:, 0]).view(*leading, -1))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .modalities import check_widths, without_absent
+from .modalities import check_widths, finite, without_absent
 
 
 class Sum(nn.Module):
@@ -34,7 +34,7 @@ class Sum(nn.Module):
             present: (..., N) bool, the modalities that a sample has, one at least; the sum is
                 over these.
         """
-        return sum(self._projected(features, present))
+        return finite(sum(self._projected(features, present)))
 
     def _projected(self, features: Sequence[Tensor], present: Tensor | None) -> list[Tensor]:
         features = without_absent(self, features, self.input_dims, present)
@@ -57,4 +57,4 @@ class WeightedSum(Sum):
     def forward(self, features: Sequence[Tensor], *, present: Tensor | None = None) -> Tensor:
         """Maps features to their weighted sum, see `Sum.forward`."""
         projected = self._projected(features, present)
-        return sum(w * x for w, x in zip(self.weights, projected, strict=True))
+        return finite(sum(w * x for w, x in zip(self.weights, projected, strict=True)))

@@ -1,31 +1,94 @@
-"""Checks of options and inputs: what must hold, what came, what to do."""
+"""Checks of options: what must hold, what came, what to do. Those of features: features.py.
 
-from collections.abc import Collection, Sequence
+An option's rule is a function (name, value) that raises unless the value fits. A constructor
+states its rules once, in a mapping from name to rule, and has them checked by `check_options`.
+"""
+
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from numbers import Integral, Real
 from typing import Any
 
-import torch
-from torch import Tensor
+Rule = Callable[[str, Any], None]
+
+# Bounds of what would only take memory or time. They are far beyond what anybody has used.
+WIDEST = 2**24
+MOST_MODALITIES = 1000
+MOST_STEPS = 1_000_000
+
+
+def check_options(options: Mapping[str, Any], rules: Mapping[str, Rule]) -> None:
+    """Raises for the first of the rules whose option does not fit."""
+    for name, rule in rules.items():
+        rule(name, options[name])
+
+
+def optional(rule: Rule) -> Rule:
+    """Returns the rule of an option that may be None, too."""
+    return lambda name, value: None if value is None else rule(name, value)
+
+
+def one_of(choices: Collection[str]) -> Rule:
+    """Returns the rule of an option that is one of `choices`."""
+    return partial(check_choice, choices=choices)
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """Raises ValueError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise ValueError(f"unknown {name} {value!r}; choose from {sorted(choices)}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"unknown {name} {shown(value)}; choose from {sorted(choices)}")
 
 
-def check_count(name: str, value: Any) -> None:
-    """Raises ValueError unless `value` is an integer >= 1."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be an integer of at least 1, got {value!r}")
+def check_flag(name: str, value: Any) -> None:
+    """Raises ValueError unless `value` is True or False: neither 1 nor "False"."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {shown(value)}")
 
 
-def check_range(name: str, value: float, low: float, high: float) -> None:
-    """Raises ValueError unless low <= value < high."""
-    if not low <= value < high:
-        raise ValueError(f"{name} must be at least {low:g} and below {high:g}, got {value}")
+def check_count(name: str, value: Any, most: int = MOST_STEPS) -> None:
+    """Raises ValueError unless `value` is an integer from 1 to `most`; numpy's are integers."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be an integer of at least 1, got {shown(value)}")
+    if value > most:
+        raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
 
 
-def check_groups(name: str, groups: int, dim: int) -> None:
+check_width = partial(check_count, most=WIDEST)
+
+
+def check_widths(name: str, value: Any) -> None:
+    """Raises unless `value` lists a width for each of 1 to `MOST_MODALITIES` modalities."""
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        raise TypeError(
+            f"{name} must list a width for each modality, got {shown(value)}; pass a list of "
+            "integers such as [512, 1024]"
+        )
+    if not value:
+        raise ValueError(f"{name} must name the width of at least one modality, got none")
+    if len(value) > MOST_MODALITIES:
+        raise ValueError(f"{name} must list at most {MOST_MODALITIES} modalities, got {len(value)}")
+    for i, width in enumerate(value):
+        check_width(f"{name}[{i}]", width)
+
+
+def check_range(name: str, value: Any, low: float, high: float, *, above: bool = False) -> None:
+    """Raises ValueError unless low <= value < high, or with `above` low < value <= high."""
+    if not above:
+        wanted = f"at least {low:g} and below {high:g}"
+    else:
+        wanted = f"above {low:g} and at most {high:g}"
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise ValueError(f"{name} must be a number, {wanted}, got {shown(value)}")
+    if not (low < value <= high if above else low <= value < high):
+        raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
+
+
+check_probability = partial(check_range, low=0, high=1)
+check_not_negative = partial(check_range, low=0, high=math.inf)
+
+
+def check_groups(name: str, groups: Any, dim: int) -> None:
     """Raises ValueError unless `groups` divides `dim`."""
     check_count(name, groups)
     if dim % groups:
@@ -36,76 +99,9 @@ def check_groups(name: str, groups: int, dim: int) -> None:
         )
 
 
-def check_features(features: Sequence[Tensor], widths: Sequence[int], dtype: torch.dtype) -> None:
-    """Raises unless features are floating tensors (..., width) with one leading shape.
-
-    Their dtype must be `dtype`, that of the parameters, but under autocast. Values are not
-    looked at: see `check_finite`.
-    """
-    if isinstance(features, Tensor) or len(features) != len(widths):
-        came = "one tensor" if isinstance(features, Tensor) else f"{len(features)}"
-        raise ValueError(
-            f"features must be a list of {len(widths)} tensors, one for each of "
-            f"input_dims={tuple(widths)}, got {came}"
-        )
-    for i, x in enumerate(features):
-        if not isinstance(x, Tensor):
-            raise TypeError(
-                f"features[{i}] must be a tensor, got {type(x).__name__}; of an encoder that "
-                "returns several things, pass on the feature alone"
-            )
-    leading = features[0].shape[:-1]
-    for i, (x, width) in enumerate(zip(features, widths, strict=True)):
-        if not x.is_floating_point():
-            raise TypeError(
-                f"features[{i}] must be a floating-point tensor, got {x.dtype}; "
-                "encode or embed it first"
-            )
-        if x.ndim < 2 or x.shape[-1] != width:
-            raise ValueError(
-                f"features[{i}] must have shape (batch, ..., {width}), got {tuple(x.shape)}; "
-                "input_dims gives the widths, in the order of the features"
-            )
-        if x.shape[:-1] != leading:
-            raise ValueError(
-                f"features must agree in all dimensions but the last: features[0] has "
-                f"{tuple(leading)}, features[{i}] has {tuple(x.shape[:-1])}"
-            )
-        if x.dtype != dtype and not torch.is_autocast_enabled(x.device.type):
-            raise TypeError(
-                f"features[{i}] must have the parameters' dtype {dtype}, got {x.dtype}; "
-                "convert the features or the module with .to()"
-            )
-    if not leading.numel():
-        raise ValueError(f"the batch must hold at least one sample, got shape {tuple(leading)}")
-
-
-def check_finite(features: Sequence[Tensor]) -> None:
-    """Raises ValueError if an entry of the features, (batch, width) each, is not finite."""
-    if all(bool(x.isfinite().all()) for x in features):
-        return
-    for i, x in enumerate(features):
-        rows = (~x.isfinite().all(-1)).nonzero().flatten().tolist()
-        if rows:
-            raise ValueError(
-                f"features must be finite, but features[{i}] holds NaN or infinity in "
-                f"{len(rows)} of {len(x)} samples (first: {rows[:5]}); check the encoder and "
-                "its inputs, or mark missing modalities with `present`"
-            )
-
-
-def check_present(present: Tensor, leading: torch.Size, n: int) -> None:
-    """Raises unless `present` is a bool tensor (*leading, n) with a True in every sample."""
-    if present.dtype != torch.bool:
-        raise TypeError(f"present must be a bool tensor, got {present.dtype}; use .bool()")
-    if present.shape != (*leading, n):
-        raise ValueError(
-            f"present must have shape {(*leading, n)}, a column for each modality, got "
-            f"{tuple(present.shape)}"
-        )
-    empty = (~present.any(-1)).flatten().nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(
-            f"every sample must have at least one modality present, but {len(empty)} have "
-            f"none (first: {empty[:5]}); leave them out of the batch"
-        )
+def shown(value: Any) -> str:
+    """Returns a value as an error shows it: on one line, and cut where it is long."""
+    if isinstance(value, str | bytes | list | tuple | range) and len(value) > 80:
+        value = value[:80]  # not all is to be written out before it is cut
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:79]}…"

@@ -1,6 +1,6 @@
 """One place for how an equilibrium is solved, forward and backward, and what failure means."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -8,17 +8,26 @@ import torch
 from torch import Tensor
 
 from .cells import GatedCell, ResidualCells
-from .checks import check_choice, check_count
+from .checks import Rule as OptionRule
+from .checks import check_count, check_not_negative, check_options, check_range, one_of, optional
 from .fast import Traced, fast_fixed_point
 from .implicit import implicit_fixed_point
 from .kernels import make_kernel
 from .record import SolveRecord
 from .rules import Rule, make_rule
-from .solvers import Map, Observer, Solution, check_limits, find_fixed_point, handle_failure
+from .solvers import IterateError, Map, Observer, Solution, find_fixed_point, handle_failure
 
-POLICIES = ("warn", "raise", "ignore")
-GRADIENTS = ("exact", "one_step", "neumann")
-ENGINES = ("fast", "plain")
+RULES: Mapping[str, OptionRule] = {
+    "tol": check_not_negative,
+    "max_steps": check_count,
+    "backward_tol": optional(check_not_negative),
+    "backward_max_steps": optional(check_count),
+    "on_failure": one_of(("warn", "raise", "ignore")),
+    "gradient": one_of(("exact", "one_step", "neumann")),
+    "neumann_terms": check_count,
+    "neumann_damping": partial(check_range, low=0, high=1, above=True),
+    "engine": one_of(("fast", "plain")),
+}
 
 
 @dataclass(frozen=True)
@@ -57,16 +66,7 @@ class Equilibrium:
 
     def __post_init__(self) -> None:
         make_rule(self.solver)
-        check_choice("on_failure", self.on_failure, POLICIES)
-        check_choice("gradient", self.gradient, GRADIENTS)
-        check_choice("engine", self.engine, ENGINES)
-        check_count("neumann_terms", self.neumann_terms)
-        if not 0 < self.neumann_damping <= 1:
-            raise ValueError(
-                f"neumann_damping must be above 0 and at most 1, got {self.neumann_damping}"
-            )
-        check_limits(*self._limits("forward"))
-        check_limits(*self._limits("backward"), prefix="backward_")
+        check_options(vars(self), RULES)
 
     def _limits(self, direction: str) -> tuple[float, int]:
         if direction == "forward":
@@ -151,6 +151,9 @@ class Equilibrium:
             f, start, solver=self.solver, tol=tol, max_steps=left, observe=observe
         )
         solution = replace(solution, steps=solution.steps + spent)
+        if direction == "backward":  # from the cotangent; see `unit_cotangent` for those of zero
+            nothing = ~start.flatten(1).any(1)
+            ignored = nothing if ignored is None else ignored | nothing
         record.add(direction, names, solution, ignored)
         what = f"{direction} solve of {', '.join(names)} ({max_steps} steps at most)"
         handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
@@ -164,8 +167,8 @@ class Equilibrium:
         limits = {"tol": max(tol, torch.finfo(torch.bfloat16).eps), "max_steps": max_steps}
         try:
             found = find_fixed_point(rough, start, solver=self.solver, **limits)
-        except FloatingPointError:  # it is for full precision to say so
-            return start, max_steps
+        except IterateError as error:  # it is for full precision to say so
+            return start, error.step
         (image,) = rough.finish()  # one step further, at no cost
         return torch.where(found.converged.unsqueeze(1), image, found.value), found.steps
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .features import forbid_transforms
 from .implicit import autocast_state, forbid_second_derivative, unit_cotangent
 from .products import Sizes
 from .solvers import Map, Rows, Solution
@@ -81,6 +82,7 @@ def fast_fixed_point(
         solve, solve_adjoint: take the map, where to start and, if it shall be used, the same
             map in lower precision, whose trace is its image.
     """
+    forbid_transforms()  # torch's own error would come before the solve's
     inputs = (*constants, *parameters)
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
     counts = len(constants), learns
@@ -123,6 +125,7 @@ class _FastGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+        forbid_transforms(g)
         z, *saved = ctx.saved_tensors
         with torch.no_grad(), torch.autocast(g.device.type, enabled=False):
             grads = _gradients(ctx, g.detach())

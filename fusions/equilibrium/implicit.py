@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
+from .features import forbid_transforms
 from .solvers import Map, Solution
 
 Solve = Callable[[Map, Tensor], Solution]  # (f, start) -> solution
@@ -57,6 +58,7 @@ class _ImplicitGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+        forbid_transforms(g)
         value, *inputs = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
         z = value.detach().requires_grad_()

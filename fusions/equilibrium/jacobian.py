@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from .checks import check_count
 from .solvers import Map
 
 
@@ -19,11 +20,14 @@ def jacobian_penalty(
 
     Hutchinson's estimator: the mean of |v^T J|^2 over `probes` standard normal v (Bai et
     al., 2021, eq. 6). z is taken as a constant. Costs one evaluation of f and one
-    vector-Jacobian product a probe, all recorded for a second derivative.
+    vector-Jacobian product a probe, all recorded for a second derivative. Tensors of half
+    precision are computed with in float32, which is then the dtype of the estimate: the second
+    derivative of a normalisation leaves the range of half precision easily.
     """
-    z = z.detach().requires_grad_()
+    check_count("probes", probes)
+    z = _wide(z.detach()).requires_grad_()
     with torch.enable_grad():
-        image = f(z, *inputs)
+        image = f(z, *(x if x is None else _wide(x) for x in inputs))
     if not image.requires_grad:  # a map that ignores its state
         return z.new_zeros(())
     squares = [
@@ -35,6 +39,10 @@ def jacobian_penalty(
         for _ in range(probes)
     ]
     return torch.stack(squares).mean()
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def spectral_radius(
@@ -49,6 +57,7 @@ def spectral_radius(
     second half of the steps, which settles for complex pairs too. Plain iteration of f
     converges locally where the radius is below 1; solvers with memory need less.
     """
+    check_count("steps", steps)
     if steps < 2:
         raise ValueError(f"steps must be at least 2, got {steps}")
     z = z.detach().requires_grad_()

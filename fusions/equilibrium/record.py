@@ -14,9 +14,11 @@ class SolveStats:
     """Statistics of one solve, a value a sample.
 
     Attributes:
-        steps: evaluations of the map until the sample converged, or all of them; int.
+        steps: evaluations of the map until the sample converged, or all of them; int. 0 where
+            there was nothing to solve: for an absent modality, and for a cotangent that is zero
+            or, being not finite, passed through. The solution is zero then, and exact.
         residual: relative residual of the iterate that was kept.
-        converged: bool.
+        converged: whether the residual is within the tolerance; bool.
     """
 
     steps: Tensor
@@ -29,7 +31,10 @@ class SolveRecord:
 
     Attributes:
         forward: name -> `SolveStats`, in the order of solving.
-        backward: the same of the adjoint solves; filled when the backward pass runs.
+        backward: the same of the adjoint solves; there when the backward pass has run.
+
+    Neither changes once it is there: more of it is another mapping, so that other threads see
+    solves as a whole or not at all.
     """
 
     def __init__(self, leading: Sequence[int]) -> None:
@@ -57,8 +62,8 @@ class SolveRecord:
             x.reshape(len(names), *self._leading)
             for x in (steps, solution.residual, solution.converged)
         ]
-        for i, name in enumerate(names):
-            getattr(self, direction)[name] = SolveStats(*(x[i] for x in columns))
+        added = {name: SolveStats(*(x[i] for x in columns)) for i, name in enumerate(names)}
+        setattr(self, direction, {**getattr(self, direction), **added})
 
     @property
     def steps(self) -> Tensor:
@@ -89,6 +94,8 @@ class SolveRecord:
             residual = torch.cat([stats.residual.flatten() for stats in solves.values()])
             converged = torch.cat([stats.converged.flatten() for stats in solves.values()])
             solved = steps > 0
+            if not bool(solved.any()):
+                continue
             numbers[f"{prefix}steps"] = float(steps[solved].float().mean())
             numbers[f"{prefix}converged"] = float(converged[solved].float().mean())
             numbers[f"{prefix}residual"] = float(residual[solved].max())

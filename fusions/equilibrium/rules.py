@@ -11,6 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .checks import check_choice, check_count, shown
+
 Rule = Callable[[Tensor, Tensor], Tensor]  # (z, f(z)) -> next z, all (batch, size)
 
 
@@ -39,8 +41,7 @@ class Anderson:
     """
 
     def __init__(self, memory: int = 6, ridge: float | None = None) -> None:
-        if memory < 1:
-            raise ValueError(f"memory must be at least 1, got {memory}")
+        check_count("memory", memory)
         self.memory, self.ridge = memory, ridge
         self._count = 0
         self._last: tuple[Tensor, Tensor] | None = None
@@ -116,8 +117,7 @@ class Broyden:
     """
 
     def __init__(self, memory: int = 20) -> None:
-        if memory < 1:
-            raise ValueError(f"memory must be at least 1, got {memory}")
+        check_count("memory", memory)
         self.memory = memory
         self._last: tuple[Tensor, Tensor] | None = None
         self._left: list[Tensor] = []
@@ -166,8 +166,13 @@ SOLVERS: dict[str, Callable[[], Rule]] = {
 
 def make_rule(solver: str | Callable[[], Rule]) -> Rule:
     """Returns a fresh rule: `solver` is a key of SOLVERS, or makes a rule when called."""
-    if callable(solver):
-        return solver()
-    if solver not in SOLVERS:
-        raise ValueError(f"unknown solver {solver!r}; choose from {sorted(SOLVERS)}")
-    return SOLVERS[solver]()
+    if not callable(solver):
+        check_choice("solver", solver, SOLVERS)
+        return SOLVERS[solver]()
+    rule = solver()
+    if not callable(rule):
+        raise ValueError(
+            f"a callable solver must return a rule, (z, f(z)) -> next z, got {shown(rule)}; pass "
+            "what makes one, such as functools.partial(Anderson, memory=3)"
+        )
+    return rule

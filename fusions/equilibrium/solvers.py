@@ -6,6 +6,7 @@ residual, its own best iterate and its own convergence; those that have converge
 work, where the map allows it.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_count
+from .checks import check_count, check_not_negative
+from .features import forbid_transforms
 from .rules import Rule, make_rule
 
 # f: (batch, ...) -> (batch, ...); with a method narrow(rows), it can go on with those rows only
@@ -28,6 +30,21 @@ PATIENCE = 0.5
 
 class ConvergenceWarning(UserWarning):
     """Some samples of a fixed-point solve did not reach the tolerance."""
+
+
+class ConvergenceError(RuntimeError):
+    """Some samples did not, and on_failure="raise" asked for an error."""
+
+
+class IterateError(FloatingPointError):
+    """An iterate of a solve is not finite; `step` is the evaluation that made it so."""
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message, step)
+        self.step = step
+
+    def __str__(self) -> str:
+        return self.args[0]
 
 
 @dataclass(frozen=True)
@@ -75,11 +92,14 @@ def find_fixed_point(
             residual.
 
     Raises:
-        ValueError: for an unknown solver, a negative tol or max_steps < 1.
-        FloatingPointError: if f returns a value that is not finite.
+        ValueError: for settings or a start that make no sense, or images of another shape.
+        FloatingPointError: if f returns a value that is not finite (an `IterateError`).
+        RuntimeError: inside a transform of torch.func, which cannot follow.
     """
     check_limits(tol, max_steps)
     rule = make_rule(solver)
+    _check_start(start)
+    forbid_transforms()
     narrows = observe is None and hasattr(f, "narrow") and hasattr(rule, "narrow")
     with torch.no_grad():
         z = best = start.detach().flatten(1)
@@ -88,6 +108,8 @@ def find_fixed_point(
         results, wasted = Rows(), 0
         for step in range(1, max_steps + 1):
             fz = f(z.view(-1, *start.shape[1:])).flatten(1).to(z.dtype)
+            if fz.shape != z.shape:
+                raise ValueError(_other_shape("f", fz, z))
             new = relative_residual(z, fz)
             if observe is not None:
                 observe(step, z.view(start.shape), new)
@@ -100,12 +122,15 @@ def find_fixed_point(
             not_finite, improved, done = counts.tolist()
             if not_finite:
                 bad = results.original(new.isnan().nonzero().squeeze(1))
-                raise FloatingPointError(_not_finite(bad.tolist(), len(start), step, max_steps))
+                message = _not_finite(bad.tolist(), len(start), step, max_steps)
+                raise IterateError(message, step)
             best = z if improved == len(z) else torch.where(better.unsqueeze(1), z, best)
             if done == len(z) or step == max_steps:
                 break
             with torch.autocast(z.device.type, enabled=False):  # the method keeps full precision
                 following = rule(z, fz)
+            if following.shape != z.shape:
+                raise ValueError(_other_shape("the solver's rule", following, z))
             wasted += done
             if narrows and wasted > PATIENCE * len(z) and 2 * done > len(z):
                 wasted = 0
@@ -150,7 +175,7 @@ def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) ->
     """Warns of, raises for, or ignores the samples that did not converge.
 
     Args:
-        policy: "warn" (a `ConvergenceWarning`), "raise" (a RuntimeError) or "ignore".
+        policy: "warn" (a `ConvergenceWarning`), "raise" (a `ConvergenceError`) or "ignore".
         what: names the solve in the message.
         tol: the tolerance that was asked for.
     """
@@ -159,7 +184,7 @@ def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) ->
     advice = "raise max_steps or tol, or regularise the map (Jacobian penalty)"
     if policy == "raise":
         failed = int((~solution.converged).sum())
-        raise RuntimeError(
+        raise ConvergenceError(
             f"{what}: every sample must reach tol={tol:g}, but {failed} of "
             f"{len(solution.converged)} did not (worst residual "
             f"{float(solution.residual.max()):.1e}); {advice}"
@@ -171,9 +196,8 @@ def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) ->
 
 
 def check_limits(tol: float, max_steps: int, prefix: str = "") -> None:
-    """Raises ValueError unless tol >= 0 and max_steps is an integer >= 1."""
-    if not tol >= 0:
-        raise ValueError(f"{prefix}tol must be at least 0, got {tol}")
+    """Raises ValueError unless tol is finite and >= 0, and max_steps an integer >= 1."""
+    check_not_negative(f"{prefix}tol", tol)
     check_count(f"{prefix}max_steps", max_steps)
 
 
@@ -187,10 +211,28 @@ def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
     # power of two, which rounds nothing.
     largest = fz.abs().amax(1)
     finite = largest.isfinite()
-    exponent = torch.frexp(torch.where(finite, largest, 1)).exponent.clamp(-120, 120)
+    bound = math.frexp(limits.max)[1] - 2  # so that no factor leaves the range
+    exponent = torch.frexp(torch.where(finite, largest, 1)).exponent.clamp(-bound, bound)
     factor = torch.ldexp(torch.ones_like(largest), -exponent).unsqueeze(1)
     change, size = ((fz - z) * factor).norm(dim=1), (fz * factor).norm(dim=1)
     return torch.where(finite, change / size.clamp_min(limits.tiny), torch.nan)
+
+
+def _check_start(start: Tensor) -> None:
+    if not isinstance(start, Tensor):
+        came = type(start).__name__
+    elif start.ndim < 2 or not start.is_floating_point():
+        came = f"{start.dtype} of shape {tuple(start.shape)}"
+    else:
+        return
+    raise ValueError(f"start must be a floating-point tensor (batch, ...), got {came}")
+
+
+def _other_shape(what: str, came: Tensor, wanted: Tensor) -> str:
+    return (
+        f"{what} must return a state for each sample, {tuple(wanted.shape)} with its entries in a "
+        f"row, got {tuple(came.shape)}"
+    )
 
 
 def _not_finite(rows: Sequence[int], count: int, step: int, max_steps: int) -> str:

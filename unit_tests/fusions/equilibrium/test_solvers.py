@@ -167,8 +167,8 @@ def test_gradients_are_not_recorded(solver):
     ("options", "message"),
     [
         ({"solver": "newton"}, r"unknown solver 'newton'; choose from \['anderson', 'broyden'"),
-        ({"tol": -1.0}, "tol must be at least 0, got -1"),
-        ({"tol": math.nan}, "tol must be at least 0, got nan"),
+        ({"tol": -1.0}, "tol must be at least 0 and below inf, got -1"),
+        ({"tol": math.nan}, "tol must be at least 0 and below inf, got nan"),
         ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
         ({"max_steps": 2.5}, "max_steps must be an integer of at least 1, got 2.5"),
         ({"solver": lambda: Anderson(memory=0)}, "memory must be at least 1, got 0"),

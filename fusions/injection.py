@@ -1,0 +1,110 @@
+"""What a DEQ fusion is injected: features projected and, by default, brought to unit scale."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .equilibrium.features import as_computed, check_finite, hidden
+
+Combine = Callable[[Tensor, Tensor | None], Tensor]  # (y, scale of y or None) -> x_fuse
+
+
+def projected(
+    features: Sequence[Tensor], projections: Sequence[nn.Module], dtype: torch.dtype
+) -> Tensor:
+    """Returns the y_i = P_i x_i, (N, B, d) in `dtype`, of features (B, d_i)."""
+    pairs = zip(projections, features, strict=True)
+    return torch.stack([p(as_computed(x, dtype)).to(dtype) for p, x in pairs])
+
+
+def raw(
+    features: Sequence[Tensor],
+    projections: Sequence[nn.Module],
+    combined: Combine,
+    dtype: torch.dtype,
+) -> tuple[Tensor, Tensor]:
+    """Returns what the f_i and f_fuse are injected as the paper has it, (N, B, d) and (B, d).
+
+    Args:
+        features: (B, d_i) for each modality.
+        projections: their P_i.
+        combined: makes x_fuse of the y_i.
+        dtype: that of the results.
+
+    Raises:
+        ValueError: if features are not finite, or leave the range of what they are computed in.
+    """
+    y = projected(features, projections, dtype)
+    check_finite(features, y)
+    return y, combined(y, None)
+
+
+def scale_free(
+    features: Sequence[Tensor],
+    projections: Sequence[nn.Module],
+    combined: Combine,
+    dtype: torch.dtype,
+    *,
+    least: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Returns the same of unit scale, y_i / rms(y_i) and x_fuse, whatever that of the features.
+
+    Args:
+        features, projections, dtype: see `raw`.
+        combined: makes x_fuse, of unit scale, of the y_i.
+        least: the scale of what it adds to them.
+    """
+    y = projected(features, projections, dtype)
+    largest, limits = y.detach().abs().amax(-1), torch.finfo(dtype)
+    usual = (largest > limits.tiny**0.9) & (largest < limits.max**0.9)  # NaN is not
+    if hidden(y) or bool(usual.all()):
+        return rms_normalised(y), combined(y, None)
+    # The result does not depend on the scale of the features, but on the way the y_i may leave
+    # the range of the dtype, and so may gradients, 1 / rms(y_i). So samples are divided by a
+    # power of two first, which rounds nothing: for the f_i each modality by its own, for f_fuse
+    # all by one.
+    features = [as_computed(x, dtype) for x in features]
+    check_finite(features)
+    peaks = torch.stack([x.detach().abs().amax(-1).to(dtype) for x in features])  # (N, B)
+    odd = ~usual & (peaks > 0)
+    if not bool(odd.any()):
+        return rms_normalised(y), combined(y, None)
+    together = peaks.amax(0) if least is None else peaks.amax(0).maximum(least)
+    own = torch.where(odd, _reciprocal(peaks), 1).unsqueeze(-1)
+    shared = torch.where(odd.any(0), _reciprocal(together), 1).unsqueeze(-1)
+    scaled = [_times(x, factor) for x, factor in zip(features, own, strict=True)]
+    y = projected(scaled, projections, dtype)
+    check_finite(scaled, y)
+    together = projected([_times(x, shared) for x in features], projections, dtype)
+    return rms_normalised(y), combined(together, shared)
+
+
+def _reciprocal(x: Tensor) -> Tensor:
+    """Returns a power of two near 1 / x, in the range of the dtype; 1 for x = 0."""
+    bound = math.frexp(torch.finfo(x.dtype).max)[1] - 2
+    exponent = torch.frexp(x).exponent.clamp(-bound, bound)
+    return torch.ldexp(torch.ones_like(x), -exponent)
+
+
+def _times(x: Tensor, factor: Tensor) -> Tensor:
+    """Returns the product, whose gradient by x ends at half of the largest number there is.
+
+    That is where the gradient by a tiny feature may lie beyond the range of the dtype.
+    """
+    if torch.is_grad_enabled() and x.requires_grad:
+        x, limit = x.view_as(x), torch.finfo(x.dtype).max / 2
+        x.register_hook(partial(torch.clamp, min=-limit, max=limit))
+    return x * factor
+
+
+def rms_normalised(x: Tensor) -> Tensor:
+    """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero."""
+    # Divided by its largest entry first, so that no square leaves the range of the dtype. The
+    # result does not depend on that divisor, so neither does its gradient.
+    largest = x.detach().abs().amax(-1, keepdim=True)
+    x = x / torch.where(largest > 0, largest, 1)
+    # now at least 1 / d, but for x = 0
+    return x * x.square().mean(-1, keepdim=True).clamp_min(0.5 / x.shape[-1]).rsqrt()
