@@ -1,9 +1,10 @@
-"""Why a DEQ fusion does what it does: traces of its solves, its gates, its spectral radius.
+"""Why a DEQ fusion does what it does: traces of solves, gates, spectral radius, fixed points.
 
     traces = trace(fusion, features, solver="anderson", joint=True)["joint"]
     traces.difference.mean(1)                     (steps,) how fast z settles
     gate_shares(traces.gates)                     (steps, N) which modality the gate lets through
-    spectral_radii(fusion, features)["fuse"]      (batch,) whether the trained map contracts
+    spectral_radii(fusion, features)["z_fuse"]    (batch,) whether the trained map contracts there
+    fixed_points(fusion, features).count          (batch,) how many equilibria were found
 
     with solved_with(fusion, tol=0.1):            how early may one stop?
         evaluate(model, ...)
@@ -22,6 +23,9 @@ from torch import Tensor
 from .deq import DEQFusion
 from .equilibrium.jacobian import spectral_radius
 from .equilibrium.record import SolveRecord
+from .fixed_points import FixedPoints as FixedPoints
+from .fixed_points import ends as ends
+from .fixed_points import fixed_points as fixed_points
 from .traces import Trace as Trace
 from .traces import posed
 from .traces import trace as trace

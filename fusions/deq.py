@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from .equilibrium import Equilibrium, GatedCell, ResidualCells, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
 from .equilibrium.features import check_features, check_fused, check_present
+from .equilibrium.injection import raw, rms_normalised, scale_free
 from .equilibrium.solvers import ConvergenceError
 from .equilibrium.system import Constants, SystemStep, TriangularSystem
-from .injection import raw, rms_normalised, scale_free
 
 LARGEST = 2**31  # entries of a weight: 8 GiB of float32
 RULES: Mapping[str, Rule] = {  # of the options that are not `Equilibrium`'s

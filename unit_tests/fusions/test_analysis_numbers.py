@@ -76,7 +76,7 @@ def test_radii_are_the_largest_eigenvalues_of_the_dense_jacobian(variant, option
     ("options", "message"),
     [
         ({"steps": 0}, "steps must be an integer of at least 1, got 0"),
-        ({"tol": -1.0}, "tol must be at least 0, got"),
+        ({"tol": -1.0}, "tol must be at least 0 and below inf, got"),
         ({"solver": "newton"}, "unknown solver 'newton'; choose from"),
         ({"present": torch.ones(2, 3).bool()}, r"present must have shape \(2, 2\)"),
     ],
@@ -156,7 +156,7 @@ def test_a_fusion_solves_with_its_own_settings_again_after_exceptions():
     for settings, error, message in (
         ({"tolerance": 1e-3}, TypeError, "tolerance"),
         ({"solver": "newton"}, ValueError, "unknown solver 'newton'; choose from"),
-        ({"tol": -1.0}, ValueError, "tol must be at least 0, got"),
+        ({"tol": -1.0}, ValueError, "tol must be at least 0 and below inf, got"),
     ):
         with pytest.raises(error, match=message), solved_with(fusion, joint=True, **settings):
             pass

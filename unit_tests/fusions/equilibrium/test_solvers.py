@@ -171,8 +171,8 @@ def test_gradients_are_not_recorded(solver):
         ({"tol": math.nan}, "tol must be at least 0 and below inf, got nan"),
         ({"max_steps": 0}, "max_steps must be an integer of at least 1, got 0"),
         ({"max_steps": 2.5}, "max_steps must be an integer of at least 1, got 2.5"),
-        ({"solver": lambda: Anderson(memory=0)}, "memory must be at least 1, got 0"),
-        ({"solver": lambda: Broyden(memory=0)}, "memory must be at least 1, got 0"),
+        ({"solver": lambda: Anderson(memory=0)}, "memory must be an integer of at least 1, got 0"),
+        ({"solver": lambda: Broyden(memory=0)}, "memory must be an integer of at least 1, got 0"),
     ],
 )
 def test_bad_options_are_refused(options, message):

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .equilibrium.features import as_computed, check_finite, hidden
+from .features import as_computed, check_finite, hidden
 
 Combine = Callable[[Tensor, Tensor | None], Tensor]  # (y, scale of y or None) -> x_fuse
 
