@@ -84,6 +84,8 @@ class Encoded(nn.Module):
                 f"got {len(features)}"
             )
         features = check_tensors(features, like=next(self.parameters()))
+        if len({len(x) for x in features}) > 1:
+            raise ValueError(f"features must have one batch size, got {[len(x) for x in features]}")
         return finite(torch.cat([e(x) for e, x in zip(self.encoders, features, strict=True)], 1))
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .equilibrium import Equilibrium, GatedCell, ResidualCells, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
 from .equilibrium.features import check_features, check_fused, check_present
-from .equilibrium.injection import raw, rms_normalised, scale_free
+from .equilibrium.injection import raw, rms_normalised, scale_free, times
 from .equilibrium.solvers import ConvergenceError
 from .equilibrium.system import Constants, SystemStep, TriangularSystem
 
@@ -260,7 +260,7 @@ class DEQFusion(nn.Module):
             except ConvergenceError:  # what did not converge is to be seen
                 self._last = Outcome(record)
                 raise
-            penalty = self._penalty(system, states, fused)
+            penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
         check_fused(result)
         self._last = Outcome(record, penalty)
@@ -325,10 +325,13 @@ class DEQFusion(nn.Module):
         """Returns x_fuse of (12), (B, d), of y (N, B, d); `scale`, (B, 1), is that of y."""
         x = y.sum(0) if self.weights is None else (self.weights.view(-1, 1, 1) * y).sum(0)
         if self.bias is not None:
-            x = x + (self.bias if scale is None else self.bias * scale)
+            bias = self.bias
+            if scale is not None:
+                bias = times(bias.expand_as(scale), scale, parts=len(scale))
+            x = x + bias
         return rms_normalised(x) if self.injection == "scale_free" else x
 
-    def _penalty(
+    def _penalised(
         self, system: TriangularSystem, states: Tensor, fused: Tensor | None
     ) -> Tensor | None:
         """Returns the weighted Jacobian penalty, if this forward has one."""

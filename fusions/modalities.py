@@ -70,7 +70,8 @@ def check_tensors(modalities: Iterable[Tensor], *, like: Tensor | None = None) -
     modalities = list(modalities)
     for i, x in enumerate(modalities):
         check_tensor(f"modalities[{i}]", x, like)
-    if like is not None:
-        flat = [x.reshape(-1, x.shape[-1]) for x in modalities]
-        check_finite(flat)
-    return modalities
+    if like is None:
+        return modalities
+    computed = [as_computed(x, like.dtype) for x in modalities]
+    check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (modalities, computed)))
+    return computed

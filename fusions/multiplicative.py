@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .equilibrium.features import as_computed
 from .modalities import check_tensors
 
 _PRODUCTS = {  # y with the generated weights; those of "scalar" have width 1 and broadcast
@@ -107,6 +108,7 @@ class MultiplicativeInteractions2Modal(nn.Module):
         if self.clip is not None:
             x, y = x.clamp(*self.clip), y.clamp(*self.clip)
         self._check(x, y)
+        x, y = (as_computed(v, self.W.dtype) for v in (x, y))
         weights = self._generate(x, self.W, self.V)
         return torch.einsum(_PRODUCTS[self.output], y, weights) + self._generate(x, self.U, self.b)
 
@@ -172,4 +174,5 @@ class MultiplicativeInteractions3Modal(nn.Module):
                 f"the third modality must have shape {tuple(maps.shape[:-1])}, "
                 f"got {tuple(z.shape)}; see input_dims"
             )
+        z = as_computed(z, maps.dtype)
         return torch.einsum("...k,...kp->...p", z, maps) + self.b(pair)

@@ -10,7 +10,9 @@ from torch import nn
 from . import adapters
 from .common_fusions import LowRankTensorFusion, MultiplicativeInteractions3Modal
 from .cross import CrossFusion
+from .equilibrium.checks import check_width
 from .gated import GatedMultimodalUnit
+from .modalities import check_widths
 from .mutan import Mutan
 from .token_attention import TokenAttention
 from .weighted_sum import Sum, WeightedSum
@@ -49,13 +51,17 @@ class Entry:
     def __call__(self, input_dims: Sequence[int], dim: int, /, **options: Any) -> adapters.Sized:
         """Returns the fusion and the width of its result, see `build`."""
         least, most = self.modalities
-        if not least <= len(input_dims) <= (most or len(input_dims)):
+        count = len(input_dims) if isinstance(input_dims, Sequence) else least
+        if not least <= count <= (most or count):
             wanted = f"{least}" if least == most else f"{least} or more"
             raise ValueError(
                 f"input_dims must list {wanted} widths, one for each modality, got "
                 f"{list(input_dims)}"
             )
+        check_widths(input_dims, dim=dim)
         reduce = options.pop("reduce", self.reduce)
+        if reduce is not None:
+            check_width("reduce", reduce)
         dims = list(input_dims) if reduce is None else [reduce] * len(input_dims)
         built = self.build(dims, dim, **options)
         fusion, width = (built, dim) if isinstance(built, nn.Module) else built

@@ -94,19 +94,26 @@ def check_tensor(name: str, x: Any, like: Tensor | None) -> None:
             f"{name} must be on {like.device}, as the first tensor of the module is, got "
             f"{x.device}; move one of them with .to()"
         )
-    if x.dtype != like.dtype and not torch.is_autocast_enabled(x.device.type):
+    device = x.device.type
+    if not torch.is_autocast_enabled(device):
+        if x.dtype != like.dtype:
+            raise TypeError(
+                f"{name} must have the parameters' dtype {like.dtype}, got {x.dtype}; "
+                "convert the features or the module with .to()"
+            )
+    elif {like.dtype, torch.get_autocast_dtype(device)} == {torch.float16, torch.bfloat16}:
         raise TypeError(
-            f"{name} must have the parameters' dtype {like.dtype}, got {x.dtype}; "
-            "convert the features or the module with .to()"
+            f"the parameters must be of torch.float32 under autocast to "
+            f"{torch.get_autocast_dtype(device)}, got {like.dtype}; convert the module with .to()"
         )
 
 
 def as_computed(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """Returns features in a dtype that meets parameters of `dtype`, under autocast too.
+    """Returns features in the parameters' `dtype`, which they may lack under autocast only.
 
-    Autocast brings together all dtypes but float64, which it leaves alone.
+    Autocast would bring together some dtypes, not all.
     """
-    return x.to(dtype) if torch.float64 in (x.dtype, dtype) else x
+    return x.to(dtype) if torch.is_autocast_enabled(x.device.type) else x
 
 
 def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None = None) -> None:
@@ -132,7 +139,7 @@ def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None 
         if rows:
             raise ValueError(
                 f"features must stay finite as they are computed with, in {y.dtype}, but "
-                f"features[{i}], of entries up to {float(x.abs().max()):.1e}, do not in "
+                f"features[{i}], of entries up to {float(x.detach().abs().max()):.1e}, do not in "
                 f"{_counted(rows, y)}; scale them down, and check the weights of their projection"
             )
 

@@ -75,10 +75,10 @@ def scale_free(
     together = peaks.amax(0) if least is None else peaks.amax(0).maximum(least)
     own = torch.where(odd, _reciprocal(peaks), 1).unsqueeze(-1)
     shared = torch.where(odd.any(0), _reciprocal(together), 1).unsqueeze(-1)
-    scaled = [_times(x, factor) for x, factor in zip(features, own, strict=True)]
+    scaled = [times(x, factor) for x, factor in zip(features, own, strict=True)]
     y = projected(scaled, projections, dtype)
     check_finite(scaled, y)
-    together = projected([_times(x, shared) for x in features], projections, dtype)
+    together = projected([times(x, shared) for x in features], projections, dtype)
     return rms_normalised(y), combined(together, shared)
 
 
@@ -89,13 +89,13 @@ def _reciprocal(x: Tensor) -> Tensor:
     return torch.ldexp(torch.ones_like(x), -exponent)
 
 
-def _times(x: Tensor, factor: Tensor) -> Tensor:
-    """Returns the product, whose gradient by x ends at half of the largest number there is.
+def times(x: Tensor, factor: Tensor, parts: int = 2) -> Tensor:
+    """Returns the product, whose gradient by x ends at the largest number there is over `parts`.
 
-    That is where the gradient by a tiny feature may lie beyond the range of the dtype.
+    The gradient by a tiny feature may lie beyond the range of the dtype; `parts` of it are added.
     """
     if torch.is_grad_enabled() and x.requires_grad:
-        x, limit = x.view_as(x), torch.finfo(x.dtype).max / 2
+        x, limit = x.view_as(x), torch.finfo(x.dtype).max / parts
         x.register_hook(partial(torch.clamp, min=-limit, max=limit))
     return x * factor
 

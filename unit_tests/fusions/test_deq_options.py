@@ -1,12 +1,85 @@
 """Options and features that do not fit are refused with a message that helps."""
 
+import numpy as np
 import pytest
 import torch
 
 from fusions.deq import DEQFusion
+from fusions.gated import GatedMultimodalUnit
+from fusions.late import LateFusion
 from unit_tests.fusions.deq_reference import EXACT, WIDTHS, make, make_features
 
+
+def good():
+    return [torch.randn(4, 5), torch.randn(4, 7)]
+
+
 NAN, INF = float("nan"), float("inf")
+
+
+COUNTS = ("max_steps", "unroll", "jacobian_probes", "jacobian_every", "neumann_terms")
+FLAGS = ("residual", "fuse_weights", "fuse_bias", "f_theta", "f_fuse", "gate", "joint")
+TEXTS = ("injection", "cell", "norm_order", "gradient", "on_failure", "jacobian_blocks", "solver")
+NUMBERS = ("tol", "backward_tol", "dropout", "recurrent_scale", "jacobian_weight")
+SENSELESS = [
+    *((name, value) for name in COUNTS for value in (0, -1, 2.0, True, "3", NAN, 10**12, [4])),
+    *((name, value) for name in FLAGS for value in ("no", "False", 0, 1, NAN, None, [])),
+    *((name, value) for name in TEXTS for value in ("x", None, 1, NAN, True, [], {"anderson": 1})),
+    *((name, value) for name in NUMBERS for value in (INF, NAN, -1e-9, True, "x", [1.0], 1j)),
+    *(("neumann_damping", value) for value in (0, 1.1, NAN, INF, True, "x", None)),
+    *(("dim", value) for value in (0, -4, 16.0, True, "16", None, [16], 10**12, 2**20, NAN)),
+    *(("groups", value) for value in (0, -1, 3, 2.0, True, "2", None)),
+    *(("fuse_groups", value) for value in (0, 3, True, "2")),
+    *(("max_steps", value) for value in (None, INF)),
+    *(("tol", value) for value in (None, torch.tensor(1e-3))),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), SENSELESS, ids=str)
+def test_every_option_refuses_what_makes_no_sense(name, value):
+    with pytest.raises(ValueError, match=rf"(must|unknown) .*|{name}") as raised:
+        DEQFusion(**{"input_dims": [5, 7], "dim": 16, "groups": 2, name: value})
+    assert name in str(raised.value) and len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("value", [lambda: 3, lambda: None, lambda: "anderson"])
+def test_a_solver_that_makes_no_rule_is_refused(value):
+    with pytest.raises(ValueError, match=r"a callable solver must return a rule.*, got"):
+        DEQFusion([5], 16, solver=value)
+
+
+@pytest.mark.parametrize("value", ["512", b"ab", {5: 7}, {5, 7}, np.array([5, 7]), iter([5]), None])
+def test_widths_are_a_list(value):
+    with pytest.raises(TypeError, match="input_dims must list a width for each modality, got"):
+        DEQFusion(value, 16)
+
+
+@pytest.mark.parametrize("value", [[5, [7]], [5, True], [5, "7"], [5, None], [5, 10**9], [5, NAN]])
+def test_a_width_is_an_integer(value):
+    with pytest.raises(ValueError, match=r"input_dims\[1\] must be (an integer|at most 16777216)"):
+        DEQFusion(value, 16)
+
+
+def test_what_would_only_take_memory_is_refused_first():
+    with pytest.raises(ValueError, match="at most 1000 modalities, got 100000000"):
+        DEQFusion(range(10**8), 16)
+    with pytest.raises(ValueError, match="every weight must have at most 2147483648 entries"):
+        DEQFusion([2**24], 2**10)
+    with pytest.raises(ValueError, match="every weight must have at most 2147483648 entries"):
+        DEQFusion([4] * 900, 2**11)
+    with pytest.raises(ValueError, match=r"unknown cell '.{70,79}…"):
+        DEQFusion([4], 16, cell="x" * 10**7)
+
+
+def test_numbers_of_numpy_are_numbers():
+    torch.manual_seed(1)
+    options = {"groups": np.int64(2), "dropout": np.float32(0.0), "max_steps": np.int32(30)}
+    fusion = DEQFusion(list(np.array([5, 7])), np.int64(16), **options)
+    torch.manual_seed(1)
+    other = DEQFusion([5, 7], 16, groups=2, max_steps=30)
+    assert all(type(width) is int for width in (*fusion.input_dims, fusion.dim))
+    features = good()
+    assert fusion(features).equal(other(features))
 
 
 @pytest.mark.parametrize(
@@ -77,8 +150,68 @@ def test_unknown_options_and_presets_are_refused():
         DEQFusion.from_preset("brca", [5], 16)
 
 
-def good():
-    return [torch.randn(4, 5), torch.randn(4, 7)]
+class Alone:
+    """Neither a list nor a tensor."""
+
+
+SPARSE = torch.eye(4, 7).to_sparse()
+NO_FEATURES = [
+    ([good()[0], None], TypeError, r"features\[1\] must be a tensor, got None; .*present=mask, b"),
+    ([None, good()[1]], TypeError, r"features\[0\] must be a tensor, got None; .*zeros"),
+    ([good()[0], good()[1].numpy()], TypeError, r"features\[1\] .*got ndarray; .*as_tensor"),
+    ([good()[0], good()[1].tolist()], TypeError, r"features\[1\] must be a tensor, got list"),
+    ([good()[0], SPARSE], TypeError, r"features\[1\] must be a dense tensor, .*sparse_coo; see"),
+    ([good()[0], good()[1] + 1j], TypeError, r"features\[1\] must be a floating-point.*complex64"),
+    ([good()[0], good()[1] > 0], TypeError, r"features\[1\] must be a floating-point.*torch.bool"),
+    ([good()[0], good()[1].to("meta")], ValueError, r"features\[1\] must be on cpu, .* got meta"),
+    ([good()[0], torch.tensor(1.0)], ValueError, r"features\[1\] must have shape .* got \(\)"),
+    ({0: good()[0], 1: good()[1]}, TypeError, "features must be a list of 2 tensors.*got dict"),
+    (None, TypeError, "features must be a list of 2 tensors.*got NoneType"),
+    ("ab", TypeError, "features must be a list of 2 tensors.*got str"),
+    (iter(good()), TypeError, "features must be a list of 2 tensors.*got list_iterator"),
+    (Alone(), TypeError, "features must be a list of 2 tensors.*got Alone"),
+    (torch.randn(2, 4, 7).numpy(), TypeError, "features must be a list of 2 tensors.*got ndarray"),
+]
+
+
+@pytest.mark.parametrize(("features", "error", "message"), NO_FEATURES)
+@pytest.mark.parametrize("make_fusion", [DEQFusion, GatedMultimodalUnit, LateFusion])
+def test_what_is_no_feature_is_refused(make_fusion, features, error, message):
+    if isinstance(features, type(iter([]))):
+        features = iter(good())
+    with pytest.raises(error, match=message):
+        make_fusion([5, 7], 16)(features)
+
+
+def test_nested_tensors_are_refused():
+    parts = [torch.randn(2, 7), torch.randn(3, 7)]
+    nested = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    with pytest.raises(TypeError, match=r"features\[1\] must be a dense tensor, got a nested one"):
+        DEQFusion([5, 7], 16, groups=2)([good()[0], nested])
+
+
+@pytest.mark.parametrize("present", [[True, True], np.ones((4, 2), bool), "yes"])
+def test_a_mask_that_is_no_tensor_is_refused(present):
+    with pytest.raises(TypeError, match="present must be a bool tensor, got"):
+        DEQFusion([5, 7], 16, groups=2)(good(), present=present)
+
+
+def test_channels_come_last():
+    fusion = DEQFusion([6, 6], 16, groups=2)
+    pictures = [torch.randn(2, 6, 5, 4) for _ in range(2)]  # (batch, channels, height, width)
+    with pytest.raises(ValueError, match=r"channels come last: features\[0\].movedim\(1, -1\)"):
+        fusion(pictures)
+    right = fusion([x.movedim(1, -1) for x in pictures])
+    assert right.shape == (2, 5, 4, 16)
+    # where width and channels are as many, both readings fit
+    square = [torch.randn(2, 6, 5, 6) for _ in range(2)]
+    with pytest.warns(UserWarning, match=r"\(2, 6, 5, 6\) are read with their channels last"):
+        read = fusion(square)
+    flat = fusion([x.flatten(1, -2) for x in square])  # nothing is warned of
+    torch.testing.assert_close(read.flatten(1, 2), flat)
+    # sequences are read as they are, and so are pictures of whose modalities one does not fit
+    DEQFusion([6, 6], 16, groups=2)([torch.randn(2, 6, 6) for _ in range(2)])
+    DEQFusion([6, 7], 16, groups=2)([torch.randn(2, 6, 5, 6), torch.randn(2, 6, 5, 7)])
 
 
 def spoiled(i, row, value):

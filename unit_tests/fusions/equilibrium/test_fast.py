@@ -10,6 +10,7 @@ from fusions.deq import DEQFusion
 from fusions.equilibrium import find_fixed_point
 from fusions.equilibrium.fast import Traced
 from fusions.equilibrium.kernels import TwoLayerKernel
+from fusions.equilibrium.products import Weights
 from unit_tests.fusions.deq_reference import DIM, EXACT, VARIANTS, WIDTHS, make, make_features
 
 PAYS = "fusions.equilibrium.fast._bfloat16_pays"
@@ -279,3 +280,15 @@ def test_a_long_neumann_series_is_as_exact_as_the_solve():
     features = [torch.randn(5, 64).requires_grad_()]
     with mock.patch(PAYS, lambda rows: True):
         assert_close(run(fusion, features, "fast"), run(exact, features, "fast"), 1e-4)
+
+
+def test_a_product_with_factor_zero_is_zero_whatever_was_in_the_memory():
+    x = torch.randn(2, 4, 16).mT.contiguous().mT.flatten(0, 1)
+    weights = Weights(torch.randn(2, 16, 16), 0.0, torch.bfloat16)
+    bias = torch.randn(2, 1, 16)
+    for _ in range(20):
+        dirty = [torch.full((2, 16, 16), torch.nan, dtype=torch.bfloat16) for _ in range(4)]
+        del dirty
+        assert not weights.times(x, [4, 4]).any() and not weights.pull(x, [4, 4]).any()
+        want = bias.bfloat16().float().expand(2, 4, 16).flatten(0, 1)
+        assert weights.times(x, [4, 4], bias).equal(want)

@@ -270,3 +270,32 @@ def test_nothing_leaves_while_somebody_looks_on(double):
     )
     find_fixed_point(f, torch.zeros(3, 2), solver="picard", observe=lambda *seen: None)
     assert f.sizes == [3]
+
+
+@pytest.mark.parametrize(
+    ("start", "came"),
+    [
+        (torch.zeros(3), r"torch.float32 of shape \(3,\)"),
+        (torch.zeros(3, 2).long(), "torch.int64 of shape"),
+        ([[0.0]], "list"),
+    ],
+)
+def test_a_start_that_is_no_batch_of_states_is_refused(start, came):
+    with pytest.raises(ValueError, match=rf"start must be a floating-point tensor .*, got {came}"):
+        find_fixed_point(torch.cos, start)
+
+
+def test_images_and_steps_of_another_shape_are_refused():
+    start = torch.zeros(3, 2)
+    with pytest.raises(ValueError, match=r"f must return .*\(3, 2\) .* in a row, got \(3, 1\)"):
+        find_fixed_point(lambda z: z[:, :1] + 1, start)  # would broadcast
+    with pytest.raises(ValueError, match=r"the solver's rule must return .* got \(2,\)"):
+        find_fixed_point(torch.cos, start, solver=lambda: lambda z, fz: fz[0])
+
+
+@pytest.mark.parametrize("scale", [1e-7, 1e-5, 1e4])
+def test_half_precision_converges_at_any_scale(scale):
+    c = torch.tensor([[1.0, -2.0, 0.5]]) * scale
+    solution = find_fixed_point(lambda z: (0.5 * z.float() + c).half(), torch.zeros(1, 3).half())
+    assert solution.converged.all()
+    torch.testing.assert_close(solution.value.float(), 2 * c, rtol=0.02, atol=2e-7)

@@ -1,0 +1,418 @@
+"""What `fuzz.fusions` draws: a fusion, features, and what to compare the result with."""
+
+import copy
+import math
+import random
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fusions.deq import PRESETS, DEQFusion
+from fusions.registry import FUSIONS
+from unit_tests.fusions.deq_reference import DIM, GROUPS, Equations, Reference
+
+Check = Callable[[], tuple[str, str]]  # () -> (kind of outcome, detail)
+DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
+NAN, INF = math.nan, math.inf
+ODD = (INF, -INF, NAN, -1, 0, True, "x", "False", None, 2.5, 10**12, [], (), {}, b"ab", object())
+ODD += (lambda: 3, torch.tensor(3), [[4]], 1 + 2j, -1e-300, 1e300)
+OPTIONS: dict[str, Sequence[Any]] = {
+    "injection": ("scale_free", "raw"),
+    "residual": (False, True),
+    "norm_order": ("relu_norm", "norm_relu"),
+    "groups": (1, GROUPS, GROUPS, GROUPS),
+    "fuse_groups": (None, None, 1),
+    "fuse_weights": (True, False),
+    "fuse_bias": (False, True),
+    "dropout": (0.0, 0.0, 0.3),
+    "recurrent_scale": (0.0, 0.03, 0.03, 0.1, 0.1, 1.0, 30.0),
+    "f_theta": (True, True, False),
+    "f_fuse": (True, True, False),
+    "gate": (True, True, False),
+    "unroll": (None, None, 1, 3),
+    "unroll_injection": ("features", "states"),
+    "joint": (False, True),
+    "solver": ("anderson", "broyden", "picard"),
+    "tol": (1e-3, 1e-6, 0.0),
+    "max_steps": (1, 5, 40, 100),
+    "backward_tol": (None, 1e-6),
+    "backward_max_steps": (None, 1, 100),
+    "gradient": ("exact", "exact", "one_step", "neumann"),
+    "neumann_terms": (1, 3),
+    "neumann_damping": (0.5, 1.0),
+    "jacobian_weight": (0.0, 0.0, 1.0, 20.0),
+    "jacobian_blocks": ("diagonal", "joint"),
+    "jacobian_probes": (1, 2),
+    "jacobian_every": (1, 2),
+    "on_failure": ("warn", "raise", "ignore"),
+}
+EQUAL = {
+    "tol": 1e-6,
+    "max_steps": 300,
+    "backward_tol": None,
+    "groups": GROUPS,
+}  # what a comparison needs to be sharp
+
+
+def deq_draw(rng: random.Random) -> Check:
+    """Returns a draw of DEQ fusion, still to be built."""
+    widths = [rng.choice((1, 3, 5, DIM, DIM, 40)) for _ in range(rng.choice((1, 2, 2, 3, 5)))]
+    options = {
+        name: rng.choice(values)
+        for name, values in OPTIONS.items()
+        if rng.random() < 0.3 or name == "groups"
+    }
+    if rng.random() < 0.15:
+        options["cell"], options["residual"] = "one_layer", rng.random() < 0.1
+    arguments: dict[str, Any] = {"input_dims": widths, "dim": DIM, **options}
+    if rng.random() < 0.15:
+        arguments["dim"] = rng.choice((4, 10, 32, 7))
+    elif rng.random() < 0.6:
+        arguments |= EQUAL
+        arguments["recurrent_scale"] = rng.choice((0.0, 0.03, 0.1))
+    if rng.random() < 0.1:
+        arguments[rng.choice(["input_dims", "dim", *OPTIONS])] = rng.choice(ODD)
+    if "unroll" in options and rng.random() < 0.9:
+        arguments["joint"] = False
+    preset = rng.choice(5 * [None] + [*PRESETS])
+    return lambda: _deq(rng, preset, arguments)
+
+
+def _deq(rng: random.Random, preset: str | None, arguments: dict[str, Any]) -> tuple[str, str]:
+    if preset is None:
+        fusion = DEQFusion(**arguments)
+    else:
+        fusion = DEQFusion.from_preset(preset, **arguments)
+    damaged = rng.random() < 0.2
+    if damaged:  # as training, or damage, may leave it
+        with torch.no_grad():
+            for parameter in fusion.parameters():
+                parameter.mul_(rng.choice((1,) * 20 + (0, -1, 10, 1e10, NAN)))
+    tried = _Tried(rng, fusion, fusion.input_dims, masks=True)
+    tried.damaged = damaged
+    if rng.random() < 0.1:
+        tried.options["observe"] = lambda step: None
+    failure = tried.run()
+    if failure:
+        return failure
+    record = fusion.info
+    if (record is None) != (fusion.unroll is not None):
+        return "wrong", "info is there, or is not"
+    return _compared(tried, fusion)
+
+
+def registry_draw(rng: random.Random) -> tuple[str, Check]:
+    """Returns the name of another fusion that is registered, and its draw."""
+    name = rng.choice([name for name in FUSIONS if not name.startswith("deq")])
+    entry = FUSIONS[name]
+    least, most = entry.modalities
+    count = most or rng.randint(least, 4)
+    widths = [rng.choice((1, 4, 9))] * count
+    if name != "early_transformer" and rng.random() < 0.5:
+        widths = [rng.choice((1, 4, 9, 20)) for _ in widths]
+    options = {k: rng.choice(values) for k, values in entry.search.items() if rng.random() < 0.5}
+    outputs = 1 if name == "early_transformer" else rng.choice((2, 3))
+    if entry.predicts:
+        options |= {"outputs": outputs, "task": rng.choice(entry.tasks)}
+    dim: Any = rng.choice((4, 8, 16))
+    if rng.random() < 0.1:
+        widths[0] = rng.choice(ODD)
+    if rng.random() < 0.05:
+        dim = rng.choice(ODD)
+
+    def check() -> tuple[str, str]:
+        fusion, _ = entry(widths, dim, **options)
+        sequences = entry.features == ("sequences",)
+        leading = (rng.choice((2, 5)), 3) if sequences else None
+        tried = _Tried(rng, fusion, widths, leading=leading, least=2, leads=1)
+        return tried.run() or _like_double(tried)
+
+    return name, check
+
+
+class _Tried:
+    """A fusion and the features it is given; `run` runs it forward and backward."""
+
+    def __init__(
+        self,
+        rng: random.Random,
+        fusion: nn.Module,
+        widths: Sequence[int],
+        *,
+        masks: bool = False,
+        leading: tuple[int, ...] | None = None,
+        least: int = 0,
+        leads: int = 3,
+    ) -> None:
+        self.rng, self.fusion, self.options = rng, fusion, {}
+        self.dtype = rng.choice(DTYPES)
+        fusion.to(self.dtype).train(rng.random() < 0.6)
+        self.autocast = rng.choice((None,) * 6 + (torch.bfloat16, torch.float16))
+        if leading is None:
+            batch = rng.choice((2, 3, 5)) if least > 1 else rng.choice((1, 2, 3, 3, 4))
+            further = [rng.choice((1, 2)) for _ in range(rng.choice((0, 0, 0, 1, 2)))]
+            leading = (batch, *further)[:leads]
+            if rng.random() < 0.03:
+                leading = (0, *leading[1:])
+        self.plain = True  # no feature is out of the ordinary
+        self.features = [self._drawn(leading, width) for width in widths]
+        if rng.random() < 0.07:
+            self._spoil()
+        if masks and rng.random() < 0.3:
+            present = torch.rand(*leading, len(widths)) < 0.6
+            if rng.random() < 0.9 and present.numel():
+                present[..., 0] |= ~present.any(-1)
+            self.options["present"] = present
+            if rng.random() < 0.1:
+                odd = (present.float(), present[..., :1], [True], present.to("meta"))
+                self.options["present"] = rng.choice(odd)
+
+    def _drawn(self, leading: Sequence[int], width: int) -> Tensor:
+        rng, limits = self.rng, torch.finfo(self.dtype)
+        dtype = self.dtype
+        if rng.random() < (0.5 if self.autocast else 0.01):
+            dtype = rng.choice(DTYPES)
+        x = torch.randn(*leading, width, dtype=torch.float64)
+        kind = rng.choice(("normal",) * 8 + ("scaled", "rows", "tiny", "zero", "constant", "huge"))
+        self.plain &= kind == "normal"
+        if kind == "scaled":
+            x *= 10 ** rng.uniform(math.log10(limits.tiny), math.log10(limits.max))
+        elif kind == "rows":
+            low, high = math.log10(limits.tiny), math.log10(limits.max)
+            x *= 10 ** torch.empty(*leading, 1, dtype=torch.float64).uniform_(low, high)
+        elif kind == "tiny":
+            x *= limits.tiny * 10 ** -rng.uniform(0, 3)
+        elif kind == "zero":
+            x *= 0
+        elif kind == "constant":
+            x = torch.full_like(x, rng.choice((1.0, -3.0, limits.tiny, limits.max)))
+        elif kind == "huge":
+            x = x.sign() * limits.max
+        if rng.random() < 0.97:  # within the range of its dtype
+            x = x.clamp(-torch.finfo(dtype).max, torch.finfo(dtype).max)
+        return x.to(dtype).requires_grad_(rng.random() < 0.8)
+
+    def _spoil(self) -> None:
+        rng, features = self.rng, self.features
+        i = rng.randrange(len(features))
+        x = features[i].detach()
+        if not x.numel():
+            return
+        damaged = x.clone()
+        damaged.view(-1)[rng.randrange(x.numel())] = rng.choice((NAN, INF))
+        others = [None, x.tolist(), "features", x.float().numpy(), x.long(), x.to(torch.complex64)]
+        others += [x.mT, x[..., :0], x[:1], x[0], x.sum(), x.to("meta"), x.to_sparse()]
+        features[i] = rng.choice(others + 4 * [damaged])
+        if rng.random() < 0.2:
+            others = [features[1:], x, None, dict(enumerate(features)), iter(features)]
+            self.features = rng.choice(others)
+
+    @property
+    def half(self) -> bool:
+        return self.autocast is not None or self.dtype in (torch.float16, torch.bfloat16)
+
+    def run(self) -> tuple[str, str] | None:
+        """Returns what is at fault, if anything is."""
+        self.before, self.state = copy.deepcopy(self.fusion), torch.get_rng_state()
+        with ExitStack() as stack:
+            if self.autocast is not None:
+                stack.enter_context(torch.autocast("cpu", dtype=self.autocast))
+            self.fused = self.fusion(self.features, **self.options)
+        if not self.fused.isfinite().all():
+            return "silent", "what is fused is not finite"
+        self.cotangent = torch.randn_like(self.fused) * self.rng.choice((1, 1, 1, 1e-6, 0))
+        loss = (self.fused * self.cotangent).sum()
+        self.penalised = getattr(self.fusion, "auxiliary_loss", None)
+        if self.penalised is not None:
+            if not self.penalised.isfinite():
+                return "silent", "the auxiliary loss is not finite"
+            loss = loss + self.penalised
+        self.leaves = {f"features[{i}]": x for i, x in enumerate(self.features)}
+        self.leaves |= dict(self.fusion.named_parameters())
+        self.leaves = {name: x for name, x in self.leaves.items() if x.requires_grad}
+        self.grads = {}
+        if not self.leaves or not loss.requires_grad or not loss.isfinite():
+            return None
+        grads = torch.autograd.grad(loss, list(self.leaves.values()), allow_unused=True)
+        self.grads = {n: g for n, g in zip(self.leaves, grads, strict=True) if g is not None}
+        if self.half and "deq" not in self.fusion.__module__:
+            return None  # torch's own layers want their loss scaled then
+        for name, g in self.grads.items():
+            if not g.isfinite().all() and not self._beyond(name):
+                return "silent", f"the gradient of {name} is not finite"
+        return None
+
+    def _beyond(self, name: str) -> bool:
+        """Whether the gradient leaves the range of its dtype in wider arithmetic as well."""
+        if self.chance:  # other masks would be drawn
+            return False
+        limit = torch.finfo(self.leaves[name].dtype).max / 100
+        return not bool((self.wide()[name].abs() < limit).all())
+
+    @property
+    def chance(self) -> bool:
+        """Whether dropout takes part."""
+        modules = list(self.fusion.modules())
+        drops = any(isinstance(m, nn.Dropout) and m.p for m in modules)
+        drops |= any(getattr(m, name, 0) for m in modules for name in ("dropout", "embed_dropout"))
+        return self.fusion.training and drops
+
+    def wide(self) -> dict[str, Tensor]:
+        """Returns what is fused, and the gradients, of a copy in float64.
+
+        With the Jacobian penalty in float32, of which half precision draws its probes as well.
+        """
+        penalised = self.penalised is not None and self.half and "deq" in self.fusion.__module__
+        dtype = torch.float32 if penalised else torch.float64
+        copied = copy.deepcopy(self.before).to(dtype)
+        features = [x.detach().to(dtype).requires_grad_(x.requires_grad) for x in self.features]
+        torch.set_rng_state(self.state)
+        fused = copied(features, **self.options)
+        leaves = {f"features[{i}]": x for i, x in enumerate(features)}
+        leaves |= dict(copied.named_parameters())
+        kept = [leaves[name] for name in self.grads]
+        loss = (fused * self.cotangent.to(dtype)).sum() + getattr(copied, "auxiliary_loss", 0)
+        grads = torch.autograd.grad(loss, kept) if kept else ()
+        return {"fused": fused.detach(), **dict(zip(self.grads, grads, strict=True))}
+
+
+def _like_double(tried: _Tried) -> tuple[str, str]:
+    """Compares with the same fusion in float64."""
+    sharp = tried.autocast is None and tried.dtype in (torch.float32, torch.float64)
+    if not sharp or not tried.plain or tried.chance:
+        return "finite", ""
+    wide = tried.wide()
+    floor = 1e-3 * max((float(g.abs().max()) for n, g in wide.items() if n != "fused"), default=0)
+    for name, got in {"fused": tried.fused, **tried.grads}.items():
+        gap = _gap(got, wide[name], 0 if name == "fused" else floor)
+        if not gap < 1e-2:
+            return "wrong", f"{name} differs from float64 by {gap:.1e}"
+    return "agrees", ""
+
+
+def _gap(got: Tensor, want: Tensor, floor: float = 0) -> float:
+    """Returns the relative distance, over the entries that the dtype of `got` can hold.
+
+    Args:
+        floor: what is below this is rounding, of what cancels on paper.
+    """
+    got, want = got.detach(), want.detach()
+    held = want.abs() < torch.finfo(got.dtype).max / 8
+    got, want = got.double()[held], want[held]
+    size = max(float(want.abs().max()), floor) if want.numel() else 0
+    if size < 1e-300:
+        return float((got - want).abs().sum())
+    return float((got / size - want / size).norm() / max((want / size).norm(), floor / size))
+
+
+def _compared(tried: _Tried, fusion: DEQFusion) -> tuple[str, str]:
+    """Compares with the equations written a second time, where these contract."""
+    if not _comparable(tried, fusion):
+        return "finite", ""
+    reference = Reference(copy.deepcopy(fusion).double(), _equations(fusion))
+    rows = [x.detach().reshape(-1, x.shape[-1]).double() for x in tried.features]
+    present = tried.options.get("present")
+    if present is None:
+        present = torch.ones(tried.features[0].shape[:-1] + (len(rows),), dtype=torch.bool)
+    pairs = (tried.fused, tried.cotangent)
+    fused, cotangent = (x.detach().reshape(-1, DIM).double() for x in pairs)
+    exact = _exact(tried, fusion)
+    total: dict[str, Tensor] = {}
+    for k, here in enumerate(present.reshape(-1, len(rows)).tolist()):
+        sample = [
+            x[k : k + 1].clone().requires_grad_() if h else None
+            for x, h in zip(rows, here, strict=True)
+        ]
+        try:
+            want, grads = _by_the_equations(reference, sample, cotangent[k : k + 1])
+        except AssertionError:  # the map does not contract, and what is right is not known
+            return "finite", ""
+        gap = _gap(fused[k : k + 1].to(tried.dtype), want)
+        if not gap < 1e-3:
+            return "wrong", f"sample {k} differs from the equations by {gap:.1e}"
+        for name, grad in grads.items():
+            if not name.startswith("features"):
+                total[name] = total.get(name, 0) + grad
+            elif exact and name in tried.grads:
+                got = tried.grads[name].reshape(-1, grad.shape[-1])[k : k + 1]
+                given = float(sample[int(name[9:-1])].detach().abs().max())
+                floor = 1e-3 * float(cotangent.abs().max()) / given
+                gap = _gap(got, grad, max(floor, 1e4 * torch.finfo(got.dtype).tiny))
+                if not gap < 2e-2:
+                    return "wrong", f"{name} of sample {k}: gradient differs by {gap:.1e}"
+    floor = 1e-3 * max(float(g.abs().max()) for g in total.values())
+    for name, grad in total.items():
+        if exact and name in tried.grads:
+            gap = _gap(tried.grads[name], grad, floor)
+            if not gap < 2e-2:
+                return "wrong", f"{name}: gradient differs by {gap:.1e}"
+    return "agrees", ""
+
+
+def _comparable(tried: _Tried, fusion: DEQFusion) -> bool:
+    if fusion.dim != DIM or tried.autocast or tried.dtype not in (torch.float32, torch.float64):
+        return False
+    if tried.damaged or (fusion.training and fusion.dropout):
+        return False
+    if fusion.unimodal is not None and fusion.unimodal.groups != GROUPS:
+        return False
+    if fusion.fuse is not None and fusion.fuse.groups not in (1, GROUPS):
+        return False
+    if fusion.info is not None:
+        if fusion.equilibrium.tol > 1e-6 or not fusion.info.converged.all():
+            return False
+    size = [x.detach().double().abs().amax(-1) for x in tried.features]
+    usual = all(((s > 1e-100) & (s < 1e100)).all() for s in size)
+    if fusion.injection == "raw":  # what it injects has a scale, with which rounding grows
+        usual = all(((s > 1e-3) & (s < 1e3)).all() for s in size)
+    return usual
+
+
+def _exact(tried: _Tried, fusion: DEQFusion) -> bool:
+    """Whether the gradients are to be those of the equations."""
+    if tried.penalised is not None and tried.penalised.detach() != 0:
+        return False
+    if fusion.info is None:
+        return True
+    settings = fusion.equilibrium
+    tol = settings.tol if settings.backward_tol is None else settings.backward_tol
+    solved = all(stats.converged.all() for stats in fusion.info.backward.values())
+    return settings.gradient == "exact" and tol <= 1e-6 and solved
+
+
+def _equations(fusion: DEQFusion) -> Equations:
+    return Equations(
+        scale_free=fusion.injection == "scale_free",
+        one_layer=fusion.unimodal is not None and fusion.unimodal.kind == "one_layer",
+        residual=fusion.unimodal is not None and fusion.unimodal.residual,
+        relu_last=fusion.fuse is not None and fusion.fuse.norm_order == "norm_relu",
+        one_fuse_group=fusion.fuse is not None and fusion.fuse.groups == 1,
+        weights=fusion.weights is not None or fusion.fuse is None,
+        bias=fusion.bias is not None,
+    )
+
+
+def _by_the_equations(
+    reference: Reference, sample: Sequence[Tensor | None], cotangent: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Returns what is fused of one sample, and the gradients of all that it depends on."""
+    fusion = reference.fusion
+    if fusion.unroll is not None:
+        states = fusion.unroll_injection == "states"
+        end = reference.unrolled(fusion.unroll, sample, inject_states=states)
+        u = cotangent
+    else:
+        state = reference.fixed_point(sample)
+        g = torch.zeros_like(state)
+        g[:, -1] = cotangent
+        matrix = torch.eye(state.numel()).to(state) - reference.jacobian(state, sample)
+        u = torch.linalg.solve(matrix.T, g.flatten()).view_as(state)
+        end = reference.step(state, sample)
+    leaves = {f"features[{i}]": x for i, x in enumerate(sample) if x is not None}
+    leaves |= dict(fusion.named_parameters())
+    grads = torch.autograd.grad(end, list(leaves.values()), u, allow_unused=True)
+    found = {name: g for name, g in zip(leaves, grads, strict=True) if g is not None}
+    return (end if end.ndim == 2 else end[:, -1]).detach(), found
