@@ -408,7 +408,12 @@ def _by_the_equations(
         state = reference.fixed_point(sample)
         g = torch.zeros_like(state)
         g[:, -1] = cotangent
-        matrix = torch.eye(state.numel()).to(state) - reference.jacobian(state, sample)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda s: reference.step(s.view_as(state), sample).flatten(),
+            state.flatten(),
+            vectorize=True,
+        )
+        matrix = torch.eye(state.numel()).to(state) - jacobian
         u = torch.linalg.solve(matrix.T, g.flatten()).view_as(state)
         end = reference.step(state, sample)
     leaves = {f"features[{i}]": x for i, x in enumerate(sample) if x is not None}

@@ -13,27 +13,30 @@ from unit_tests.fuzz import fusions as fuzz
 def test_random_fusions_are_refused_or_right(first):
     found = [fuzz.outcome(seed) for seed in range(first, first + 25)]
     assert not [o for o in found if o.kind in fuzz.FAULTS]
+    assert {"refused", "agrees", "finite"} <= {o.kind for o in found}
 
 
-def test_some_are_refused_and_some_compared():
-    kinds = Counter(fuzz.outcome(seed).kind for seed in range(100, 125))
-    assert set(kinds) == {"refused", "agrees", "finite"}
+def kinds(draws):
+    """What comes of as many draws of DEQ fusion."""
+    found = (fuzz.outcome(seed) for seed in range(draws))
+    return Counter(o.kind for o in found if o.drawn == "deq")
 
 
 @pytest.mark.parametrize(
-    ("fused", "kind"),
+    ("forward", "kind"),
     [
         (lambda self, features, **_: features[0] @ torch.ones(1), "raw"),
         (lambda self, features, **_: torch.full((2, self.dim), float("nan")), "silent"),
     ],
 )
-def test_faults_are_noticed(monkeypatch, fused, kind):
-    monkeypatch.setattr(DEQFusion, "forward", fused)
-    found = Counter(fuzz.outcome(seed).kind for seed in range(40))
-    assert found[kind] > 3 and not found["agrees"] - found["finite"]
+def test_faults_are_noticed(monkeypatch, forward, kind):
+    monkeypatch.setattr(DEQFusion, "forward", forward)
+    found = kinds(20)
+    assert found[kind] > 2 and not found["agrees"]
 
 
 def test_a_wrong_result_is_noticed(monkeypatch):
     right = DEQFusion._combined
-    monkeypatch.setattr(DEQFusion, "_combined", lambda *args: right(*args) * 1.01)
-    assert Counter(fuzz.outcome(seed).kind for seed in range(60))["wrong"]
+    monkeypatch.setattr(DEQFusion, "_combined", lambda *args: right(*args) + 0.3)
+    found = kinds(20)
+    assert found["wrong"] and not found["agrees"]
