@@ -48,9 +48,7 @@ def without_absent(
         check_present(present, features)
         here = present.unsqueeze(-1).unbind(-2)  # N times (..., 1)
         features = [torch.where(p, x, 0) for p, x in zip(here, features, strict=True)]
-    computed = [x if like is None else as_computed(x, like.dtype) for x in features]
-    check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (features, computed)))
-    return computed
+    return _computed(features, like)
 
 
 def finite(fused: Tensor) -> Tensor:
@@ -70,8 +68,11 @@ def check_tensors(modalities: Iterable[Tensor], *, like: Tensor | None = None) -
     modalities = list(modalities)
     for i, x in enumerate(modalities):
         check_tensor(f"modalities[{i}]", x, like)
-    if like is None:
-        return modalities
-    computed = [as_computed(x, like.dtype) for x in modalities]
-    check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (modalities, computed)))
+    return modalities if like is None else _computed(modalities, like)
+
+
+def _computed(features: Sequence[Tensor], like: Tensor | None) -> list[Tensor]:
+    """Returns features in the dtype that they are computed in, if they are finite there too."""
+    computed = [x if like is None else as_computed(x, like.dtype) for x in features]
+    check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (features, computed)))
     return computed

@@ -124,7 +124,7 @@ def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None 
         projected: as they are computed with; None: as they are.
     """
     seen = features if projected is None else projected
-    if any(hidden(x) for x in seen) or all(bool(x.isfinite().all()) for x in seen):
+    if any(hidden(x) for x in seen) or all(map(_is_finite, seen)):
         return  # no map that is finite makes what is not finite finite
     for i, x in enumerate(features):
         rows = _rows(x)
@@ -146,7 +146,7 @@ def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None 
 
 def check_fused(fused: Tensor) -> None:
     """Raises FloatingPointError if what is fused, (batch, ...), is not finite."""
-    if hidden(fused) or bool(fused.isfinite().all()):
+    if hidden(fused) or _is_finite(fused):
         return
     rows = _rows(fused.reshape(-1, fused.shape[-1]))
     raise FloatingPointError(
@@ -154,6 +154,12 @@ def check_fused(fused: Tensor) -> None:
         f"{_counted(rows, fused.reshape(-1, fused.shape[-1]))}; check the weights, scale the "
         "features down, or compute in a wider dtype"
     )
+
+
+def _is_finite(x: Tensor) -> bool:
+    x = x.detach()
+    # a finite sum, for which one pass will do, has finite terms only
+    return bool(x.sum().isfinite()) or bool(x.isfinite().all())
 
 
 def _rows(x: Tensor) -> list[int]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from fusions.deq import PRESETS, DEQFusion
 from fusions.registry import FUSIONS
-from unit_tests.fusions.deq_reference import DIM, GROUPS, Equations, Reference
+from unit_tests.fusions.deq_reference import DIM, GROUPS
+from unit_tests.fuzz.fusion_truths import by_the_equations, like_double
 
 Check = Callable[[], tuple[str, str]]  # () -> (kind of outcome, detail)
 DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -91,7 +92,7 @@ def _deq(rng: random.Random, preset: str | None, arguments: dict[str, Any]) -> t
         with torch.no_grad():
             for parameter in fusion.parameters():
                 parameter.mul_(rng.choice((1,) * 20 + (0, -1, 10, 1e10, NAN)))
-    tried = _Tried(rng, fusion, fusion.input_dims, masks=True)
+    tried = Tried(rng, fusion, fusion.input_dims, masks=True)
     tried.damaged = damaged
     if rng.random() < 0.1:
         tried.options["observe"] = lambda step: None
@@ -101,7 +102,7 @@ def _deq(rng: random.Random, preset: str | None, arguments: dict[str, Any]) -> t
     record = fusion.info
     if (record is None) != (fusion.unroll is not None):
         return "wrong", "info is there, or is not"
-    return _compared(tried, fusion)
+    return by_the_equations(tried, fusion)
 
 
 def registry_draw(rng: random.Random) -> tuple[str, Check]:
@@ -127,13 +128,13 @@ def registry_draw(rng: random.Random) -> tuple[str, Check]:
         fusion, _ = entry(widths, dim, **options)
         sequences = entry.features == ("sequences",)
         leading = (rng.choice((2, 5)), 3) if sequences else None
-        tried = _Tried(rng, fusion, widths, leading=leading, least=2, leads=1)
-        return tried.run() or _like_double(tried)
+        tried = Tried(rng, fusion, widths, leading=leading, least=2, leads=1)
+        return tried.run() or like_double(tried)
 
     return name, check
 
 
-class _Tried:
+class Tried:
     """A fusion and the features it is given; `run` runs it forward and backward."""
 
     def __init__(
@@ -277,147 +278,3 @@ class _Tried:
         loss = (fused * self.cotangent.to(dtype)).sum() + getattr(copied, "auxiliary_loss", 0)
         grads = torch.autograd.grad(loss, kept) if kept else ()
         return {"fused": fused.detach(), **dict(zip(self.grads, grads, strict=True))}
-
-
-def _like_double(tried: _Tried) -> tuple[str, str]:
-    """Compares with the same fusion in float64."""
-    sharp = tried.autocast is None and tried.dtype in (torch.float32, torch.float64)
-    if not sharp or not tried.plain or tried.chance:
-        return "finite", ""
-    wide = tried.wide()
-    floor = 1e-3 * max((float(g.abs().max()) for n, g in wide.items() if n != "fused"), default=0)
-    for name, got in {"fused": tried.fused, **tried.grads}.items():
-        gap = _gap(got, wide[name], 0 if name == "fused" else floor)
-        if not gap < 1e-2:
-            return "wrong", f"{name} differs from float64 by {gap:.1e}"
-    return "agrees", ""
-
-
-def _gap(got: Tensor, want: Tensor, floor: float = 0) -> float:
-    """Returns the relative distance, over the entries that the dtype of `got` can hold.
-
-    Args:
-        floor: what is below this is rounding, of what cancels on paper.
-    """
-    got, want = got.detach(), want.detach()
-    held = want.abs() < torch.finfo(got.dtype).max / 8
-    got, want = got.double()[held], want[held]
-    size = max(float(want.abs().max()), floor) if want.numel() else 0
-    if size < 1e-300:
-        return float((got - want).abs().sum())
-    return float((got / size - want / size).norm() / max((want / size).norm(), floor / size))
-
-
-def _compared(tried: _Tried, fusion: DEQFusion) -> tuple[str, str]:
-    """Compares with the equations written a second time, where these contract."""
-    if not _comparable(tried, fusion):
-        return "finite", ""
-    reference = Reference(copy.deepcopy(fusion).double(), _equations(fusion))
-    rows = [x.detach().reshape(-1, x.shape[-1]).double() for x in tried.features]
-    present = tried.options.get("present")
-    if present is None:
-        present = torch.ones(tried.features[0].shape[:-1] + (len(rows),), dtype=torch.bool)
-    pairs = (tried.fused, tried.cotangent)
-    fused, cotangent = (x.detach().reshape(-1, DIM).double() for x in pairs)
-    exact = _exact(tried, fusion)
-    total: dict[str, Tensor] = {}
-    for k, here in enumerate(present.reshape(-1, len(rows)).tolist()):
-        sample = [
-            x[k : k + 1].clone().requires_grad_() if h else None
-            for x, h in zip(rows, here, strict=True)
-        ]
-        try:
-            want, grads = _by_the_equations(reference, sample, cotangent[k : k + 1])
-        except AssertionError:  # the map does not contract, and what is right is not known
-            return "finite", ""
-        gap = _gap(fused[k : k + 1].to(tried.dtype), want)
-        if not gap < 1e-3:
-            return "wrong", f"sample {k} differs from the equations by {gap:.1e}"
-        for name, grad in grads.items():
-            if not name.startswith("features"):
-                total[name] = total.get(name, 0) + grad
-            elif exact and name in tried.grads:
-                got = tried.grads[name].reshape(-1, grad.shape[-1])[k : k + 1]
-                given = float(sample[int(name[9:-1])].detach().abs().max())
-                floor = 1e-3 * float(cotangent.abs().max()) / given
-                gap = _gap(got, grad, max(floor, 1e4 * torch.finfo(got.dtype).tiny))
-                if not gap < 2e-2:
-                    return "wrong", f"{name} of sample {k}: gradient differs by {gap:.1e}"
-    floor = 1e-3 * max(float(g.abs().max()) for g in total.values())
-    for name, grad in total.items():
-        if exact and name in tried.grads:
-            gap = _gap(tried.grads[name], grad, floor)
-            if not gap < 2e-2:
-                return "wrong", f"{name}: gradient differs by {gap:.1e}"
-    return "agrees", ""
-
-
-def _comparable(tried: _Tried, fusion: DEQFusion) -> bool:
-    if fusion.dim != DIM or tried.autocast or tried.dtype not in (torch.float32, torch.float64):
-        return False
-    if tried.damaged or (fusion.training and fusion.dropout):
-        return False
-    if fusion.unimodal is not None and fusion.unimodal.groups != GROUPS:
-        return False
-    if fusion.fuse is not None and fusion.fuse.groups not in (1, GROUPS):
-        return False
-    if fusion.info is not None:
-        if fusion.equilibrium.tol > 1e-6 or not fusion.info.converged.all():
-            return False
-    size = [x.detach().double().abs().amax(-1) for x in tried.features]
-    usual = all(((s > 1e-100) & (s < 1e100)).all() for s in size)
-    if fusion.injection == "raw":  # what it injects has a scale, with which rounding grows
-        usual = all(((s > 1e-3) & (s < 1e3)).all() for s in size)
-    return usual
-
-
-def _exact(tried: _Tried, fusion: DEQFusion) -> bool:
-    """Whether the gradients are to be those of the equations."""
-    if tried.penalised is not None and tried.penalised.detach() != 0:
-        return False
-    if fusion.info is None:
-        return True
-    settings = fusion.equilibrium
-    tol = settings.tol if settings.backward_tol is None else settings.backward_tol
-    solved = all(stats.converged.all() for stats in fusion.info.backward.values())
-    return settings.gradient == "exact" and tol <= 1e-6 and solved
-
-
-def _equations(fusion: DEQFusion) -> Equations:
-    return Equations(
-        scale_free=fusion.injection == "scale_free",
-        one_layer=fusion.unimodal is not None and fusion.unimodal.kind == "one_layer",
-        residual=fusion.unimodal is not None and fusion.unimodal.residual,
-        relu_last=fusion.fuse is not None and fusion.fuse.norm_order == "norm_relu",
-        one_fuse_group=fusion.fuse is not None and fusion.fuse.groups == 1,
-        weights=fusion.weights is not None or fusion.fuse is None,
-        bias=fusion.bias is not None,
-    )
-
-
-def _by_the_equations(
-    reference: Reference, sample: Sequence[Tensor | None], cotangent: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Returns what is fused of one sample, and the gradients of all that it depends on."""
-    fusion = reference.fusion
-    if fusion.unroll is not None:
-        states = fusion.unroll_injection == "states"
-        end = reference.unrolled(fusion.unroll, sample, inject_states=states)
-        u = cotangent
-    else:
-        state = reference.fixed_point(sample)
-        g = torch.zeros_like(state)
-        g[:, -1] = cotangent
-        jacobian = torch.autograd.functional.jacobian(
-            lambda s: reference.step(s.view_as(state), sample).flatten(),
-            state.flatten(),
-            vectorize=True,
-        )
-        matrix = torch.eye(state.numel()).to(state) - jacobian
-        u = torch.linalg.solve(matrix.T, g.flatten()).view_as(state)
-        end = reference.step(state, sample)
-    leaves = {f"features[{i}]": x for i, x in enumerate(sample) if x is not None}
-    leaves |= dict(fusion.named_parameters())
-    grads = torch.autograd.grad(end, list(leaves.values()), u, allow_unused=True)
-    found = {name: g for name, g in zip(leaves, grads, strict=True) if g is not None}
-    return (end if end.ndim == 2 else end[:, -1]).detach(), found
