@@ -1,4 +1,4 @@
-"""Second computations of what random fusions return: in float64, and by the equations as written."""
+"""Second computations of what random fusions return: in float64, and by the written equations."""
 
 import copy
 from collections.abc import Sequence

@@ -14,7 +14,6 @@ infinity), "wrong" (another result than the second computation), "hang", "memory
 
 import dis
 import json
-import os
 import random
 import resource
 import signal
@@ -36,7 +35,7 @@ from unit_tests.fuzz.fusion_draws import deq_draw, registry_draw
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS, MEMORY = 20, 8 * 2**30  # of the processor a draw, of a process
 FAULTS = ("raw", "silent", "wrong", "hang", "memory", "crash")
-CHUNK = 250  # draws a process
+CHUNK = 500  # draws a process
 
 
 class Outcome(NamedTuple):
@@ -145,7 +144,6 @@ def main(arguments: list[str]) -> int:
         if found.kind in FAULTS:
             print(*found, flush=True)
 
-    os.nice(10)
     run(first, count, seen)
     print(f"{count} draws from {first}\n{table(counts)}")
     return int(any(counts[name, kind] for name in ("deq", "others") for kind in FAULTS))
