@@ -38,7 +38,13 @@ class ConcatEarly(nn.Module):
 
     def forward(self, modalities: Iterable[Tensor]) -> Tensor:
         """Maps tensors (batch, time, d_i) to (batch, time, sum of the d_i)."""
-        return torch.cat(check_tensors(modalities), dim=2)
+        modalities = check_tensors(modalities)
+        if any(x.ndim != 3 or x.shape[:2] != modalities[0].shape[:2] for x in modalities):
+            raise ValueError(
+                "modalities must be (batch, time, width) with one batch and time for all, got "
+                f"shapes {[tuple(x.shape) for x in modalities]}; pad or align them first"
+            )
+        return torch.cat(modalities, dim=2)
 
 
 class Stack(nn.Module):

@@ -243,7 +243,7 @@ class DEQFusion(nn.Module):
         Raises:
             ValueError, TypeError: for inputs that do not fit, or leave the range of the dtype
                 that they are computed in.
-            FloatingPointError: if an iterate or what is fused is not finite.
+            FloatingPointError: if an iterate, what is fused or the penalty is not finite.
             RuntimeError: where a transform of torch.func would have to follow a solve.
         """
         system, leading = self.pose(features, present), features[0].shape[:-1]
@@ -343,7 +343,13 @@ class DEQFusion(nn.Module):
                 return None
         joint = self.jacobian_blocks == "joint"
         penalty = system.penalty(states, fused, joint=joint, probes=self.jacobian_probes)
-        return self.jacobian_weight * penalty
+        penalty = self.jacobian_weight * penalty
+        if not bool(penalty.detach().isfinite()):
+            raise FloatingPointError(
+                f"the Jacobian penalty must be finite, got {penalty.item()}; check the weights, "
+                "and jacobian_weight"
+            )
+        return penalty
 
 
 def _orthogonal(width: int, dim: int) -> nn.Linear:

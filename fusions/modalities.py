@@ -68,6 +68,8 @@ def check_tensors(modalities: Iterable[Tensor], *, like: Tensor | None = None) -
     modalities = list(modalities)
     for i, x in enumerate(modalities):
         check_tensor(f"modalities[{i}]", x, like)
+        if like is not None and not x.numel():
+            raise ValueError(f"modalities[{i}] must hold a number, got shape {tuple(x.shape)}")
     return modalities if like is None else _computed(modalities, like)
 
 

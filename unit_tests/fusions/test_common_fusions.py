@@ -179,3 +179,15 @@ def test_whole_model_files_find_every_fusion_under_multibenchs_path(name):
     kind = getattr(common_fusions, name)
     assert (kind.__module__, kind.__qualname__) == ("fusions.common_fusions", name)
     assert pickle.loads(pickle.dumps(kind)) is kind
+
+
+@pytest.mark.parametrize("shapes", [[(2, 4)], [(2, 3, 4), (2, 2, 4)], [(2, 3, 4), (1, 3, 4)]])
+def test_sequences_concatenated_step_by_step_have_one_length(shapes):
+    with pytest.raises(ValueError, match=r"modalities must be \(batch, time, width\)"):
+        ConcatEarly()([torch.randn(shape) for shape in shapes])
+
+
+@pytest.mark.parametrize("fusion", [Concat(), ConcatEarly(), Stack()])
+def test_an_absent_modality_is_no_tensor(fusion):
+    with pytest.raises(TypeError, match=r"modalities\[1\] must be a tensor, got None; .*present"):
+        fusion([torch.randn(2, 3, 4), None])

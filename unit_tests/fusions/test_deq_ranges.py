@@ -209,3 +209,12 @@ def test_a_product_that_overflows_is_refused():
     fusion, features = built("interactions3")
     with pytest.raises(FloatingPointError, match=r"leaves the range of torch.float32 in . of 3"):
         fusion([x * 1e30 for x in features])
+
+
+def test_a_penalty_that_is_not_finite_raises():
+    fusion = DEQFusion([5], DIM, groups=GROUPS, jacobian_weight=1e30)
+    with torch.no_grad():
+        fusion.fuse.norm_weight.fill_(1e10)
+    fusion.eval()([torch.randn(2, 5)])
+    with pytest.raises(FloatingPointError, match="the Jacobian penalty must be finite, got inf"):
+        fusion.train()([torch.randn(2, 5)])

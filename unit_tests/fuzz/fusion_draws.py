@@ -242,16 +242,18 @@ class Tried:
         if self.half and "deq" not in self.fusion.__module__:
             return None  # torch's own layers want their loss scaled then
         for name, g in self.grads.items():
-            if not g.isfinite().all() and not self._beyond(name):
+            if not g.isfinite().all() and not self._beyond():
                 return "silent", f"the gradient of {name} is not finite"
         return None
 
-    def _beyond(self, name: str) -> bool:
-        """Whether the gradient leaves the range of its dtype in wider arithmetic as well."""
+    def _beyond(self) -> bool:
+        """Whether a gradient leaves the range of the dtype, or nearly, in wider arithmetic too."""
         if self.chance:  # other masks would be drawn
             return False
-        limit = torch.finfo(self.leaves[name].dtype).max / 100
-        return not bool((self.wide()[name].abs() < limit).all())
+        # what autograd works out on the way may be some times as large
+        margin = 1000 if self.half else 100
+        limit, wide = torch.finfo(self.dtype).max / margin, self.wide()
+        return not all(bool((wide[name].abs() < limit).all()) for name in self.grads)
 
     @property
     def chance(self) -> bool:

@@ -94,6 +94,8 @@ def _comparable(tried: Any, fusion: DEQFusion) -> bool:
     if fusion.fuse is not None and fusion.fuse.groups not in (1, GROUPS):
         return False
     if fusion.info is not None:
+        if fusion.unimodal is not None and fusion.unimodal.residual:
+            return False  # a state that feeds itself has several equilibria
         if fusion.equilibrium.tol > 1e-6 or not fusion.info.converged.all():
             return False
     size = [x.detach().double().abs().amax(-1) for x in tried.features]
