@@ -1,8 +1,14 @@
 """Numbers of a file as float32: finite in the file, and still finite once converted."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from .reading import shown
+
+EMPTY = 1 << 26  # bytes of all but the empty dimensions of an empty array
 
 
 def as_float32(array: np.ndarray, what: str, *, rows: Sequence[str] | None = None) -> np.ndarray:
@@ -39,3 +45,20 @@ def _check_finite(array: np.ndarray, what: str, rule: str, rows: Sequence[str] |
     count = f"row{'s' if len(bad) > 1 else ''} {', '.join(names)}"
     more = f" and {len(bad) - 5} more are" if len(bad) > 5 else " are" if len(bad) > 1 else " is"
     raise ValueError(f"{what} must be {rule.format(count + more)}")
+
+
+def count_bytes(shape: Any, itemsize: int) -> int:
+    """Returns the bytes of an array of a foreign file.
+
+    Raises:
+        ValueError: if the shape is none: not a tuple of at most 32 sizes, or larger than a
+            machine; or if it is empty and yet so wide that a sum over its rows would not fit.
+    """
+    sizes = shape if type(shape) is tuple else ()
+    if len(sizes) > 32 or type(shape) is not tuple:
+        raise ValueError(f"an array's shape must be at most 32 whole numbers, got {shown(shape)}")
+    if any(type(size) is not int or not 0 <= size < 1 << 63 for size in sizes):
+        raise ValueError(f"an array's shape must be whole numbers, got {shown(list(sizes))}")
+    if 0 in sizes and itemsize * math.prod(size for size in sizes if size) > EMPTY:
+        raise ValueError("an array without rows must not be as wide as it is")
+    return itemsize * math.prod(sizes)

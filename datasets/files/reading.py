@@ -1,8 +1,9 @@
 """Whole files into memory, once it is certain that they are files, and no larger than agreed."""
 
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LIMIT = 1 << 30  # bytes that are read into memory where a reader names no other bound
 SHOWN = 80  # characters of a foreign value that an error message repeats
@@ -30,6 +31,13 @@ def check_file(path: str | Path, *, advice: str = "check the path") -> Path:
         kind = "a folder" if path.is_dir() else "a pipe or a device"
         raise ValueError(f"{path} must be a file, but is {kind}; {advice}")
     raise FileNotFoundError(f"no file {path}; {advice}")
+
+
+def open_regular(path: str | Path, *, advice: str = "get it again") -> BinaryIO:
+    """Opens a file for reading bytes; see `check_file`, but it cannot be exchanged in between."""
+    path = check_file(path, advice=advice)
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    return os.fdopen(descriptor, "rb")
 
 
 def read_bytes(path: str | Path, *, limit: int = LIMIT, advice: str = "get it again") -> bytes:

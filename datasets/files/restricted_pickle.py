@@ -6,18 +6,24 @@ even NumPy's own constructors are handed over, since a forged dtype can lie abou
 memory. All other names are refused before anything is called.
 """
 
-import copyreg
-import math
 import pickle
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
+from os import fstat
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-PLAIN = (type(None), bool, int, float, complex, str, bytes, bytearray)
+from .numbers import count_bytes
+from .pickle_contents import check_contents
+from .pickle_machine import HEAVY, Machine, Refused, WrongEncoding
+from .reading import open_regular, shown
+
+MADE = 3  # bytes that calls may make, for each of the file's: Python 2's text becomes bytes so
+NESTED = 20  # arrays of objects directly within one another
 
 
 def load(path: str | Path, *, encoding: str = "ASCII") -> Any:
@@ -27,42 +33,49 @@ def load(path: str | Path, *, encoding: str = "ASCII") -> Any:
     frozenset, and arrays of numbers, text, bytes or (held to the same rule) objects, as Python 2
     and 3 write them with any protocol. Records, dates and subclasses are not.
 
+    Whatever the file, no more memory is taken than a few times its size and 500 MB, and no more
+    than a few seconds beyond reading it: see `pickle_machine` for the bounds, and
+    `pickle_contents` for those of what is shared. Text may hold halves of surrogate pairs.
+
     Args:
         path: the file.
         encoding: how to read the strings of Python 2; its arrays need "latin1".
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged or no pickle, or names anything else; nothing of that
-            has run.
+        ValueError: if the file is damaged or no pickle, names anything else, or goes beyond a
+            bound; nothing of it has run.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}; check the path")
-    # A cached extension would be handed over without asking for its name.
-    copyreg.clear_extension_cache()
+    with open_regular(path, advice="check the path") as stream:
+        return _load(stream, path, encoding)
+
+
+def _load(stream: BinaryIO, path: str | Path, encoding: str) -> Any:
+    size = fstat(stream.fileno()).st_size
+    machine = _Unpickler(stream, size, encoding=encoding)
     try:
-        with path.open("rb") as stream:
-            return _resolve(_Unpickler(stream, encoding=encoding).load(), {})
-    except _Refused as error:
+        content = machine.run()
+        check_contents(content, unfinished=machine.unfinished, size=size)
+        return content
+    except Refused as error:
         raise ValueError(
             f"{path} may hold NumPy arrays and plain containers only, but it {error}; nothing of "
             "it was run: get it from its publisher, or save it again as plain arrays"
         ) from error
-    except UnicodeDecodeError as error:
+    except WrongEncoding as error:
         raise ValueError(
             f"the text in {path} must be {encoding}, but {error}; pickles of Python 2 need "
             'encoding="latin1"'
         ) from error
-    except Exception as error:  # a damaged pickle can fail in any way
+    except DAMAGED as error:
         raise ValueError(
             f"{path} must be a whole pickle, but reading it ended with "
             f"{type(error).__name__}: {error}; get it again"
         ) from error
 
 
-class _Refused(ValueError):
-    """Completes the sentence "the file may hold arrays and plain containers only, but it ..."."""
+# TypeError: what stands for a name was called with too many or too few arguments.
+DAMAGED = (pickle.UnpicklingError, EOFError, BufferError, TypeError, ValueError)
 
 
 class _Name:
@@ -71,16 +84,13 @@ class _Name:
     A pickle may set the attributes of all that it holds, and so change code that others run.
     """
 
-    __slots__ = ("_name", "_make")
+    __slots__ = ("name", "make")
 
     def __init__(self, name: str, make: Callable[..., Any]):
-        self._name, self._make = name, make
+        self.name, self.make = name, make
 
-    def __call__(self, *args: Any) -> Any:
-        return self._make(*args)
-
-    def __setstate__(self, state: Any) -> None:
-        raise _Refused(f"changes {self._name}")
+    def __str__(self) -> str:
+        return self.name
 
 
 class _Dtype:
@@ -88,158 +98,206 @@ class _Dtype:
 
     __slots__ = ("value",)
 
-    def __init__(self, code: str | bytes, align: bool = False, copy: bool = False):
-        code = code.decode("ascii") if isinstance(code, bytes) else code
-        if not isinstance(code, str) or not re.fullmatch(r"[biufcSU][1-9]\d{0,8}|O\d{0,2}", code):
-            raise _Refused(f"has an array of dtype {code!r}")
+    def __init__(self, code: Any, align: Any = False, copy: Any = False):
+        code = code.decode("latin1") if type(code) is bytes else code
+        if type(code) is not str or not re.fullmatch(r"[biufcSU][1-9]\d{0,8}|O\d{0,2}", code):
+            raise Refused(f"has an array of dtype {shown(code)}")
         self.value = np.dtype(object if code[0] == "O" else code)
 
-    def __setstate__(self, state: tuple) -> None:
-        _, order, *rest = state
+    def __str__(self) -> str:
+        return "a dtype"
+
+    def set_state(self, state: Any) -> None:
+        if type(state) is not tuple or len(state) < 5:
+            raise pickle.UnpicklingError(f"a dtype's state is {shown(state)}")
+        order, rest = state[1], state[2:]
         # subarray, names and fields of records; then sizes, which the code says; then metadata
         if any(entry is not None for entry in (*rest[:3], *rest[6:])):
-            raise _Refused("has an array of records, dates or annotated numbers")
-        order = order.decode("ascii") if isinstance(order, bytes) else order
-        if order not in ("<", ">", "|", "="):
-            raise _Refused(f"has an array of byte order {order!r}")
+            raise Refused("has an array of records, dates or annotated numbers")
+        order = order.decode("latin1") if type(order) is bytes else order
+        if type(order) is not str or order not in ("<", ">", "|", "="):
+            raise Refused(f"has an array of byte order {shown(order)}")
         self.value = self.value.newbyteorder(order)
 
 
-class _Array:
-    """An array to be; `value` is there once its state has come."""
+class _Unpickler(Machine):
+    """The machine, with arrays and containers for names.
 
-    __slots__ = ("value",)
+    Attributes:
+        unfinished: the arrays whose state has not come yet, by their id.
+    """
 
-    def __init__(self, value: np.ndarray | None = None):
-        self.value = value
+    def __init__(self, stream: BinaryIO, size: int, *, encoding: str):
+        super().__init__(stream, size, encoding=encoding)
+        self.unfinished: dict[int, np.ndarray] = {}
+        self._depths: dict[int, int] = {}
+        self._room = MADE * size + 1024
 
-    def __setstate__(self, state: tuple) -> None:
-        shape, dtype, fortran, content = state[-4:]
-        order = "F" if fortran else "C"
-        if not _real(dtype).hasobject:
-            self.value = _numbers(content, dtype, shape, order)
-            return
-        if type(content) is not list or len(content) != math.prod(_checked(shape)):
-            raise ValueError("an array's objects and its shape must agree")
-        self.value = np.empty(len(content), dtype=object)
-        for index, entry in enumerate(content):
-            self.value[index] = entry
-        self.value = self.value.reshape(shape, order=order)
-
-
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> _Name:
+    def find(self, module: str, name: str) -> _Name:
         """Never looks anything up: an unknown name is not even imported."""
         today = module.replace("numpy.core", "numpy._core").replace("__builtin__", "builtins")
         if (today, name) not in ALLOWED:
-            raise _Refused(f"names {module}.{name}")
+            raise Refused(f"names {shown(f'{module}.{name}')[1:-1]}")
         return _Name(f"{module}.{name}", ALLOWED[today, name])
 
+    def call(self, function: Any, args: tuple) -> Any:
+        if type(function) is not _Name:
+            return super().call(function, args)
+        return function.make(self, *args)
 
-def _new_array(subtype: Any, *_: Any) -> _Array:
-    if not isinstance(subtype, _Name) or subtype._make is not _no_array:
-        raise _Refused("has an array of a class of its own")
-    return _Array()
+    def build(self, target: Any, state: Any) -> None:
+        if type(target) is _Name:
+            raise Refused(f"changes {target}")
+        if type(target) is _Dtype:
+            target.set_state(state)
+        elif self.unfinished.pop(id(target), None) is not None:
+            self._fill_array(target, state)
+        else:
+            super().build(target, state)
+
+    def make_room(self, size: int) -> None:
+        """Counts bytes that a call makes out of others: the same few could be used for ever."""
+        self._room -= size
+        if self._room < 0:
+            raise pickle.UnpicklingError("it makes far more of its bytes than there are")
+
+    def numbers(self, content: Any, dtype: Any, shape: Any, fortran: Any) -> np.ndarray:
+        """Returns an array; `content` is bytes, or Python 2's string of them, and not copied."""
+        if type(content) is bytearray:
+            # numpy.frombuffer keeps the pickle from growing, and so moving, the bytearray.
+            real, shape = self._measure(content, dtype, shape)
+            if not len(content):
+                return np.zeros(shape, real)
+            return np.frombuffer(content, real).reshape(shape, order="F" if fortran else "C")
+        array = np.empty(0, np.uint8)
+        self._set_numbers(array, content, dtype, shape, fortran)
+        return array
+
+    def _measure(self, content: Any, dtype: Any, shape: Any) -> tuple[np.dtype, tuple[int, ...]]:
+        """Returns the dtype and shape, which `content` fits."""
+        real = _real(dtype)
+        if real.hasobject or type(content) not in (bytes, bytearray):
+            raise Refused("has an array whose numbers are no bytes")
+        shape = (shape,) if type(shape) is int else shape
+        if len(content) != count_bytes(shape, real.itemsize):
+            raise ValueError("an array's bytes and its shape must agree")
+        return real, shape
+
+    def _set_numbers(
+        self, array: np.ndarray, content: Any, dtype: Any, shape: Any, fortran: Any
+    ) -> None:
+        if type(content) is str:
+            self.make_room(len(content))
+            content = content.encode("latin1")
+        real, shape = self._measure(content, dtype, shape)
+        self.make_room(len(content))  # which are copied if they are few, or of another byte order
+        # Its own state, checked by now, makes it writable without a copy.
+        array.__setstate__((1, shape, real, bool(fortran), bytes(content)))
+
+    def _fill_array(self, array: np.ndarray, state: Any) -> None:
+        if type(state) is not tuple or len(state) < 4:
+            raise pickle.UnpicklingError(f"an array's state is {shown(state)}")
+        shape, dtype, fortran, content = state[-4:]
+        if not _real(dtype).hasobject:
+            self._set_numbers(array, content, dtype, shape, fortran)
+            return
+        if type(content) is not list or 8 * len(content) != count_bytes(shape, 8):
+            raise ValueError("an array's objects and its shape must agree")
+        self.charge(len(content))
+        # Unlike a list's, an array's end takes the machine's stack for each array within it.
+        inner = [entry for entry in content if type(entry) is np.ndarray]
+        depth = 1 + max((self._depths.get(id(entry), 0) for entry in inner), default=0)
+        if depth > NESTED or any(id(entry) in self.unfinished for entry in inner):
+            raise pickle.UnpicklingError("arrays of objects lie in one another, or in themselves")
+        self._depths[id(array)] = depth
+        array.__setstate__((1, shape, np.dtype(object), bool(fortran), content))
 
 
-def _no_array(*_: Any) -> None:
-    raise _Refused("calls numpy.ndarray")
+def _new_array(machine: _Unpickler, subtype: Any, *_: Any) -> np.ndarray:
+    if type(subtype) is not _Name or subtype.make is not _no_array:
+        raise Refused("has an array of a class of its own")
+    array = np.empty(0, np.uint8)
+    machine.unfinished[id(array)] = array
+    return array
+
+
+def _no_array(machine: _Unpickler, *_: Any) -> None:
+    raise Refused("calls numpy.ndarray")
 
 
 def _from_buffer(
-    content: Any, dtype: Any, shape: Any, order: str = "C", axes: tuple | None = None
-) -> _Array:
-    array = _numbers(content, dtype, shape, "F" if order == "F" else "C")
-    return _Array(array if axes is None else array.transpose(axes))
+    machine: _Unpickler, content: Any, dtype: Any, shape: Any, order: Any = "C", axes: Any = None
+) -> np.ndarray:
+    array = machine.numbers(content, dtype, shape, type(order) is str and order == "F")
+    return array if axes is None else array.transpose(axes)
 
 
-def _scalar(dtype: Any, content: Any = None) -> Any:
-    return _numbers(content, dtype, (), "C")[()]
-
-
-def _numbers(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
-    """Returns the array without a copy; `content` is bytes, or Python 2's string of them."""
-    real, shape = _real(dtype), _checked(shape)
-    content = content.encode("latin1") if isinstance(content, str) else content
-    if real.hasobject or not isinstance(content, (bytes, bytearray)):
-        raise _Refused("has an array whose numbers are no bytes")
-    if len(content) != real.itemsize * math.prod(shape):
-        raise ValueError("an array's bytes and its shape must agree")
-    if not len(content):
-        return np.zeros(shape, real)
-    if isinstance(content, bytes):
-        array = np.empty(0, real)  # which its own state, checked by now, makes writable
-        array.__setstate__((1, shape, real, order == "F", content))
-        return array
-    # Unlike numpy.ndarray, this keeps the pickle from growing, and so moving, the bytearray.
-    return np.frombuffer(content, real).reshape(shape, order=order)
+def _scalar(machine: _Unpickler, dtype: Any, content: Any = None) -> Any:
+    return machine.numbers(content, dtype, (), False)[()]
 
 
 def _real(dtype: Any) -> np.dtype:
-    if not isinstance(dtype, _Dtype):
-        raise _Refused("has an array without a dtype")
+    if type(dtype) is not _Dtype:
+        raise Refused("has an array without a dtype")
     return dtype.value
 
 
-def _checked(shape: Any) -> tuple[int, ...]:
-    shape = (shape,) if type(shape) is int else shape
-    if type(shape) is not tuple or any(type(size) is not int or size < 0 for size in shape):
-        raise ValueError(f"an array's shape must be whole numbers, got {shape!r}")
-    return shape
-
-
-def _encode(text: Any, encoding: Any = None) -> bytes:
+def _encode(machine: _Unpickler, text: Any, encoding: Any = None) -> bytes:
     """Python 3 writes bytes so with protocols up to 2; other codecs would be imported."""
-    if type(text) is not str or encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"encodes with {encoding!r}")
+    if type(text) is not str or type(encoding) is not str or encoding not in ("latin1", "latin-1"):
+        raise Refused(f"encodes with {shown(encoding)}")
+    machine.make_room(len(text))
     return text.encode("latin1")
 
 
-def _make_bytes(content: Any = b"", encoding: Any = None) -> bytes:
+def _make_bytes(machine: _Unpickler, content: Any = b"", encoding: Any = None) -> bytes:
     """A number would be a size, and make a short file fill the memory."""
-    return content if type(content) is bytes else _encode(content, encoding)
+    return content if type(content) is bytes else _encode(machine, content, encoding)
 
 
-def _resolve(value: Any, done: dict[int, Any]) -> Any:
-    """Returns `value` with the arrays in the place of `_Array`; what is not plain is refused.
+def _make_bytearray(machine: _Unpickler, *args: Any) -> bytearray:
+    content = _make_bytes(machine, *args)
+    machine.make_room(len(content))
+    return bytearray(content)
 
-    `done` maps the ids of containers to what they became, which keeps shared ones shared.
-    """
-    kind = type(value)
-    if kind in PLAIN or isinstance(value, np.generic):
-        return value
-    if id(value) in done:
-        return done[id(value)][1]
-    if kind is _Array and value.value is not None:
-        result = value.value
-    elif kind in (list, dict, OrderedDict):
-        result = kind()
-    elif kind in (tuple, set, frozenset):
-        result = kind(_resolve(entry, done) for entry in value)
-    else:
-        what = value._name if kind is _Name else "a dtype or an unfinished array"
-        raise _Refused(f"holds {what}")
-    done[id(value)] = value, result  # `value` is kept, or another could take its id
-    if kind is list:
-        result.extend(_resolve(entry, done) for entry in value)
-    elif kind in (dict, OrderedDict):
-        for key, entry in kind.items(value):
-            result[_resolve(key, done)] = _resolve(entry, done)
-    elif kind is _Array and result.dtype.hasobject:
-        for index in np.ndindex(result.shape):
-            result[index] = _resolve(result[index], done)
-    return result
+
+def _make_set(machine: _Unpickler, entries: Any = (), *, kind: type = set) -> set | frozenset:
+    if type(entries) not in (list, tuple):
+        raise pickle.UnpicklingError(f"it makes a set of {shown(entries)}")
+    machine.charge(len(entries))
+    machine.check_keys(entries, {})
+    return kind(entries)
+
+
+def _make_ordered(machine: _Unpickler, pairs: Any = ()) -> OrderedDict:
+    """Python 2 gives the pairs with the call."""
+    if type(pairs) not in (list, tuple) or any(
+        type(pair) not in (list, tuple) or len(pair) != 2 for pair in pairs
+    ):
+        raise pickle.UnpicklingError(f"it makes an OrderedDict of {shown(pairs)}")
+    machine.charge(HEAVY * len(pairs))
+    made = OrderedDict()
+    machine.fill(made, [entry for pair in pairs for entry in pair])
+    return made
+
+
+def _make_complex(machine: _Unpickler, real: Any, imaginary: Any = 0.0) -> complex:
+    if type(real) not in (int, float) or type(imaginary) not in (int, float):
+        raise pickle.UnpicklingError(f"it makes a complex number of {shown(real)}")
+    return complex(real, imaginary)
 
 
 ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("numpy", "ndarray"): _no_array,
-    ("numpy", "dtype"): _Dtype,
+    ("numpy", "dtype"): lambda machine, *args: _Dtype(*args),
     ("numpy._core.multiarray", "_reconstruct"): _new_array,
     ("numpy._core.multiarray", "scalar"): _scalar,
     ("numpy._core.numeric", "_frombuffer"): _from_buffer,
     ("_codecs", "encode"): _encode,
-    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "OrderedDict"): _make_ordered,
     ("builtins", "bytes"): _make_bytes,
-    ("builtins", "bytearray"): lambda *args: bytearray(_make_bytes(*args)),
-    **{("builtins", kind.__name__): kind for kind in (set, frozenset, complex)},
+    ("builtins", "bytearray"): _make_bytearray,
+    ("builtins", "set"): _make_set,
+    ("builtins", "frozenset"): partial(_make_set, kind=frozenset),
+    ("builtins", "complex"): _make_complex,
 }
