@@ -18,13 +18,13 @@ import numpy as np
 
 from .reading import shown
 
-STEPS = 6_000_000  # a number or text is one, what makes or remembers an object is HEAVY
+STEPS = 4_000_000  # a number or text is one, what makes or remembers an object is HEAVY
 HEAVY = 4
 LINE = 8192  # bytes of a number or name that is written as text
 INTEGER = 1024  # bytes of an integer; turning more into text would take long
 KEY_TEXT, KEY_PARTS, CLASHES = 1000, 16, 16  # of a key: characters, entries; others of its hash
 EMPTY = "an operation finds too little on the stack"
-LARGE = 1 << 16  # bytes that may be asked for without a look at what is left
+LARGE = 1 << 20  # bytes that may be asked for without a look at what is left
 
 
 class Refused(ValueError):
@@ -33,6 +33,21 @@ class Refused(ValueError):
 
 class WrongEncoding(ValueError):
     """Completes the sentence "the strings of Python 2 in the file must be ASCII, but ..."."""
+
+
+class Buffer:
+    """A large bytearray, which only an array may use: filling one with zeros first takes long."""
+
+    __slots__ = ("array",)
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def __str__(self) -> str:
+        return f"a bytearray of {len(self):,} bytes, more than {LARGE:,}"
 
 
 class Machine:
@@ -84,12 +99,13 @@ class Machine:
         """
         read, operations = self._read, self._operations()
         while (code := read(1)) != pickle.STOP:
-            if code not in operations:
+            try:
+                operation, cost = operations[code]
+            except KeyError:
                 what = f"the unknown operation {code!r}" if code else "no end"
-                raise (pickle.UnpicklingError if code else EOFError)(f"it has {what}")
-            operation, cost = operations[code]
-            self._left -= cost
-            if self._left < 0:
+                raise (pickle.UnpicklingError if code else EOFError)(f"it has {what}") from None
+            self._left = left = self._left - cost
+            if left < 0:
                 self.charge(0)
             operation()
         if read(1):
@@ -176,14 +192,17 @@ class Machine:
         self._push(convert(self._get_bytes(self._get_number(width, signed=signed))))
 
     def _short(self, convert: Callable[[bytes], Any]) -> None:
-        content = self._get_bytes(self._get_bytes(1)[0])
+        size = self._read(1)  # most operations are this one, so it calls no others
+        content = self._read(size[0] if size else 1)
+        if not size or len(content) < size[0]:
+            raise EOFError("it ends too early")
         self._push(convert(content))
 
     def _bytearray(self) -> None:
         count = self._get_number(8)
         self._check_room(count)
-        content = bytearray(count)  # filled where it lies: these are whole arrays
-        if self._stream.readinto(content) < count:
+        content = bytearray(count) if count < LARGE else Buffer(np.empty(count, np.uint8))
+        if self._stream.readinto(content if count < LARGE else content.array) < count:
             raise EOFError("it ends too early")
         self._push(content)
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from .numbers import count_bytes
 from .pickle_contents import check_contents
-from .pickle_machine import HEAVY, Machine, Refused, WrongEncoding
+from .pickle_machine import HEAVY, Buffer, Machine, Refused, WrongEncoding
 from .reading import open_regular, shown
 
 MADE = 3  # bytes that calls may make, for each of the file's: Python 2's text becomes bytes so
@@ -29,9 +29,10 @@ NESTED = 20  # arrays of objects directly within one another
 def load(path: str | Path, *, encoding: str = "ASCII") -> Any:
     """Returns what the file holds: NumPy arrays and numbers, and plain containers of them.
 
-    Allowed are None, bool, int, float, complex, str, bytes, dict, OrderedDict, list, tuple, set,
-    frozenset, and arrays of numbers, text, bytes or (held to the same rule) objects, as Python 2
-    and 3 write them with any protocol. Records, dates and subclasses are not.
+    Allowed are None, bool, int, float, complex, str, bytes, bytearray (of up to 1 MiB), dict,
+    OrderedDict, list, tuple, set, frozenset, and arrays of numbers, text, bytes or (held to the
+    same rule) objects, as Python 2 and 3 write them with any protocol. Records, dates and
+    subclasses are not.
 
     Whatever the file, no more memory is taken than a few times its size and 500 MB, and no more
     than a few seconds beyond reading it: see `pickle_machine` for the bounds, and
@@ -150,8 +151,9 @@ class _Unpickler(Machine):
             raise Refused(f"changes {target}")
         if type(target) is _Dtype:
             target.set_state(state)
-        elif self.unfinished.pop(id(target), None) is not None:
+        elif id(target) in self.unfinished:
             self._fill_array(target, state)
+            del self.unfinished[id(target)]
         else:
             super().build(target, state)
 
@@ -163,11 +165,12 @@ class _Unpickler(Machine):
 
     def numbers(self, content: Any, dtype: Any, shape: Any, fortran: Any) -> np.ndarray:
         """Returns an array; `content` is bytes, or Python 2's string of them, and not copied."""
-        if type(content) is bytearray:
-            # numpy.frombuffer keeps the pickle from growing, and so moving, the bytearray.
+        if type(content) in (bytearray, Buffer):
             real, shape = self._measure(content, dtype, shape)
             if not len(content):
                 return np.zeros(shape, real)
+            # numpy.frombuffer keeps the pickle from growing, and so moving, the bytearray.
+            content = content.array if type(content) is Buffer else content
             return np.frombuffer(content, real).reshape(shape, order="F" if fortran else "C")
         array = np.empty(0, np.uint8)
         self._set_numbers(array, content, dtype, shape, fortran)
@@ -176,7 +179,7 @@ class _Unpickler(Machine):
     def _measure(self, content: Any, dtype: Any, shape: Any) -> tuple[np.dtype, tuple[int, ...]]:
         """Returns the dtype and shape, which `content` fits."""
         real = _real(dtype)
-        if real.hasobject or type(content) not in (bytes, bytearray):
+        if real.hasobject or type(content) not in (bytes, bytearray, Buffer):
             raise Refused("has an array whose numbers are no bytes")
         shape = (shape,) if type(shape) is int else shape
         if len(content) != count_bytes(shape, real.itemsize):
@@ -189,6 +192,8 @@ class _Unpickler(Machine):
         if type(content) is str:
             self.make_room(len(content))
             content = content.encode("latin1")
+        if type(content) is Buffer:
+            raise pickle.UnpicklingError("the numbers of an array are a bytearray")
         real, shape = self._measure(content, dtype, shape)
         self.make_room(len(content))  # which are copied if they are few, or of another byte order
         # Its own state, checked by now, makes it writable without a copy.
