@@ -1,6 +1,5 @@
 """Text as BERT's word pieces: words split into known pieces, each a number (Wu et al., 2016)."""
 
-import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from .reading import clean_text, shown
+from .vocabulary import check_order, read_tokenizer, read_vocabulary
+from .writing import replaced
+
+LONGEST = 1_000_000  # characters of a text: more take seconds, and no model reads them
+LONG_WORD = 1_000  # letters of a word to learn from: the time grows with their square
 PAD, UNKNOWN, START, END = "[PAD]", "[UNK]", "[CLS]", "[SEP]"
 SPECIAL = (PAD, UNKNOWN, START, END)
 
@@ -44,8 +49,11 @@ class WordPieces:
             texts: those of the train part alone.
             size: the most entries, those for padding, unknown, start and end included.
 
+        Words of more than 1,000 letters are left out; of more than 100 they would be unknown.
+
         Raises:
-            ValueError: if the texts hold no word, or more different characters than fit.
+            ValueError: if the texts hold no word, or more different characters than fit; or names
+                the text that is none, or has more than a million characters.
             ImportError: if `tokenizers` is not installed.
         """
         tokenizers = _tokenizers()
@@ -83,35 +91,22 @@ class WordPieces:
 
         Raises:
             FileNotFoundError: if there is no such file.
-            ValueError: if it cannot be read, or is not BERT's.
+            ValueError: if it cannot be read, or is not BERT's: its pieces are not numbered from 0
+                without gaps, each once, or [unused] lines are missing among others, which shifts
+                the numbers of all behind. Where they may have shifted, a UserWarning says so.
             ImportError: if `tokenizers` is not installed.
         """
         path = _find(Path(path))
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path} must be UTF-8 text, but {error}; get it again") from error
-        if path.suffix != ".json":
-            pieces = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
-            vocabulary = {piece: number for number, piece in enumerate(pieces)}
-            if "" in vocabulary or len(vocabulary) < len(pieces):  # numbers would lie beyond len
-                raise ValueError(
-                    f"{path} must hold a piece in every line, each once, but of its "
-                    f"{len(pieces)} lines {len(pieces) - len(vocabulary)} are repeated and "
-                    f"{pieces.count('')} empty; get it again"
-                )
-            return cls(_plain(vocabulary, lowercase=lowercase), source=str(path))
-        tokenizers = _tokenizers()
-        try:
-            tokenizer = tokenizers.Tokenizer.from_str(text)
-            kind = json.loads(text)["model"]["type"]
-        except Exception as error:  # the library raises nothing more precise
-            raise ValueError(
-                f"{path} must be a file of the tokenizers library, but {error}; get it again"
-            ) from error
-        if kind != "WordPiece":
-            raise ValueError(f"{path} must hold word pieces, got {kind}; take BERT's")
-        return cls(tokenizer, source=str(path))
+        if path.suffix == ".json":
+            vocabulary, text = read_tokenizer(path)
+            with _library(path):
+                tokenizer = _tokenizers().Tokenizer.from_str(text)
+        else:
+            vocabulary = read_vocabulary(path)
+            tokenizer = _plain(vocabulary, lowercase=lowercase)
+        pieces = cls(tokenizer, source=str(path))
+        check_order(path, vocabulary)
+        return pieces
 
     def save(self, path: str | Path) -> None:
         """Writes a file for `load`; its name ends in `.json`, or `path` is a folder."""
@@ -119,20 +114,24 @@ class WordPieces:
         path = path / "tokenizer.json" if path.is_dir() else path
         if path.suffix != ".json":
             raise ValueError(f"the name must end in .json, got {path}; as tokenizer.json")
-        part = path.with_name(f"{path.name}.part")
-        part.write_text(self._tokenizer.to_str(), encoding="utf-8")
-        os.replace(part, path)
+        with replaced(path) as file:
+            file.write(self._tokenizer.to_str().encode("utf-8"))
 
     def encode(self, texts: Sequence[str], *, length: int) -> np.ndarray:
         """Returns the numbers of [CLS], the pieces and [SEP], (texts, longest) int64.
 
         A text that is too long is cut, at most `length` numbers with both ends; shorter ones
-        are filled up with 0 to the longest. An empty text is [CLS] [SEP].
+        are filled up with 0 to the longest. An empty text is [CLS] [SEP]. Half of a surrogate
+        pair counts as U+FFFD, which BERT leaves out.
+
+        Raises:
+            ValueError: names the text, counted from 0, that is none, or has more than a million
+                characters.
         """
         if length < 2:
             raise ValueError(f"length must be at least 2, for {START} and {END}, got {length}")
         rows = []
-        for text in texts:  # one by one: threads would not survive in forked worker processes
+        for text in _checked(texts):  # one by one: threads would not survive in forked workers
             pieces = self._tokenizer.encode(text, add_special_tokens=False).ids
             rows.append([self._start, *pieces[: length - 2], self._end])
         numbers = np.zeros((len(rows), max(map(len, rows), default=0)), dtype=np.int64)
@@ -164,9 +163,40 @@ def _plain(vocabulary: dict[str, int], *, lowercase: bool):
 
 
 def _words(tokenizer, texts: Iterable[str]) -> Iterator[str]:
-    for text in texts:
+    for text in _checked(texts):
         normal = tokenizer.normalizer.normalize_str(text)
-        yield from (word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+        words = (word for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normal))
+        yield from (word for word in words if len(word) <= LONG_WORD)
+
+
+def _checked(texts: Iterable[str]) -> Iterator[str]:
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(f"text {row} must be text, got {shown(text)}; leave it out")
+        if len(text) > LONGEST:
+            raise ValueError(
+                f"text {row} must have at most {LONGEST:,} characters, but has {len(text):,}; "
+                "shorten it"
+            )
+        yield clean_text(text)
+
+
+@contextmanager
+def _library(path: Path) -> Iterator[None]:
+    """Turns what the tokenizers library raises into a ValueError that names the file.
+
+    It raises nothing more precise than Exception, and for a fault of its own a PanicException,
+    which is none, and has no name to import.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise ValueError(
+            f"{path} must be a file of the tokenizers library, but {shown(str(error))[1:-1]}; get "
+            "it again"
+        ) from error
 
 
 def _find(path: Path) -> Path:
