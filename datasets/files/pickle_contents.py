@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .pickle_machine import Refused
+from .pickle_stack import Refused
 
 ROOM, SHARED = 1 << 28, 2  # bytes that all may take without sharing: this, and twice the file's
 DEPTH = 100  # containers in one another

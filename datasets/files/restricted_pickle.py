@@ -19,7 +19,8 @@ import numpy as np
 
 from .numbers import count_bytes
 from .pickle_contents import check_contents
-from .pickle_machine import HEAVY, Buffer, Machine, Refused, WrongEncoding
+from .pickle_machine import Machine
+from .pickle_stack import HEAVY, Buffer, Refused, WrongEncoding
 from .reading import open_regular, shown
 
 MADE = 3  # bytes that calls may make, for each of the file's: Python 2's text becomes bytes so
@@ -35,7 +36,7 @@ def load(path: str | Path, *, encoding: str = "ASCII") -> Any:
     subclasses are not.
 
     Whatever the file, no more memory is taken than a few times its size and 500 MB, and no more
-    than a few seconds beyond reading it: see `pickle_machine` for the bounds, and
+    than a few seconds beyond reading it: see `pickle_stack` for the bounds, and
     `pickle_contents` for those of what is shared. Text may hold halves of surrogate pairs.
 
     Args:

@@ -1,6 +1,7 @@
 """Word pieces: split by hand where that can be done, as transformers splits with its own, trained
 to the same pieces every time, and errors that name the file."""
 
+import json
 import os
 import pickle
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.files.text import WordPieces
+from datasets.files.text import WordPieces, _library
 
 pytest.importorskip("tokenizers")
 
@@ -198,3 +199,151 @@ def test_a_file_that_is_not_berts_is_refused(tmp_path, vocabulary):
         WordPieces.load(tmp_path)
     with pytest.raises(ValueError, match="name must end in .json"):
         WordPieces.train(TEXTS, size=60).save(tmp_path / "vocab.txt")
+
+
+def test_halves_of_surrogate_pairs_are_left_out(vocabulary):
+    tokens = WordPieces.load(vocabulary)
+    assert named(tokens, "a film\ud83d") == ["[CLS]", "a", "film", "[SEP]"]
+    assert len(WordPieces.train([*TEXTS, "a man \ud83d"], size=60)) <= 60
+
+
+def test_what_is_no_text_or_too_long_is_named(vocabulary):
+    tokens = WordPieces.load(vocabulary)
+    for wrong in (None, b"a", 3):
+        with pytest.raises(ValueError, match="text 1 must be text, got"):
+            tokens.encode(["a", wrong], length=5)
+        with pytest.raises(ValueError, match="text 1 must be text, got"):
+            WordPieces.train(["a", wrong], size=60)
+    for act in (lambda t: tokens.encode(t, length=5), lambda t: WordPieces.train(t, size=60)):
+        with pytest.raises(ValueError, match="text 1 must have at most 1,000,000 characters, but"):
+            act(["a", "a" * 1_000_001])
+
+
+def test_a_huge_word_is_unknown_and_not_learnt_from(vocabulary):
+    assert named(WordPieces.load(vocabulary), "a " + "a" * 200_000) == [
+        "[CLS]",
+        "a",
+        "[UNK]",
+        "[SEP]",
+    ]
+    letters = "abcdefghij" * 20_000  # whose pairs would take minutes
+    assert WordPieces.train([*TEXTS, letters], size=60)._tokenizer.get_vocab() == (
+        WordPieces.train(TEXTS, size=60)._tokenizer.get_vocab()
+    )
+
+
+def google(lost=(), extra=(), unused=range(200)):
+    """Lines as BERT's: those that are not used on both sides of the special ones."""
+    names = [f"[unused{number}]" for number in unused]
+    names = ["[PAD]", *names[:99], "[UNK]", "[CLS]", "[SEP]", "[MASK]", *names[99:], "the", "film"]
+    return "\n".join([*extra, *(name for name in names if name not in lost)])
+
+
+@pytest.mark.parametrize("content", [google(), google(unused=range(1, 201)), "\n".join(PIECES)])
+def test_berts_order_of_lines_is_taken(vocabulary, content):
+    vocabulary.write_text(content)
+    assert named(WordPieces.load(vocabulary), "film")[1] == "film"
+
+
+@pytest.mark.parametrize("number", [1, 50, 98, 99, 150])
+def test_a_missing_line_among_the_unused_is_noticed(vocabulary, number):
+    vocabulary.write_text(google(lost=[f"[unused{number}]"]))
+    with pytest.raises(ValueError, match=rf"\[unused{number + 1}\] follows \[unused{number - 1}\]"):
+        WordPieces.load(vocabulary)
+
+
+def test_shifted_special_lines_are_warned_of(vocabulary):
+    for content in (google(lost=["[unused0]"]), google().replace("[UNK]", "more\n[UNK]")):
+        vocabulary.write_text(content)
+        with pytest.warns(UserWarning, match=r"have the numbers \[\d+, \d+, .* was lost or added"):
+            WordPieces.load(vocabulary)
+
+
+def test_the_models_size_is_held_against_the_file(vocabulary):
+    config = vocabulary.with_name("config.json")
+    config.write_text('{"vocab_size": 13}')
+    WordPieces.load(vocabulary)
+    config.write_text('{"vocab_size": 12}')
+    with pytest.raises(ValueError, match="must have at most 12 pieces, as config.json .* got 13"):
+        WordPieces.load(vocabulary)
+    config.write_text('{"vocab_size": 14}')
+    with pytest.warns(UserWarning, match="has 13 pieces, and config.json beside it says 14"):
+        WordPieces.load(vocabulary)
+
+
+VOCAB = {name: number for number, name in enumerate(PIECES)}
+MODEL = {"type": "WordPiece", "unk_token": "[UNK]", "vocab": VOCAB, "max_input_chars_per_word": 100}
+MODEL = MODEL | {"continuing_subword_prefix": "##"}
+FILE = {
+    "version": "1.0",
+    "normalizer": {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": True,
+        "strip_accents": None,
+        "lowercase": True,
+    },
+    "pre_tokenizer": {"type": "BertPreTokenizer"},
+    "added_tokens": [],
+    "model": MODEL,
+}
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        ([], "but it has no model"),
+        (FILE | {"model": None}, "but it has no model"),
+        (FILE | {"model": MODEL | {"type": ["WordPiece"]}}, "must hold word pieces, got none"),
+        (FILE | {"model": MODEL | {"type": "Unigram"}}, "must hold word pieces, got Unigram"),
+        (FILE | {"normalizer": {"type": "Precompiled"}}, "BertNormalizer, got 'Precompiled'"),
+        (FILE | {"normalizer": None}, "BertNormalizer, got None"),
+        (FILE | {"pre_tokenizer": {"type": "ByteLevel"}}, "BertPreTokenizer, got 'ByteLevel'"),
+        (FILE | {"pre_tokenizer": [1]}, "BertPreTokenizer, got None"),
+        (FILE | {"model": MODEL | {"vocab": [1]}}, "must have a vocab and added_tokens"),
+        (FILE | {"added_tokens": {"a": 1}}, "must have a vocab and added_tokens"),
+        (FILE | {"added_tokens": [1]}, "every piece one number, but gives None another"),
+        (FILE | {"added_tokens": [{"content": "film", "id": 5}]}, "gives 'film' another"),
+        (
+            FILE | {"model": MODEL | {"vocab": VOCAB | {"e": 13}}},
+            "missing or there twice",
+        ),
+        (FILE | {"model": MODEL | {"vocab": VOCAB | {"e": 11}}}, "some are missing or there twice"),
+        (FILE | {"model": MODEL | {"vocab": VOCAB | {"e": "12"}}}, r"of \['e'\] are none"),
+        (FILE | {"model": MODEL | {"vocab": VOCAB | {"e": 12.0}}}, r"of \['e'\] are none"),
+        (FILE | {"model": MODEL | {"vocab": VOCAB | {"e": True}}}, r"of \['e'\] are none"),
+        (FILE | {"model": MODEL | {"vocab": VOCAB | {"e": 1 << 64}}}, "missing or there twice"),
+        (FILE | {"model": MODEL | {"unk_token": "[unk]"}}, "unk_token .*, got '\\[unk\\]'"),
+        (FILE | {"model": MODEL | {"unk_token": 1}}, "unk_token among its pieces, got 1"),
+        (FILE | {"model": MODEL | {"max_input_chars_per_word": -1}}, "file of the tokenizers lib"),
+        (FILE | {"normalizer": {"type": "BertNormalizer"}}, "file of the tokenizers library, but"),
+        (FILE | {"version": "9"}, "file of the tokenizers library, but"),
+    ],
+)
+def test_a_tokenizer_that_is_not_berts_is_refused(tmp_path, content, match):
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(FILE))
+    assert named(WordPieces.load(path), "film") == ["[CLS]", "film", "[SEP]"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=match) as error:
+        WordPieces.load(path)
+    assert "tokenizer.json" in str(error.value) and len(str(error.value)) < 500
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path):
+    path = tmp_path / "tokenizer.json"
+    for content in ("{", "[" * 5000, '{"model": {"type": "a"}, "model": 1}', "\x00"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match="tokenizer.json must be JSON, but"):
+            WordPieces.load(path)
+
+
+def test_a_panic_of_the_library_becomes_an_error_of_ours(tmp_path):
+    class PanicException(BaseException):
+        pass
+
+    with pytest.raises(ValueError, match="a.json must be a file of the tokenizers library, but x"):
+        with _library(tmp_path / "a.json"):
+            raise PanicException("x")
+    with pytest.raises(KeyboardInterrupt), _library(tmp_path / "a.json"):
+        raise KeyboardInterrupt
