@@ -63,7 +63,8 @@ def open_regular(path: str | Path, *, advice: str = "get it again") -> BinaryIO:
 def _check_regular(path: Path, mode: int, advice: str) -> None:
     if stat.S_ISREG(mode):
         return
-    kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+    kind = "a socket" if stat.S_ISSOCK(mode) else "a pipe or a device"
+    kind = "a folder" if stat.S_ISDIR(mode) else kind
     raise ValueError(f"{path} must be a file, but is {kind}; {advice}")
 
 
