@@ -21,6 +21,7 @@ FIELDS = {
     "fortran_order": re.compile(r"'fortran_order'\s*:\s*(True|False)"),
     "shape": re.compile(r"'shape'\s*:\s*\(((?:\s*\d{1,19}L?\s*,?)*)\s*\)"),
 }
+OBJECTS = re.compile(r"'[<>|=]?O\d*'")
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, OverflowError, struct.error)
 
 
@@ -103,7 +104,7 @@ def _find(archive: zipfile.ZipFile, names: Sequence[str]) -> dict[str, zipfile.Z
 
 
 def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo, limit: int) -> np.ndarray:
-    name = shown(member.filename)
+    name = shown(member.filename.removesuffix(".npy"))[1:-1]
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ValueError(f"{name} is compressed in an unknown way, {member.compress_type}")
     with archive.open(member) as file:
@@ -142,10 +143,11 @@ def _read_header(file: io.BufferedIOBase, name: str) -> tuple[tuple[int, ...], b
         if match := pattern.search(left):
             found[field] = match[1]
             left = left[: match.start()] + left[match.end() :]
+    if OBJECTS.search(header):
+        raise ValueError(f"{name} holds Python objects, which are not read")
     if len(found) < len(FIELDS) or not re.fullmatch(r"\{[\s,]*\}", left):
         raise ValueError(
-            f"{name} must hold numbers or text, no Python objects and no records, but says "
-            f"{shown(header)}"
+            f"{name} must hold numbers or text, and no records, but says {shown(header)}"
         )
     sizes = [int(size) for size in re.findall(r"\d+", found["shape"])]
     try:
