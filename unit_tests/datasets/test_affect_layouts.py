@@ -147,7 +147,7 @@ def test_lists_of_arrays_and_of_numbers_are_arrays(read, content, module):
 
 def test_a_list_that_holds_an_array_many_times_is_not_copied_out(read, published):
     published["train"]["audio"] = [np.zeros((1000, 1000))] * 10_000  # 80 GB of 8 MB
-    with pytest.raises(ValueError, match="audio of train in .* at most .* bytes"):
+    with pytest.raises(ValueError, match="file.pkl .* holds the same things so often"):
         read(published, mmsa)
 
 
@@ -275,7 +275,7 @@ def test_a_scale_that_leaves_float32_is_refused(read, content, module):
         ([float("nan"), "x", "y"], "row 0, must be text or a number, got nan"),
         ([[["x"]], "y", "z"], "row 0, must be text or a number, got a list of 1"),
         ([True, "x", "y"], "row 0, must be text or a number, got True"),
-        ([10**5000, "x", "y"], "row 0, must be text or a number, got an integer of 16610 bits"),
+        ([10**2000, "x", "y"], "row 0, must be text or a number, got an integer of 6644 bits"),
         (["x", "y"], "each of the 3 labels, got a list of 2"),
         ("xyz", "each of the 3 labels, got 'xyz'"),
         ({"x": 1, "y": 2, "z": 3}, "each of the 3 labels, got a dict of 3"),
