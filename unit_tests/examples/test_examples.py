@@ -91,4 +91,4 @@ def test_a_folder_without_data_is_explained(tmp_path, capsys):
     ):
         with pytest.raises(SystemExit):
             command()
-        assert "get the data with: python -m datasets.brca.prepare" in capsys.readouterr().err
+        assert "get it with: python -m datasets.brca.prepare" in capsys.readouterr().err
