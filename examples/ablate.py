@@ -16,6 +16,7 @@ from fusions.deq import DEQFusion
 from training_structures.comparison.command_line import exit_if_failed
 from training_structures.comparison.report import Report
 from training_structures.comparison.table import cells, markdown
+from training_structures.comparison.terminal import on_terminal
 from training_structures.comparison.text import csv_text
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ STUDIES = {  # name -> the row that the others are tested against, and all rows
 }
 
 
+@on_terminal()
 def main(argv: Sequence[str] | None = None) -> list[list[str]] | None:
     """Carries out the study that the arguments ask for; returns the lines of its table."""
     argv = sys.argv[1:] if argv is None else list(argv)

@@ -26,6 +26,11 @@ COMMENT_LENGTH = struct.pack("<H", COMMENT_BYTES)  # as the zip format has it, b
 class CannotWrite(OSError):
     """A file could not be written; what was there before still is."""
 
+    def __str__(self) -> str:
+        if self.filename is None:
+            return super().__str__()
+        return f"could not write {self.filename}: {self.strerror}"
+
 
 class Damaged(ValueError):
     """A file of ours does not hold what was written to it."""
@@ -80,10 +85,10 @@ def save_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None
     except OSError as error:
         full = error.errno in FULL
         advice = "is the disk full? free space" if full else "see to permissions and names"
-        text = f"could not write ({error.strerror or error}; {advice})"
+        text = f"{error.strerror or error}; {advice}"
         raise CannotWrite(error.errno, text, str(path)) from error
     except RuntimeError as error:  # torch's word for a write that failed
-        raise CannotWrite(f"could not write {path} ({error}); is the disk full?") from error
+        raise CannotWrite(None, f"{error}; is the disk full?", str(path)) from error
     remove_leftovers(path.parent, path.name)
 
 
@@ -119,8 +124,12 @@ def is_alive(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:  # another user's
-        pass
-    return True
+        return True
+    try:  # in a container nobody may have asked how it ended
+        stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return True
+    return stat.rpartition(") ")[2][:1] not in ("Z", "X")
 
 
 def set_aside(path: Path, suffix: str) -> Path:
@@ -136,7 +145,7 @@ def set_aside(path: Path, suffix: str) -> Path:
     try:
         path.rename(aside)
     except OSError as error:
-        text = f"could not rename it to {aside.name} ({error.strerror})"
+        text = f"it cannot be renamed to {aside.name} ({error.strerror})"
         raise CannotWrite(error.errno, text, str(path)) from error
     return aside
 

@@ -13,17 +13,16 @@ import torch
 
 from ..files import CannotWrite
 from .arguments import make_parser, read_arguments
-from .compare import Halted, compare
+from .compare import compare
 from .listing import listing
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .report import Report
-from .said import plainly
 from .settings import make_recipe
 from .single_run import Analysis, build_model
 from .store import provenance
+from .terminal import on_terminal
 from .text import printable
-from .workers import stoppable
 
 
 def command_line(
@@ -60,6 +59,7 @@ def command_line(
     return report
 
 
+@on_terminal()
 def carry_out(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
@@ -89,16 +89,14 @@ def carry_out(
             f"{os.environ['WORLD_SIZE']} of torchrun; let torchrun start a script of one fusion"
         )
     output = args.output or results_folder(args)
-    with stoppable(), plainly():
-        try:
-            recipe = change(asked_recipe(args))
-            asked = {"subject": subject, "command": command, "analyse": analyse}
-            report = _report(args, recipe, output, **asked)
-            report.write(output)
-        except (Halted, CannotWrite) as error:
-            sys.exit(printable(str(error)))
-        except (ValueError, OSError) as error:
-            parser.error(printable(str(error), keep="\n"))
+    try:
+        recipe = change(asked_recipe(args))
+        report = _report(args, recipe, output, subject=subject, command=command, analyse=analyse)
+        report.write(output)
+    except CannotWrite:
+        raise
+    except (ValueError, OSError) as error:
+        parser.error(printable(str(error), keep="\n"))
     files = "results.html (pictures), .md, .csv, .json; every run in runs"
     print(f"\n{report.terminal()}\n\nin {output}: {files}")
     return report

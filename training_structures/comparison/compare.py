@@ -16,13 +16,13 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 from ..files import CannotWrite
+from ..workers import settle, watched
 from .methods import Method, gather
 from .recipe import Fusion, Recipe
 from .search import choices
 from .single_run import Analysis
 from .store import opened, run_and_store, stored
 from .text import printable
-from .workers import watched
 
 
 class Halted(RuntimeError):
@@ -172,10 +172,10 @@ class Work:
             ) from error
         except CannotWrite as error:
             self.read([])
-            raise Halted(f"{error}: {self._count()}; the same command goes on") from error
+            raise Halted(f"{error}. {self._count()}; the same command goes on") from error
         except (pickle.PicklingError, BrokenProcessPool) as error:
             cause = error.__cause__ or error
-            last = str(cause).strip().splitlines()[-1:] or [type(cause).__name__]
+            last = str(cause).strip('"\n ').splitlines()[-1:] or [type(cause).__name__]
             raise ValueError(
                 "what other processes are to do must be sent to them, but the recipe, a fusion or "
                 f"the analysis cannot be pickled ({printable(last[0])}); make them of functions "
@@ -184,10 +184,9 @@ class Work:
 
     def _all(self) -> None:
         todo = [(m, r) for r in self.runs for m in self.methods if self.done[m.name, r] is None]
-        shared = {"threads": self.threads, "device": self.device}
-        shared |= {"main": None if self.jobs is None else os.getpid()}
+        asked = {"threads": self.threads, "device": self.device}
         work = (
-            joblib.delayed(run_and_store)(self.folder, method, run, self.demands, **shared)
+            joblib.delayed(run_and_store)(self.folder, method, run, self.demands, **asked)
             for method, run in self._longest_first(todo)
         )
         bar = {"total": len(self.done), "initial": len(self.done) - len(todo), "unit": "run"}
@@ -234,5 +233,6 @@ def _parallel(jobs: int | None, threads: int) -> Iterator[joblib.Parallel]:
             parallel = joblib.Parallel()
         yield parallel
     else:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
+        own = {"initializer": settle, "initargs": (os.getpid(),)} if jobs > 1 else {}
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads, **own):
             yield joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")

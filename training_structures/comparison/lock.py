@@ -38,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
             "output folder"
         ) from error
     except OSError as error:
-        text = f"could not lock it ({error.strerror})"
+        text = f"it cannot be locked ({error.strerror})"
         raise CannotWrite(error.errno, text, str(folder)) from error
     try:
         write_json(folder / OWNER, {"process": os.getpid(), "host": socket.gethostname()})

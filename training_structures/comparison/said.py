@@ -1,12 +1,9 @@
 """Warnings of runs: kept with each result, and told once a method instead of once a run."""
 
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
-
-from .text import printable
 
 LONGEST = 2000  # characters of a warning that are kept
 
@@ -27,18 +24,6 @@ def kept() -> Iterator[list[dict[str, str]]]:
     with warnings.catch_warnings():
         warnings.showwarning = keep
         yield told
-
-
-@contextmanager
-def plainly() -> Iterator[None]:
-    """Shows warnings as a line of text, without the place in our code that they come from."""
-
-    def show(message: Any, category: type, *_: Any) -> None:
-        print(f"{category.__name__}: {printable(str(message))}", file=sys.stderr, flush=True)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -36,7 +36,6 @@ from .recipe import Recipe, described
 from .results import check_result
 from .said import kept
 from .single_run import run_floor, run_fusion, trial_checkpoint
-from .workers import settle
 
 FORMAT = "deq-fusion comparison 1"
 _ONE_AT_A_TIME = threading.Lock()  # a run seeds its process's generators; a worker may have threads
@@ -157,21 +156,15 @@ def run_and_store(
     *,
     threads: int,
     device: str,
-    main: int | None = None,
 ) -> dict[str, Any]:
     """Carries out one run of one method, and writes its result to a file of its own.
 
     A run that raises leaves its traceback instead, and is tried again the next time. Warnings
     are kept with the result.
 
-    Args:
-        main: the process that this one works for and ends with, if they share a machine.
-
     Raises:
         CannotWrite: if the folder cannot be written to.
     """
-    if main is not None:
-        settle(main)
     settings = _settings(method, demands)
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     # an interrupted run of other settings is another run

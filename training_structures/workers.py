@@ -1,9 +1,11 @@
-"""Processes that work for a comparison: they end with it, however it ends."""
+"""Processes that work for another: they end with it, however it ends.
+
+A worker imports this first; so nothing here, and nothing above it, may import what takes long.
+"""
 
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -11,10 +13,6 @@ from contextlib import contextmanager
 
 WATCH = 0.2  # seconds between two looks at whether the parent is still there
 _watching: set[int] = set()  # this process and those it comes from, if its forks are to watch it
-
-
-class Terminated(KeyboardInterrupt):
-    """The process was asked to end by SIGTERM."""
 
 
 @contextmanager
@@ -39,6 +37,9 @@ def settle(main: int) -> None:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     _watch(main)
+    from tqdm import tqdm  # only now: this process is watched from its first moments on
+
+    tqdm.set_lock(threading.RLock())  # not one of the system's, which would outlive a kill
 
 
 def _watch(parent: int) -> None:
@@ -67,36 +68,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-def _end_children() -> None:
+def end_children() -> None:
     """Kills the processes that this one has started and that are still there."""
     for child in multiprocessing.active_children():
         child.kill()
     for child in multiprocessing.active_children():
         child.join(1)
-
-
-@contextmanager
-def stoppable() -> Iterator[None]:
-    """Ends the program by SIGTERM as by Ctrl-C: workers ended, one line, and exit code 143 or 130.
-
-    Raises:
-        SystemExit: in place of KeyboardInterrupt.
-    """
-    if threading.current_thread() is not threading.main_thread():  # signals are not its business
-        yield
-        return
-
-    def stop(number: int, frame: object) -> None:
-        raise Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it is ending already
-        _end_children()
-        print("\nstopped; the same command goes on", file=sys.stderr, flush=True)
-        number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
-        raise SystemExit(128 + number) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
