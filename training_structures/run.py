@@ -23,7 +23,9 @@ from .saved_run import (
     check_optimizer,
     check_parts,
     check_random,
+    check_steps,
     demand,
+    kin,
 )
 
 
@@ -186,11 +188,11 @@ class Run:
         check_history(saved["history"], source, self.key)
         check_optimizer(saved["optimizer"], self.optimizer, source)
         if self.scheduler is not None:
-            names = self.scheduler.state_dict().keys()
-            same = (saved["scheduler"] or {}).keys() == names
+            same = kin(saved["scheduler"], self.scheduler.state_dict())
             demand(same, source, f"the state of a {type(self.scheduler).__name__}")
         if self.scaler.is_enabled():
-            demand(isinstance(saved.get("scaler"), dict), source, "the state of the loss's scale")
+            same = kin(saved.get("scaler"), self.scaler.state_dict())
+            demand(same, source, "the state of the loss's scale")
         rng, generators = saved["rng"], saved["generators"]
         if processes() > 1:
             both = isinstance(rng, list | tuple) and len(rng) == len(generators) == processes()
@@ -207,14 +209,17 @@ class Run:
         if not self.scaler.is_enabled():
             del parts["scaler"]
         before = {name: deepcopy(part.state_dict()) for name, part in parts.items()}
-        for name, part in parts.items():
-            try:
+        try:
+            for name, part in parts.items():
                 part.load_state_dict(saved[name])
-            except WRONG as error:
-                for each, state in before.items():
-                    parts[each].load_state_dict(state)
-                what = f"{source} must hold the state of a {type(part).__name__} as this run's"
-                raise Damaged(f"{what} ({shown(str(error))}); {LEFT_ALONE}") from error
+            check_steps(self.optimizer, source)
+        except (*WRONG, NotImplementedError) as error:
+            for name, state in before.items():
+                parts[name].load_state_dict(state)
+            if isinstance(error, Damaged):
+                raise
+            what = f"{source} must hold the states of {', '.join(parts)} as this run's"
+            raise Damaged(f"{what} ({shown(str(error))}); {LEFT_ALONE}") from error
 
 
 def more_is_better(name: str) -> bool:

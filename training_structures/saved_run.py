@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from .checkpoint import LEFT_ALONE
@@ -56,13 +56,37 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: Optimizer, source: str)
         demand(isinstance(group, dict) and own.keys() <= group.keys(), source, what)
         members = group["params"]
         demand(isinstance(members, list) and len(members) == len(own["params"]), source, what)
-        demand(all(_kind(group[k]) == _kind(v) for k, v in own.items() if _kind(v)), source, what)
+        demand(all(kin(group[k], v) for k, v in own.items() if k != "params"), source, what)
     count = sum(len(group["params"]) for group in mine)
     sound = isinstance(states, dict) and all(
         type(number) is int and 0 <= number < count and isinstance(state, dict)
         for number, state in states.items()
     )
     demand(sound, source, what)
+
+
+def check_steps(optimizer: Optimizer, source: str) -> None:
+    """Raises Damaged unless one of torch's optimisers can step on from the state that it has.
+
+    That it is, name by name, like the state after a first step of another one, with parameters
+    of zeros, one at a time.
+    """
+    kind = type(optimizer)
+    if not kind.__module__.startswith("torch.optim") or kind is torch.optim.LBFGS:
+        return
+    what = f"the state of a {kind.__name__} of this very model"
+    for group in optimizer.param_groups:
+        options = {name: value for name, value in group.items() if name != "params"}
+        for parameter in group["params"]:
+            if not optimizer.state.get(parameter) or nn.parameter.is_lazy(parameter):
+                continue
+            probe = nn.Parameter(torch.zeros_like(parameter))
+            probe.grad = torch.zeros_like(parameter)
+            fresh = kind([{"params": [probe], **options}])
+            fresh.step()
+            state, like = optimizer.state[parameter], fresh.state[probe]
+            sound = state.keys() == like.keys() and all(kin(state[k], like[k]) for k in like)
+            demand(sound, source, what)
 
 
 def check_random(rng: Any, generators: Iterable[Any], expected: int, source: str) -> None:
@@ -92,6 +116,24 @@ def alike(saved: Any, expected: Any) -> bool:
     return isinstance(saved, (*PLAIN, type(expected))) and bool(saved == expected)
 
 
+def kin(value: Any, own: Any) -> bool:
+    """Returns whether a value can stand where a run has its own: a tensor of its shape, a number
+    for a number, and the like for what it consists of. Where a run has None yet, a number can."""
+    if isinstance(own, Tensor):
+        return isinstance(value, Tensor) and value.shape == own.shape and not value.is_meta
+    if isinstance(own, Mapping):
+        same = isinstance(value, Mapping) and value.keys() == own.keys()
+        return same and all(kin(value[key], entry) for key, entry in own.items())
+    if isinstance(own, list | tuple):
+        same = type(value) is type(own) and len(value) == len(own)
+        return same and all(map(kin, value, own))
+    if type(own) in (int, float):
+        return type(value) in (int, float)
+    if own is None or type(own) is bool:
+        return value is None or type(value) in (bool, int, float)
+    return type(value) is type(own)
+
+
 def _is_state(state: Any) -> bool:
     return isinstance(state, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) and not value.is_meta
@@ -105,10 +147,3 @@ def _is_record(record: Any, key: str | None) -> bool:
         and (key is None or key in record)
         and all(isinstance(k, str) and type(v) in (int, float) for k, v in record.items())
     )
-
-
-def _kind(value: Any) -> type | None:
-    """Returns what a hyperparameter must stay: a tensor or a number; None of all others."""
-    if isinstance(value, Tensor):
-        return Tensor
-    return float if type(value) in (int, float) else None

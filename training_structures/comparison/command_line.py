@@ -15,6 +15,7 @@ from ..files import CannotWrite
 from .arguments import make_parser, read_arguments
 from .compare import compare
 from .listing import listing
+from .lock import check_free
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .report import Report
@@ -90,6 +91,7 @@ def carry_out(
         )
     output = args.output or results_folder(args)
     try:
+        check_free(output)  # before data are read, which may take long
         recipe = change(asked_recipe(args))
         report = _report(args, recipe, output, subject=subject, command=command, analyse=analyse)
         report.write(output)

@@ -48,6 +48,13 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_free(folder: Path) -> None:
+    """Raises InUse if another process has the lock of a folder, which need not be there."""
+    if (folder / LOCK).exists():
+        with locked(folder):
+            pass
+
+
 def _owner(folder: Path) -> str:
     """Returns who has the lock; a process that is no more is not named, for it has nothing."""
     try:
