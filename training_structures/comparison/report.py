@@ -55,7 +55,7 @@ class Report:
     def terminal(self) -> str:
         """Returns what it says, the table of the one score, and the failures."""
         table = markdown(*cells(self.rows, [self.score], self.baseline))
-        below = self.legend + self._notes(printable)
+        below = printable(self.legend) + self._notes(printable)
         says = map(printable, self.says)
         return "\n\n".join([*says, table, below, *self.failed]).strip()
 

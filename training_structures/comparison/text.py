@@ -30,7 +30,8 @@ def in_picture(text: str) -> str:
 def csv_text(head: Sequence[Any], lines: Iterable[Sequence[Any]]) -> str:
     """Returns a table as CSV, of which a spreadsheet runs nothing.
 
-    Text that it would take for a formula gets an apostrophe in front; numbers are left.
+    Text that it would take for a formula gets an apostrophe in front, and control characters
+    are escaped; numbers are left.
     """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
@@ -39,10 +40,13 @@ def csv_text(head: Sequence[Any], lines: Iterable[Sequence[Any]]) -> str:
 
 
 def _harmless(cell: Any) -> Any:
-    if not isinstance(cell, str) or not cell.startswith(FORMULA):
+    if not isinstance(cell, str):
         return cell
+    text = printable(cell)
+    if not cell.startswith(FORMULA):
+        return text
     try:
         float(cell)
     except ValueError:
-        return f"'{cell}"
-    return cell
+        return f"'{text}"
+    return text
