@@ -29,7 +29,7 @@ from unit_tests.training_structures.comparison import toy
 
 MARK = "UNIT_TESTS_FUZZ_KILLS"  # in the environment of every process of a comparison
 GONE = 10.0  # seconds after which no process may be left; a busy machine takes some
-SPAN = 8.0  # seconds after the first line at which the last kill comes; workers begin meanwhile
+SPAN = 3.0  # seconds in which a kill comes: once a run goes on, or after the first line
 LIMIT = 4096  # bytes a file may have on what stands for a full disk
 FORGOTTEN = "seconds", "made_by", "command"  # what may differ between repetitions
 SELF = "from unit_tests.fuzz.kills import victim; victim()"
@@ -111,6 +111,13 @@ class Victim:
                 workers.append(number)
         return workers
 
+    def until_at_work(self) -> None:
+        """Waits until it writes something of a run, or has ended."""
+        folder = self.output / "runs"
+        before = _state(folder)
+        while _state(folder) == before and self.process.poll() is None:
+            time.sleep(0.02)
+
     def end(self) -> tuple[int, str]:
         """Returns the exit code and what it said, once it has ended."""
         said = self.first + self.process.communicate(timeout=300)[1]
@@ -127,6 +134,10 @@ class Victim:
             assert time.monotonic() - began < GONE, f"processes {left} are left of {self.output}"
             time.sleep(0.05)
         return time.monotonic() - began
+
+
+def _state(folder: Path) -> int:
+    return folder.stat().st_mtime_ns if folder.exists() else 0
 
 
 def _bound_files(largest: int) -> None:
@@ -167,6 +178,8 @@ def killed(folder: Path, signals: Sequence[int], random: Random, whole: dict) ->
             victim = Victim(output)
             if not signals:
                 break
+            if random.random() < 0.7:  # most when runs go on, the others before they begin
+                victim.until_at_work()
             try:
                 victim.process.wait(random.uniform(0, SPAN))
                 break  # it was done before
@@ -178,7 +191,7 @@ def killed(folder: Path, signals: Sequence[int], random: Random, whole: dict) ->
             _check_end(sent[-1], code, said)
         _finish(victim, output, whole)
         names = ", ".join(f"{sent.count(s)} {s.name}" for s in sorted(set(sent)))
-        yield f"comparison {place}: {names}; the table is the same"
+        yield f"comparison {place}: {names or 'undisturbed'}; the table is the same"
     yield f"no process was left after at most {slowest:.1f} s"
 
 
