@@ -19,6 +19,7 @@ from ..files import CannotWrite
 from ..workers import settle, watched
 from .methods import Method, gather
 from .recipe import Fusion, Recipe
+from .results import check_alike
 from .search import choices
 from .single_run import Analysis
 from .store import opened, run_and_store, stored
@@ -111,7 +112,9 @@ def compare(
         work.carry_out()
     found = [work.done[m.name, run] for m in methods for run in runs]
     failures = [result for result in found if "error" in result]
-    return Comparison([r for r in found if "error" not in r], skipped, failures)
+    results = [result for result in found if "error" not in result]
+    check_alike(results)
+    return Comparison(results, skipped, failures)
 
 
 def _tell_aside(aside: Sequence[Path]) -> None:

@@ -1,7 +1,8 @@
 """What the result of a run must be: looked at before it is stored, and after it is read."""
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..files import shown
@@ -20,7 +21,7 @@ def check_result(result: Mapping[str, Any], method: Method, run: int) -> None:
             f"{shown(whose[1])}"
         )
     known = {score.name: score for score in method.recipe.scores}
-    for where, scores in _all_scores(result):
+    for where, scores in _all_scores(result, method):
         if not isinstance(scores, dict) or not scores:
             raise ValueError(f"{where} must be numbers by name, got {shown(scores)}")
         for name, value in scores.items():
@@ -41,10 +42,36 @@ def check_result(result: Mapping[str, Any], method: Method, run: int) -> None:
         _check_training(result)
 
 
-def _all_scores(result: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def check_alike(results: Sequence[Mapping[str, Any]]) -> None:
+    """Raises ValueError unless all results have the same scores, and all of a method tell the
+    same of its solver: what else would a table have in its columns?"""
+    names = {id(r): tuple(sorted(r["scores"])) for r in results}
+    solver = {id(r): tuple(sorted(k for k in r if k.startswith("solver_"))) for r in results}
+    for result in results:
+        own = [r for r in results if r["method"] == result["method"]]
+        for told, group in ((names, results), (solver, own)):
+            usual = Counter(told[id(r)] for r in group).most_common(1)[0][0]
+            if told[id(result)] != usual:
+                raise ValueError(
+                    "all runs must tell the same, and NaN where something is undefined, but "
+                    f"{result['method']}, run {result['run']}, has {shown(told[id(result)])} where "
+                    f"others have {shown(usual)}; see to the metrics, or delete that run's file"
+                )
+
+
+def _all_scores(result: Mapping[str, Any], method: Method) -> list[tuple[str, Any]]:
+    """Returns where scores stand, and what stands there."""
+    modalities = method.recipe.modalities
+    settings = result.get("settings")
+    asked = isinstance(settings, dict) and settings.get("drop_modality") == "True"
+    expected = set(modalities) if asked and len(modalities) > 1 else set()
     missing = result.get("missing", {})
-    if not isinstance(missing, dict):
-        raise ValueError(f"missing must be scores by modality, got {shown(missing)}")
+    if not isinstance(missing, dict) or missing.keys() != expected:
+        raise ValueError(f"missing must be scores for each of {sorted(expected)}")
+    whole = result.get("scores")
+    named = [scores for scores in missing.values() if isinstance(scores, dict)]
+    if isinstance(whole, dict) and any(scores.keys() != whole.keys() for scores in named):
+        raise ValueError("missing must have the same scores for each modality")
     without = [(f"scores without {shown(name)}", scores) for name, scores in missing.items()]
     return [("scores", result.get("scores")), *without]
 

@@ -102,7 +102,7 @@ def test_a_run_that_is_of_no_use_is_set_aside_and_made_again(folder, whole, dama
         ("run", True),
         ("method", ["sum"]),
         ("missing", [1]),
-        ("missing", {"a": {"accuracy": -1}}),
+        ("missing", {"a": {"accuracy": 0.5, "certainty": 0.5}}),
         ("seconds", -1),
         ("seconds", math.nan),
         ("epochs", 3.0),
@@ -118,6 +118,33 @@ def test_what_no_run_can_have_found_is_not_believed(folder, key, value):
     path = folder / "runs" / "sum-1.json"
     write_json(path, read_json(path) | {key: value})
     again(folder, "^1 files")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        (..., r"missing must be scores for each of \['a', 'b'\]"),
+        ({"a": {"accuracy": 0.5}}, r"missing must be scores for each of \['a', 'b'\]"),
+        ({"a": {"accuracy": 0.5}, "b": {"mae": 0.5}}, "the same scores for each modality"),
+        ({"a": {"accuracy": 0.5}, "b": {"accuracy": -1}}, "scores without b: accuracy must be"),
+    ],
+)
+def test_scores_without_a_modality_are_those_that_were_asked_for(missing, message):
+    result = {"method": "sum", "run": 0, "scores": {"accuracy": 0.5}, "missing": missing}
+    result["settings"] = {"drop_modality": "True"}
+    if missing is ...:
+        del result["missing"]
+    with pytest.raises(ValueError, match=message):
+        check_result(result, Method("sum", toy.recipe(), toy.Sum), 0)
+
+
+@pytest.mark.parametrize("key", ["scores", "solver_steps"])
+def test_a_run_that_tells_other_things_than_the_others_is_named(folder, key):
+    path = folder / "runs" / "sum-1.json"
+    write_json(path, read_json(path) | {key: {"loss": 0.5} if key == "scores" else 3.0})
+    odd = "1" if key == "scores" else "[01]"  # of two runs either may be the odd one
+    with pytest.raises(ValueError, match=f"but sum, run {odd}, has .*delete that run's file"):
+        toy.run(folder)
 
 
 def test_everything_of_before_is_set_aside_said_once_and_made_again(folder, whole):
