@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 WATCH = 0.2  # seconds between two looks at whether the parent is still there
 _watching: set[int] = set()  # this process and those it comes from, if its forks are to watch it
@@ -70,7 +70,9 @@ if hasattr(os, "register_at_fork"):
 
 def end_children() -> None:
     """Kills the processes that this one has started and that are still there."""
+    number = getattr(signal, "SIGKILL", signal.SIGTERM)  # which Windows has not
     for child in multiprocessing.active_children():
-        child.kill()
+        with suppress(OSError):  # it has just ended
+            os.kill(child.pid, number)  # loky's have no method of their own for it
     for child in multiprocessing.active_children():
         child.join(1)

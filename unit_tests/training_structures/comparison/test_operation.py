@@ -1,6 +1,7 @@
 """One comparison at a time, which ends with its workers, and says in a line why it ended."""
 
 import errno
+import multiprocessing
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from joblib.externals.loky.backend.process import LokyProcess
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from training_structures import workers
@@ -145,6 +147,18 @@ def test_control_c_has_the_exit_code_that_shells_expect(capsys):
     assert ended.value.code == 130
     assert capsys.readouterr().err == "\nstopped; the same command goes on\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+@LINUX
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
+def test_the_processes_that_it_started_end_with_it_whoever_made_them(capsys):
+    own = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    lokys = LokyProcess(target=time.sleep, args=(60,))
+    with pytest.raises(SystemExit), on_terminal():
+        for child in (own, lokys):
+            child.start()
+        raise KeyboardInterrupt
+    assert not is_there(own.pid) and not is_there(lokys.pid)
 
 
 def test_signals_are_the_business_of_the_main_thread():
