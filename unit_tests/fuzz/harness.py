@@ -45,7 +45,7 @@ class Limits:
         seconds: of processor time.
         waiting: seconds until a child that does not even work is stuck.
         memory: bytes of address space, beyond those of the warm process.
-        resident: bytes of memory that a file may add.
+        resident: bytes of memory that a child may take.
     """
 
     seconds: float = 5.0
@@ -69,9 +69,9 @@ def examine_all(
         for verdict in child.verdicts():
             yield verdict
             done += 1
-        kind, detail = child.ending()
-        if done < len(child.indices):
-            yield Verdict(left[done], kind, detail=detail)
+        ending = child.ending()
+        if ending is not None and done < len(child.indices):
+            yield Verdict(left[done], ending[0], detail=ending[1])
             done += 1
         left = left[done:]
 
@@ -100,12 +100,14 @@ class _Child:
             *lines, rest = (rest + read).split(b"\n")
             yield from (Verdict(**json.loads(line)) for line in lines)
 
-    def ending(self) -> tuple[str, str]:
-        """Waits for the end; returns the kind of finding that it is, if it came too soon."""
+    def ending(self) -> tuple[str, str] | None:
+        """Waits for the end; returns what finding it is, None if the child ended by itself."""
         os.close(self.pipe)
         code = os.waitstatus_to_exitcode(os.waitpid(self.process, 0)[1])
         if self.stuck:
             return "hang", f"it waited for more than {self.limits.waiting} s"
+        if code == 0:
+            return None
         if code == -signal.SIGPROF:
             return "hang", f"it took more than {self.limits.seconds} s of processor time"
         if code == -signal.SIGKILL:
@@ -120,9 +122,9 @@ def _work(examine: Examine, indices: Sequence[int], limits: Limits, send: int) -
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what C libraries say there
         _limit_memory(limits.memory)
+        before = _peak()
         for index in indices:
             signal.setitimer(signal.ITIMER_PROF, limits.seconds)  # its signal ends the process
-            before = _peak()
             try:
                 verdict = examine(index)
             except MemoryError:
@@ -134,6 +136,8 @@ def _work(examine: Examine, indices: Sequence[int], limits: Limits, send: int) -
                 detail = f"it took {grown >> 20} MB; {verdict.kind}: {verdict.detail}"
                 verdict = Verdict(index, "memory", verdict.mutation, detail)
             os.write(send, json.dumps(asdict(verdict)).encode() + b"\n")
+            if verdict.kind == "memory":  # the peak would hide what later files take
+                break
         code = 0
     finally:
         os._exit(code)
