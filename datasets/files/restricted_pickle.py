@@ -24,6 +24,7 @@ from .pickle_stack import HEAVY, Buffer, Refused, WrongEncoding
 from .reading import open_regular, shown
 
 MADE = 3  # bytes that calls may make, for each of the file's: Python 2's text becomes bytes so
+ARRAY_VERSIONS, DTYPE_VERSIONS = range(2), range(5)  # of states, as NumPy knows them
 NESTED = 20  # arrays of objects directly within one another
 
 
@@ -112,6 +113,7 @@ class _Dtype:
     def set_state(self, state: Any) -> None:
         if type(state) is not tuple or len(state) < 5:
             raise pickle.UnpicklingError(f"a dtype's state is {shown(state)}")
+        _check_version(state[0], DTYPE_VERSIONS)
         order, rest = state[1], state[2:]
         # subarray, names and fields of records; then sizes, which the code says; then metadata
         if any(entry is not None for entry in (*rest[:3], *rest[6:])):
@@ -203,6 +205,7 @@ class _Unpickler(Machine):
     def _fill_array(self, array: np.ndarray, state: Any) -> None:
         if type(state) is not tuple or len(state) < 4:
             raise pickle.UnpicklingError(f"an array's state is {shown(state)}")
+        _check_version(state[0] if len(state) > 4 else 0, ARRAY_VERSIONS)
         shape, dtype, fortran, content = state[-4:]
         if not _real(dtype).hasobject:
             self._set_numbers(array, content, dtype, shape, fortran)
@@ -217,6 +220,13 @@ class _Unpickler(Machine):
             raise pickle.UnpicklingError("arrays of objects lie in one another, or in themselves")
         self._depths[id(array)] = depth
         array.__setstate__((1, shape, np.dtype(object), bool(fortran), content))
+
+
+def _check_version(version: Any, known: range) -> None:
+    if type(version) is not int or version not in known:
+        raise pickle.UnpicklingError(
+            f"a state is of version {shown(version)}, not one of {list(known)}"
+        )
 
 
 def _new_array(machine: _Unpickler, subtype: Any, *_: Any) -> np.ndarray:
