@@ -119,8 +119,8 @@ def cut_parts(
         if len(view) > 1 and (view == view[0]).all():
             named = "" if source is None else f"{source}: "
             warnings.warn(
-                f"{named}view {number} is the same for all {len(view)} samples of train, so that nothing "
-                "can be learnt from it; leave it out, or look at its file",
+                f"{named}view {number} is the same for all {len(view)} samples of train, so that "
+                "nothing can be learnt from it; leave it out, or look at its file",
                 UserWarning,
                 stacklevel=3,
             )
