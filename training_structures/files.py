@@ -185,9 +185,10 @@ def read_json(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"there is no file {path}")
     check_regular(path)
     with open(path, "rb") as file:
-        content = file.read(LIMIT + 1)
-    if len(content) > LIMIT:
-        raise Damaged(f"{path} must have at most {LIMIT:,} bytes, but has more")
+        size = os.fstat(file.fileno()).st_size
+        if size > LIMIT:
+            raise Damaged(f"{path} must have at most {LIMIT:,} bytes, but has more")
+        content = file.read(size)  # more at once would take the memory of all that is allowed
     seal = SEAL.search(content, max(0, len(content) - 100))
     if seal is None or seal.end() != len(content):
         old = _parsed(content) if len(content) <= OLD_LIMIT else None

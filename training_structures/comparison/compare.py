@@ -113,7 +113,7 @@ def compare(
     found = [work.done[m.name, run] for m in methods for run in runs]
     failures = [result for result in found if "error" in result]
     results = [result for result in found if "error" not in result]
-    check_alike(results)
+    check_alike(results, folder)
     return Comparison(results, skipped, failures)
 
 

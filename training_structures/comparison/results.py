@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..files import shown
@@ -42,7 +43,7 @@ def check_result(result: Mapping[str, Any], method: Method, run: int) -> None:
         _check_training(result)
 
 
-def check_alike(results: Sequence[Mapping[str, Any]]) -> None:
+def check_alike(results: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Raises ValueError unless all results have the same scores, and all of a method tell the
     same of its solver: what else would a table have in its columns?"""
     names = {id(r): tuple(sorted(r["scores"])) for r in results}
@@ -55,7 +56,8 @@ def check_alike(results: Sequence[Mapping[str, Any]]) -> None:
                 raise ValueError(
                     "all runs must tell the same, and NaN where something is undefined, but "
                     f"{result['method']}, run {result['run']}, has {shown(told[id(result)])} where "
-                    f"others have {shown(usual)}; see to the metrics, or delete that run's file"
+                    f"others have {shown(usual)}; see to the metrics, or delete that run's file "
+                    f"in {folder}"
                 )
 
 
@@ -90,4 +92,5 @@ def _check_training(result: Mapping[str, Any]) -> None:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    """Says whether a float can hold it: Python's own integers have no end."""
+    return type(value) is float or (type(value) is int and value.bit_length() < 64)

@@ -8,6 +8,7 @@ import pickle
 import random
 import subprocess
 import sys
+import tracemalloc
 
 import pytest
 import torch
@@ -180,3 +181,12 @@ def test_what_shares_its_parts_is_not_shown_whole():
     for _ in range(60):
         value = (value, value)
     assert len(shown(value)) < 1000
+
+
+def test_a_small_file_takes_no_more_memory_than_it_has(stored):
+    tracemalloc.start()
+    try:
+        assert read_json(stored)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()

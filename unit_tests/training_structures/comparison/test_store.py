@@ -95,6 +95,7 @@ def test_a_run_that_is_of_no_use_is_set_aside_and_made_again(folder, whole, dama
         ("scores", {"accuracy": 7.5, "certainty": 0.5}),
         ("scores", {"accuracy": math.nan, "certainty": 0.5}),
         ("scores", {"accuracy": 0.5, "certainty": math.inf}),
+        ("scores", {"accuracy": 0.5, "certainty": 10**400}),
         ("scores", {"accuracy": "high"}),
         ("scores", {}),
         ("scores", None),
@@ -143,7 +144,7 @@ def test_a_run_that_tells_other_things_than_the_others_is_named(folder, key):
     path = folder / "runs" / "sum-1.json"
     write_json(path, read_json(path) | {key: {"loss": 0.5} if key == "scores" else 3.0})
     odd = "1" if key == "scores" else "[01]"  # of two runs either may be the odd one
-    with pytest.raises(ValueError, match=f"but sum, run {odd}, has .*delete that run's file"):
+    with pytest.raises(ValueError, match=f"but sum, run {odd}, has .*that run's file in .*runs"):
         toy.run(folder)
 
 
