@@ -4,9 +4,11 @@ VENV = .venv
 RUN = $(VENV)/bin/python -m
 STAMP = $(VENV)/.installed
 BENCH =
+N = 20000
+FUZZ =
 ARGS = --dataset digits --runs 3 --jobs 2 --drop-modality --output results/digits
 
-.PHONY: help compare bench test lint
+.PHONY: help compare bench test fuzz lint
 
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
@@ -19,6 +21,9 @@ bench: $(STAMP)  ## measure what DEQ fusion costs; other options: make bench BEN
 
 test: $(STAMP)  ## run the unit tests
 	$(RUN) pytest
+
+fuzz: $(STAMP)  ## damage N files of all formats and read them; other options: make fuzz N=2000 FUZZ="--seed 1 --keep DIR"
+	$(RUN) unit_tests.fuzz --number $(N) $(FUZZ)
 
 lint: $(STAMP)  ## check style and format with ruff
 	$(RUN) ruff check .

@@ -42,7 +42,8 @@ setup(
         "h5py",
         "tqdm",
         "scikit-learn",
-        "joblib>=1.4",
+        "joblib>=1.5",  # the first that gives loky's workers an initializer
+        "filelock>=4.1",
     ],
     extras_require={
         "plot": PLOT,

@@ -93,7 +93,11 @@ def naming(path: str | Path) -> Iterator[None]:
 
 
 def cut_parts(
-    views: Sequence[np.ndarray], labels: np.ndarray, rows: Sequence[np.ndarray]
+    views: Sequence[np.ndarray],
+    labels: np.ndarray,
+    rows: Sequence[np.ndarray],
+    *,
+    source: str | Path | None = None,
 ) -> tuple[Part, Part, Part]:
     """Returns (train, valid, test), each the rows of all views and of the labels.
 
@@ -103,6 +107,7 @@ def cut_parts(
         views: (samples, features_m) float32 each, as they are to be served.
         labels: (samples, ...) float32 or int64.
         rows: the row numbers of the three parts.
+        source: the file or folder that the warning names.
 
     Raises:
         ValueError: see `check_part`.
@@ -112,9 +117,10 @@ def cut_parts(
         check_part(part, name)
     for number, view in enumerate(train[0], start=1):
         if len(view) > 1 and (view == view[0]).all():
+            named = "" if source is None else f"{source}: "
             warnings.warn(
-                f"view {number} is the same for all {len(view)} samples of train, so that nothing "
-                "can be learnt from it; leave it out, or look at its file",
+                f"{named}view {number} is the same for all {len(view)} samples of train, so that "
+                "nothing can be learnt from it; leave it out, or look at its file",
                 UserWarning,
                 stacklevel=3,
             )

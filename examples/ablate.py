@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from examples.drawing import COLOURS, as_csv, make_figure, save_all, write_text
+from examples.drawing import COLOURS, make_figure, save_all, write_text
 from examples.studies import Build, Study, Variant
 from fusions.adapters import Sized
 from fusions.deq import DEQFusion
 from training_structures.comparison.command_line import exit_if_failed
 from training_structures.comparison.report import Report
 from training_structures.comparison.table import cells, markdown
+from training_structures.comparison.terminal import on_terminal
+from training_structures.comparison.text import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -84,6 +86,7 @@ STUDIES = {  # name -> the row that the others are tested against, and all rows
 }
 
 
+@on_terminal()
 def main(argv: Sequence[str] | None = None) -> list[list[str]] | None:
     """Carries out the study that the arguments ask for; returns the lines of its table."""
     argv = sys.argv[1:] if argv is None else list(argv)
@@ -155,7 +158,7 @@ def numbers(reports: Mapping[str, Report]) -> str:
                 tested = [test.difference, test.low, test.high, test.p] if test else [""] * 4
                 values = astuple(row.scores[score.name])
                 lines.append([injection, row.method, row.runs, score.name, *values, *tested])
-    return as_csv(head, lines)
+    return csv_text(head, lines)
 
 
 def _in_order(variants: Mapping[str, Variant], report: Report) -> list[str]:

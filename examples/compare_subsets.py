@@ -15,17 +15,19 @@ from pathlib import Path
 
 from examples.compare_fusions import RECIPES
 from fusions.registry import FUSIONS, LATER
-from training_structures.checkpoint import save_atomically
 from training_structures.comparison import command_line, make_recipe
 from training_structures.comparison.arguments import make_parser, read_arguments
 from training_structures.comparison.listing import listing
 from training_structures.comparison.methods import SINGLE
 from training_structures.comparison.table import make_rows, markdown, spread
+from training_structures.comparison.terminal import on_terminal
+from training_structures.files import save_atomically
 
 PROGRAM = "python -m examples.compare_subsets"
 OURS = ["--fusions", "deq,concat"]
 
 
+@on_terminal()
 def main(argv: Sequence[str] | None = None) -> str:
     """Runs the comparisons that the arguments ask for; returns the table of them all."""
     argv = sys.argv[1:] if argv is None else list(argv)

@@ -1,16 +1,15 @@
 """Pictures for print and screen, which colour-blind readers can tell, too; numbers as CSV."""
 
-import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training_structures.checkpoint import save_atomically
 from training_structures.comparison.paired import estimate
+from training_structures.files import save_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,15 +96,6 @@ def save_all(folder: Path, figures: "Mapping[str, Figure | None]") -> list[str]:
                 figure.savefig(stream, format=kind, **dated)
             save_atomically(folder / f"{name}.{kind}", lambda f, s=stream: f.write(s.getvalue()))
     return list(drawn)
-
-
-def as_csv(head: Sequence[str], lines: Iterable[Sequence[Any]]) -> str:
-    """Returns a table as CSV."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(head)
-    writer.writerows(lines)
-    return stream.getvalue()
 
 
 def write_text(path: Path, text: str) -> None:

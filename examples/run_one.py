@@ -115,7 +115,7 @@ def _run(
             checkpoint=checkpoint,
             progress=True,
         )
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     if is_main():
         _report(result, method.recipe)

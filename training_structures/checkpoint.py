@@ -1,8 +1,7 @@
 """Checkpoints: plain tensors and numbers, written whole or not at all; loading runs no code."""
 
-import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,55 +10,56 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from .files import Damaged, check_regular, check_zip, write_zip
+
 FORMAT = "deq-fusion checkpoint 1"
-LEFT_ALONE = "the file was left as it is: name another one, or remove it"
-
-
-def save_atomically(path: str | Path, write: Callable[[BinaryIO], None]) -> None:
-    """Calls `write` with an open file that becomes `path` once everything is on the disk.
-
-    Until then, and if anything fails, what was at `path` stays. Missing folders are made.
-
-    Raises:
-        OSError: if the file could not be written.
-    """
-    path = Path(path).resolve()  # a link keeps pointing at what it points at
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except RuntimeError as error:  # torch's word for a write that failed
-        raise OSError(f"could not write {path} ({error}); is the disk full?") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+LEFT_ALONE = "the file was left as it is: name another one, or remove it to start anew"
 
 
 def save_checkpoint(path: str | Path, contents: Mapping[str, Any]) -> None:
-    """Writes `contents`, nested dicts, lists and tuples of tensors, numbers and strings."""
-    save_atomically(path, partial(torch.save, {"format": FORMAT, **contents}))
+    """Writes `contents`, nested dicts, lists and tuples of tensors, numbers and strings.
+
+    The file is torch's, for `torch.load(path, weights_only=True)`; a comment at its end holds
+    the SHA-256 of all before it.
+
+    Raises:
+        CannotWrite: if the file could not be written; what was there stays.
+    """
+    write_zip(path, partial(torch.save, {"format": FORMAT, **contents}))
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
     """Returns what `save_checkpoint` wrote, its tensors on the CPU.
 
+    A file of any size is refused in a single pass, in little memory.
+
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is another kind of file, or cut short.
+        Damaged: a ValueError, if it is not as it was written, or of another kind; `Unsigned`
+            if it has no checksum, as those of before there were any.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.exists():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
+        check_regular(path)
+        with open(path, "rb") as file:
+            check_zip(file, path)
+            contents = _loaded(file, path)
+    except Damaged as error:
+        raise type(error)(f"{error}; {LEFT_ALONE}") from error
+    return contents
+
+
+def _loaded(file: BinaryIO, path: Path) -> dict[str, Any]:
+    try:
+        contents = torch.load(file, map_location="cpu", weights_only=True)
     except OSError:
         raise
-    except Exception as error:  # torch.load fails on foreign bytes in a dozen ways
-        raise ValueError(f"cannot read {path} as a checkpoint; {LEFT_ALONE}") from error
+    except Exception as error:  # torch.load fails on foreign contents in a dozen ways
+        raise Damaged(f"{path} must hold tensors, numbers and text, which torch denies") from error
     if not isinstance(contents, dict) or contents.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a checkpoint of this library; {LEFT_ALONE}")
+        raise Damaged(f"{path} is not a checkpoint of this library")
     return contents
 
 

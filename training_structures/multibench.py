@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from . import metrics
 from .batches import as_float
-from .checkpoint import save_atomically
+from .files import save_atomically
 
 TASKS = {  # metrics, and which of them (or the loss) selects
     "classification": (metrics.classification, "accuracy"),

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,18 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from .checkpoint import LEFT_ALONE, load_checkpoint, rng_state, save_checkpoint, set_rng_state
 from .distributed import from_main, gathered, is_main, processes, raising_alike, rank
-
-UNSAID = {"precision": "fp32", "processes": 1}  # settings that older checkpoints do not name
+from .files import Damaged, shown
+from .saved_run import (
+    WRONG,
+    alike,
+    check_history,
+    check_optimizer,
+    check_parts,
+    check_random,
+    check_steps,
+    demand,
+    kin,
+)
 
 
 @dataclass
@@ -148,30 +159,67 @@ class Run:
         """Goes back to where `save` wrote `path`; starts afresh if there is no such file.
 
         Raises:
-            ValueError: for a file that is no checkpoint, or that of another model or run; then
-                nothing is changed.
+            Damaged: a ValueError, for a file that is no checkpoint, or whose contents are not
+                as a run's must be; nothing is changed then.
+            ValueError: for that of another model or run; nothing is changed, either.
         """
         if path is None:
             raise ValueError("resume=True needs the path of a checkpoint")
         if not from_main(Path(path).exists()):
             return
-        saved = load_checkpoint(path)
-        check_weights(saved["model"], self.model, str(path))
-        check_settings(UNSAID | saved["settings"], self.settings, str(path))
+        source = str(path)
+        with raising_alike(Damaged):
+            saved = load_checkpoint(path)
+            check_parts(saved, source)
+        check_weights(saved["model"], self.model, source)
+        check_settings(saved["settings"], self.settings, source)
+        with raising_alike(Damaged):
+            rng, generators = self._checked(saved, source)
+            self._load(saved, source)
         self.model.load_state_dict(saved["model"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if self.scheduler is not None:
-            self.scheduler.load_state_dict(saved["scheduler"])
-        if self.scaler.is_enabled():
-            self.scaler.load_state_dict(saved["scaler"])
         self.history = History(**saved["history"])
         self.saved_epochs = len(self.history.epochs)
-        rng, generators = saved["rng"], saved["generators"]
-        if processes() > 1:
-            rng, generators = rng[rank()], generators[rank()]
         set_rng_state(rng)
         for generator, state in zip(self.generators, generators, strict=True):
             generator.set_state(state)
+
+    def _checked(self, saved: Mapping[str, Any], source: str) -> tuple[Any, Any]:
+        """Returns this process's random states, once all that can be looked at is sound."""
+        check_history(saved["history"], source, self.key)
+        check_optimizer(saved["optimizer"], self.optimizer, source)
+        if self.scheduler is not None:
+            same = kin(saved["scheduler"], self.scheduler.state_dict())
+            demand(same, source, f"the state of a {type(self.scheduler).__name__}")
+        if self.scaler.is_enabled():
+            same = kin(saved.get("scaler"), self.scaler.state_dict())
+            demand(same, source, "the state of the loss's scale")
+        rng, generators = saved["rng"], saved["generators"]
+        if processes() > 1:
+            both = isinstance(rng, list | tuple) and len(rng) == len(generators) == processes()
+            demand(both, source, f"the random states of {processes()} processes")
+            rng, generators = rng[rank()], generators[rank()]
+        check_random(rng, generators, len(self.generators), source)
+        return rng, generators
+
+    def _load(self, saved: Mapping[str, Any], source: str) -> None:
+        """Gives optimiser, scheduler and scale their states; if one does not fit, all are kept."""
+        parts = {"optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
+        if self.scheduler is None:
+            del parts["scheduler"]
+        if not self.scaler.is_enabled():
+            del parts["scaler"]
+        before = {name: deepcopy(part.state_dict()) for name, part in parts.items()}
+        try:
+            for name, part in parts.items():
+                part.load_state_dict(saved[name])
+            check_steps(self.optimizer, source)
+        except (*WRONG, NotImplementedError) as error:
+            for name, state in before.items():
+                parts[name].load_state_dict(state)
+            if isinstance(error, Damaged):
+                raise
+            what = f"{source} must hold the states of {', '.join(parts)} as this run's"
+            raise Damaged(f"{what} ({shown(str(error))}); {LEFT_ALONE}") from error
 
 
 def more_is_better(name: str) -> bool:
@@ -188,7 +236,9 @@ def load_best(model: nn.Module, source: History | str | Path) -> None:
     if isinstance(source, History):
         history, name = source, "the history"
     else:
-        history, name = History(**load_checkpoint(source)["history"]), str(source)
+        saved, name = load_checkpoint(source), str(source)
+        check_parts(saved, name)
+        history = History(**saved["history"])
     if history.best_epoch is None:
         raise ValueError(f"{name} has no best epoch yet, so there are no weights to restore")
     check_weights(history.best_state, model, name)
@@ -223,11 +273,11 @@ def _described(group: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
 
 def check_settings(saved: Mapping[str, Any], expected: Mapping[str, Any], source: str) -> None:
     """Raises ValueError unless a run's settings are those it is resumed with."""
-    wrong = [k for k, value in expected.items() if saved.get(k) != value]
+    wrong = [k for k, value in expected.items() if not alike(saved.get(k), value)]
     if wrong:
         raise ValueError(
             f"{source} must come from a run with the same settings, but has "
-            + "; ".join(f"{k} {saved.get(k)} instead of {expected[k]}" for k in wrong)
+            + "; ".join(f"{k} {shown(saved.get(k))} instead of {expected[k]}" for k in wrong)
             + f"; {LEFT_ALONE}"
         )
 

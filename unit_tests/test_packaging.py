@@ -28,11 +28,13 @@ LIGHT = {
     "sklearn",
     "scipy",
     "joblib",
+    "filelock",
 }  # what an installation brings
 PRINTING = {
     "Supervised_Learning.py",
     "multibench.py",
     "command_line.py",
+    "terminal.py",
 }  # as MultiBench; the table
 PICKING = {"Supervised_Learning.py"}  # without a device, the one MultiBench would take
 

@@ -131,7 +131,7 @@ def split_arrays(
     with naming(path):
         parts = split_rows(videos, is_test, valid_share=valid_share, split_seed=split_seed)
         views = [_standardised(view, parts[0]) for view in views]
-        return cut_parts(views, labels, parts)
+        return cut_parts(views, labels, parts, source=path)
 
 
 def get_dataloader(

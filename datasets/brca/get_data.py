@@ -166,7 +166,7 @@ def split_arrays(
         )
         if scale:
             views = [_min_max(view, parts[0]) for view in views]
-        return cut_parts(views, labels, parts)
+        return cut_parts(views, labels, parts, source=data_dir)
 
 
 def get_dataloader(

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from .archive_members import Member, find_kind, read_members
 from .archive_tar import Broken
 from .download import make_folder
-from .reading import shown
+from .reading import check_file, shown
 
 RATIO, LEAST = 100, 1 << 24  # times an archive's own size, bytes: what it may unpack to
 
@@ -46,6 +46,7 @@ def unpack(
         progress: whether to show a bar.
 
     Raises:
+        FileNotFoundError: if there is no such archive.
         ValueError: if the archive is damaged, lacks a member, has one that is a link or device,
             would lie outside of the folder, or occurs twice (in whatever spelling), has more than
             a million members, or unpacks to more than `limit`. Nothing of it is kept.
@@ -54,6 +55,7 @@ def unpack(
     archive, folder = Path(archive), Path(folder)
     paths = [folder / name for name in wanted]
     if missing := [path for path in paths if not path.exists()]:
+        check_file(archive, advice="fetch it first")
         scratch = _make_scratch(folder, archive.name)
         try:
             _extract(archive, scratch, limit, progress)

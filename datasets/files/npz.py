@@ -53,7 +53,8 @@ def read_npz(
                     arrays[name] = _read_array(archive, member, limit)
                     limit -= arrays[name].nbytes
         except DAMAGED as error:
-            raise ValueError(f"{path} must be a whole npz file, but {error}; {advice}") from error
+            why = shown(str(error), 200)[1:-1]  # zipfile repeats names of any length
+            raise ValueError(f"{path} must be a whole npz file, but {why}; {advice}") from error
         except ValueError as error:
             raise ValueError(f"{path} cannot be read: {error}; {advice}") from error
     return arrays

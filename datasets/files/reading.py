@@ -79,9 +79,9 @@ def read_bytes(path: str | Path, *, limit: int = LIMIT, advice: str = "get it ag
             raise ValueError(
                 f"{path} must have at most {limit:,} bytes, but has {size:,}; {advice}"
             )
-        content = file.read(limit + 1)  # it may have grown
-    if len(content) > limit:
-        raise ValueError(f"{path} must have at most {limit:,} bytes, but has more; {advice}")
+        content = file.read(size + 1)  # more at once would take the memory of all that is allowed
+    if len(content) > size:
+        raise ValueError(f"{path} must stay as it is while it is read, but has grown; {advice}")
     return content
 
 

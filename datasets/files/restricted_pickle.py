@@ -24,6 +24,8 @@ from .pickle_stack import HEAVY, Buffer, Refused, WrongEncoding
 from .reading import open_regular, shown
 
 MADE = 3  # bytes that calls may make, for each of the file's: Python 2's text becomes bytes so
+PLAIN_FLAGS = 0, 8, 128, 136  # of a dtype of numbers or text: NumPy's "init" and "aligned"
+ARRAY_VERSIONS, DTYPE_VERSIONS = range(2), range(5)  # of states, as NumPy knows them
 NESTED = 20  # arrays of objects directly within one another
 
 
@@ -72,7 +74,7 @@ def _load(stream: BinaryIO, path: str | Path, encoding: str) -> Any:
     except DAMAGED as error:
         raise ValueError(
             f"{path} must be a whole pickle, but reading it ended with "
-            f"{type(error).__name__}: {error}; get it again"
+            f"{type(error).__name__}: {shown(str(error), 200)[1:-1]}; get it again"
         ) from error
 
 
@@ -112,10 +114,14 @@ class _Dtype:
     def set_state(self, state: Any) -> None:
         if type(state) is not tuple or len(state) < 5:
             raise pickle.UnpicklingError(f"a dtype's state is {shown(state)}")
+        _check_version(state[0], DTYPE_VERSIONS)
         order, rest = state[1], state[2:]
         # subarray, names and fields of records; then sizes, which the code says; then metadata
         if any(entry is not None for entry in (*rest[:3], *rest[6:])):
             raise Refused("has an array of records, dates or annotated numbers")
+        flags = rest[5] if len(rest) > 5 else 0
+        if not self.value.hasobject and flags not in PLAIN_FLAGS:
+            raise pickle.UnpicklingError(f"a dtype of no objects has the flags {shown(flags)}")
         order = order.decode("latin1") if type(order) is bytes else order
         if type(order) is not str or order not in ("<", ">", "|", "="):
             raise Refused(f"has an array of byte order {shown(order)}")
@@ -203,6 +209,7 @@ class _Unpickler(Machine):
     def _fill_array(self, array: np.ndarray, state: Any) -> None:
         if type(state) is not tuple or len(state) < 4:
             raise pickle.UnpicklingError(f"an array's state is {shown(state)}")
+        _check_version(state[0] if len(state) > 4 else 0, ARRAY_VERSIONS)
         shape, dtype, fortran, content = state[-4:]
         if not _real(dtype).hasobject:
             self._set_numbers(array, content, dtype, shape, fortran)
@@ -217,6 +224,13 @@ class _Unpickler(Machine):
             raise pickle.UnpicklingError("arrays of objects lie in one another, or in themselves")
         self._depths[id(array)] = depth
         array.__setstate__((1, shape, np.dtype(object), bool(fortran), content))
+
+
+def _check_version(version: Any, known: range) -> None:
+    if type(version) is not int or version not in known:
+        raise pickle.UnpicklingError(
+            f"a state is of version {shown(version)}, not one of {list(known)}"
+        )
 
 
 def _new_array(machine: _Unpickler, subtype: Any, *_: Any) -> np.ndarray:

@@ -20,7 +20,7 @@ import torch
 
 from examples.bench.parts import PARTS, SHAPES, Settings
 from examples.bench.report import draw, to_csv, to_markdown
-from training_structures.checkpoint import save_atomically
+from training_structures.files import save_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -22,6 +22,7 @@ from training_structures.comparison.arguments import count
 from training_structures.comparison.command_line import exit_if_failed
 from training_structures.comparison.report import Report
 from training_structures.comparison.table import markdown
+from training_structures.comparison.terminal import on_terminal
 
 PROGRAM = "python -m examples.convergence"
 DESCRIPTION = f"""{__doc__}
@@ -40,6 +41,7 @@ and a folder for each injection with the comparison of the rows' scores."""
 SHOWN = (1, 2, 5, 10, 20, 40, 100)
 
 
+@on_terminal()
 def main(argv: Sequence[str] | None = None) -> str | None:
     """Carries out the study that the arguments ask for; returns its table."""
     argv = sys.argv[1:] if argv is None else list(argv)

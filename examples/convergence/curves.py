@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from examples.convergence.rows import ROWS, TIED
-from examples.drawing import as_csv, mean_band
+from examples.drawing import mean_band
 from training_structures.comparison import Score
 from training_structures.comparison.report import Report
+from training_structures.comparison.text import csv_text
 
 FLOOR = 1e-12  # a mean that float32 rounds to zero still has a logarithm
 
@@ -101,7 +102,7 @@ def traces_csv(reports: Mapping[str, Report]) -> str:
     Each run's value is the mean over the samples that were still solved at that step.
     """
     head = ["injection", "row", "solve", "quantity", "step", "runs", "mean", "low", "high"]
-    return as_csv(head, _trace_lines(reports))
+    return csv_text(head, _trace_lines(reports))
 
 
 def _trace_lines(reports: Mapping[str, Report]) -> Iterator[list[Any]]:
@@ -132,7 +133,7 @@ def early_csv(reports: Mapping[str, Report]) -> str:
                 _points(curves[0]), _points(gains), curves[1].mean, strict=True
             ):
                 lines.append([injection, row, kind, score.name, *point, *gain, f"{taken:.4g}"])
-    return as_csv(head, lines)
+    return csv_text(head, lines)
 
 
 def radii_csv(reports: Mapping[str, Report]) -> str:
@@ -148,7 +149,7 @@ def radii_csv(reports: Mapping[str, Report]) -> str:
             curve = radius_curve(found, which)
             for state, (_, *point) in zip(states_of(found), _points(curve), strict=True):
                 lines.append([injection, row, state, which, *point])
-    return as_csv(head, lines)
+    return csv_text(head, lines)
 
 
 RADII = "mean", "largest", "contracts", "converged"

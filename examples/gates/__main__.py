@@ -14,6 +14,7 @@ from examples.studies import Study
 from training_structures.comparison.arguments import count
 from training_structures.comparison.command_line import exit_if_failed
 from training_structures.comparison.single_run import Analysis
+from training_structures.comparison.terminal import on_terminal
 
 PROGRAM = "python -m examples.gates"
 DESCRIPTION = f"""{__doc__}
@@ -33,6 +34,7 @@ paper's own (raw), in a folder of its own. The output folder gets gates.md (tabl
 numbers) and pictures (.png, .svg): gates (shares against steps), gates_classes and gates_noise."""
 
 
+@on_terminal()
 def main(argv: Sequence[str] | None = None) -> list[Point] | None:
     """Carries out the study; returns what its tables and pictures show."""
     argv = sys.argv[1:] if argv is None else list(argv)

@@ -6,12 +6,12 @@ from dataclasses import astuple, dataclass, fields
 from statistics import fmean
 from typing import Any
 
-from examples.drawing import as_csv
 from examples.gates.rows import FULL, NOISY, VARIANTS
 from examples.gates.shares import Curves
 from training_structures.comparison.paired import estimate
 from training_structures.comparison.report import Report
 from training_structures.comparison.table import markdown
+from training_structures.comparison.text import csv_text
 
 AS_IT_IS, AT_INFERENCE, THROUGHOUT = "as it is", "noise at inference: ", "noise throughout: "
 ALL = "all"
@@ -90,7 +90,7 @@ def numbers(points: Sequence[Point]) -> str:
     """Returns a line of CSV for each point; intervals that there are not are empty."""
     lines = ([round(x, 4) if isinstance(x, float) else x for x in astuple(p)] for p in points)
     shown = (["" if value != value else value for value in line] for line in lines)
-    return as_csv([field.name for field in fields(Point)], shown)
+    return csv_text([field.name for field in fields(Point)], shown)
 
 
 def tables(points: Sequence[Point]) -> str:

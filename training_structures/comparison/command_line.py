@@ -11,15 +11,19 @@ from pathlib import Path
 import joblib
 import torch
 
+from ..files import CannotWrite
 from .arguments import make_parser, read_arguments
 from .compare import compare
 from .listing import listing
+from .lock import check_free
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .report import Report
 from .settings import make_recipe
 from .single_run import Analysis, build_model
 from .store import provenance
+from .terminal import on_terminal
+from .text import printable
 
 
 def command_line(
@@ -56,6 +60,7 @@ def command_line(
     return report
 
 
+@on_terminal()
 def carry_out(
     parser: argparse.ArgumentParser,
     args: argparse.Namespace,
@@ -76,7 +81,8 @@ def carry_out(
         analyse: see `compare`.
 
     Raises:
-        SystemExit: for arguments that make no sense, or if every run failed.
+        SystemExit: for arguments that make no sense, if every run failed, if the comparison
+            cannot go on for now, or if it is stopped by Ctrl-C or SIGTERM: each with a message.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         parser.error(
@@ -85,11 +91,14 @@ def carry_out(
         )
     output = args.output or results_folder(args)
     try:
+        check_free(output)  # before data are read, which may take long
         recipe = change(asked_recipe(args))
         report = _report(args, recipe, output, subject=subject, command=command, analyse=analyse)
-    except (ValueError, FileNotFoundError) as error:
-        parser.error(str(error))
-    report.write(output)
+        report.write(output)
+    except CannotWrite:
+        raise
+    except (ValueError, OSError) as error:
+        parser.error(printable(str(error), keep="\n"))
     files = "results.html (pictures), .md, .csv, .json; every run in runs"
     print(f"\n{report.terminal()}\n\nin {output}: {files}")
     return report
@@ -137,7 +146,8 @@ def _report(
         )
     if not found.results:
         if found.failures:
-            sys.exit(f"every run failed, the last with:\n{found.failures[-1]['error']}")
+            last = printable(found.failures[-1]["error"], keep="\n\t")
+            sys.exit(f"every run failed, the last with:\n{last}")
         reasons = "; ".join(f"{name} {reason}" for name, reason in found.skipped.items())
         raise ValueError(f"no fusion takes this dataset: {reasons}")
     score = _score(args.metric, recipe, found.results[0]["scores"])

@@ -1,20 +1,33 @@
 """Every method in every run: in parallel, each result stored at once, nothing done twice."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import pickle
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
+from ..files import CannotWrite
+from ..workers import settle, watched
 from .methods import Method, gather
 from .recipe import Fusion, Recipe
+from .results import check_alike
 from .search import choices
 from .single_run import Analysis
-from .store import open_folder, run_and_store, stored
+from .store import opened, run_and_store, stored
+from .text import printable
+
+
+class Halted(RuntimeError):
+    """A comparison cannot go on for now; what is finished is kept, and the message says how."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +85,12 @@ def compare(
         progress: shows a bar over the runs.
 
     Raises:
+        InUse: if another process is at work there.
         MixedSettings: if `output` holds other runs.
         Unwritable: if it cannot be written to.
-        ValueError: for no runs, for the same one twice, or for too many trials.
+        Halted: if it cannot go on for now, such as on a full disk; what is finished stays.
+        ValueError: for no runs, for the same one twice, for too many trials, or for a recipe
+            that cannot be sent to other processes.
     """
     runs = list(runs)
     if not runs or len(set(runs)) < len(runs):
@@ -85,36 +101,129 @@ def compare(
     for method in methods:
         if method.fusion is not None:
             choices(method, trials, runs[0])  # refuses too many of them before any work
-    folder = open_folder(output, recipe)
     demands = {"trials": trials, "drop_modality": drop_modality}
     demands |= {} if analyse is None else {"analyse": analyse}
-    done = {(m.name, run): stored(folder, m, run, demands) for m in methods for run in runs}
-    todo = [(m, run) for run in runs for m in methods if done[m.name, run] is None]
-    work = (
-        joblib.delayed(run_and_store)(folder, method, run, demands, threads=threads, device=device)
-        for method, run in _longest_first(todo, done)
-    )
-    bar = {"total": len(done), "initial": len(done) - len(todo), "unit": "run"}
-    with _parallel(jobs, threads) as parallel:
-        for result in tqdm(
-            parallel(work), desc=recipe.name, disable=None if progress else True, **bar
-        ):
-            done[result["method"], result["run"]] = result
-    found = [done[m.name, run] for m in methods for run in runs]
+    aside: list[Path] = []
+    with opened(output, recipe, aside) as folder, watched():
+        work = Work(recipe.name, folder, methods, runs, demands, jobs, threads, device, progress)
+        work.read(aside)
+        if aside:
+            _tell_aside(aside)
+        work.carry_out()
+    found = [work.done[m.name, run] for m in methods for run in runs]
     failures = [result for result in found if "error" in result]
-    return Comparison([r for r in found if "error" not in r], skipped, failures)
+    results = [result for result in found if "error" not in result]
+    check_alike(results, folder)
+    return Comparison(results, skipped, failures)
 
 
-def _longest_first(
-    todo: Sequence[tuple[Method, int]], done: Mapping[tuple[str, int], dict | None]
-) -> Iterator[tuple[Method, int]]:
-    """Yields all there is to do, the methods that took longest first: then the processes end
-    at about the same time. A method of which no run has finished yet counts as the longest."""
-    left = list(todo)
-    while left:
-        took = {r["method"]: r.get("seconds", 0.0) for r in list(done.values()) if r}
-        left.sort(key=lambda item: -took.get(item[0].name, math.inf))  # stable
-        yield left.pop(0)
+def _tell_aside(aside: Sequence[Path]) -> None:
+    names = ", ".join(path.name for path in aside[:3]) + (", ..." if len(aside) > 3 else "")
+    warnings.warn(
+        f"{len(aside)} files in {aside[0].parent} were damaged, or written before there were "
+        f"checksums; they were renamed ({names}), and what they held is made again",
+        stacklevel=3,
+    )
+
+
+@dataclass
+class Work:
+    """All runs of a comparison, done or still to do; the arguments are those of `compare`."""
+
+    name: str
+    folder: Path
+    methods: Sequence[Method]
+    runs: Sequence[int]
+    demands: Mapping[str, Any]
+    jobs: int | None
+    threads: int
+    device: str
+    progress: bool
+    done: dict[tuple[str, int], dict | None] = field(default_factory=dict)
+
+    def read(self, aside: list[Path]) -> None:
+        """Reads the runs that are stored; what is of no use is renamed, and comes to `aside`."""
+        for method in self.methods:
+            for run in self.runs:
+                if self.done.get((method.name, run)) is None:
+                    found = stored(self.folder, method, run, self.demands, aside)
+                    self.done[method.name, run] = found
+
+    def carry_out(self) -> None:
+        """Carries out the others; goes on once by itself if a worker process is killed.
+
+        Raises:
+            Halted: if that happens again, or the folder cannot be written to.
+            ValueError: if the work cannot be sent to other processes.
+        """
+        try:
+            try:
+                self._all()
+            except TerminatedWorkerError:
+                self.read([])
+                warnings.warn(
+                    f"a worker process was killed, perhaps for want of memory; {self._count()}, "
+                    "and new processes go on with the others",
+                    stacklevel=3,
+                )
+                self._all()
+        except TerminatedWorkerError as error:
+            self.read([])
+            raise Halted(
+                f"worker processes were killed, twice: {self._count()}. Take fewer --jobs, or see "
+                "that there is more memory; the same command goes on"
+            ) from error
+        except CannotWrite as error:
+            self.read([])
+            raise Halted(f"{error}. {self._count()}; the same command goes on") from error
+        except (pickle.PicklingError, BrokenProcessPool) as error:
+            cause = error.__cause__ or error
+            last = str(cause).strip('"\n ').splitlines()[-1:] or [type(cause).__name__]
+            raise ValueError(
+                "what other processes are to do must be sent to them, but the recipe, a fusion or "
+                f"the analysis cannot be pickled ({printable(last[0])}); make them of functions "
+                "and classes at the top of a module, or take one job (--jobs 1)"
+            ) from error
+
+    def _all(self) -> None:
+        todo = [(m, r) for r in self.runs for m in self.methods if self.done[m.name, r] is None]
+        asked = {"threads": self.threads, "device": self.device}
+        work = (
+            joblib.delayed(run_and_store)(self.folder, method, run, self.demands, **asked)
+            for method, run in self._longest_first(todo)
+        )
+        bar = {"total": len(self.done), "initial": len(self.done) - len(todo), "unit": "run"}
+        bar |= {"desc": self.name, "disable": None if self.progress else True}
+        with _parallel(self.jobs, self.threads) as parallel, _closing(parallel(work)) as results:
+            for result in tqdm(results, **bar):
+                self.done[result["method"], result["run"]] = result
+
+    def _longest_first(self, todo: Sequence[tuple[Method, int]]) -> Iterator[tuple[Method, int]]:
+        """Yields all there is to do, the methods that took longest first: then the processes end
+        at about the same time. A method of which no run has finished yet counts as the longest."""
+        left = list(todo)
+        while left:
+            took = {r["method"]: r.get("seconds", 0.0) for r in list(self.done.values()) if r}
+            left.sort(key=lambda item: -took.get(item[0].name, math.inf))  # stable
+            yield left.pop(0)
+
+    def _count(self) -> str:
+        finished = sum(
+            result is not None and "error" not in result for result in self.done.values()
+        )
+        return f"{finished} of {len(self.done)} runs are done and kept in {self.folder}"
+
+
+@contextmanager
+def _closing(results: Iterable[dict]) -> Iterator[Iterable[dict]]:
+    """Ends joblib's workers at once if the results are not all wanted, without its advice."""
+    try:
+        yield results
+    finally:
+        if hasattr(results, "close"):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                results.close()
 
 
 @contextmanager
@@ -127,5 +236,6 @@ def _parallel(jobs: int | None, threads: int) -> Iterator[joblib.Parallel]:
             parallel = joblib.Parallel()
         yield parallel
     else:
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads):
+        own = {"initializer": settle, "initargs": (os.getpid(),)} if jobs > 1 else {}
+        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads, **own):
             yield joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")

@@ -2,9 +2,10 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from html import escape
+from html import escape as escaped
 
 from .pictures import PICTURES, Shown, as_svg
+from .text import printable
 
 STYLE = """
 :root { color-scheme: light; }
@@ -25,6 +26,11 @@ pre { background: #f3f4f6; padding: .75rem; white-space: pre-wrap; overflow-wrap
 """
 
 
+def escape(text: str) -> str:
+    """Returns a text that is no markup, and has no control characters."""
+    return escaped(printable(text, keep="\n\t"))
+
+
 def page(
     shown: Shown,
     head: Sequence[str],
@@ -35,6 +41,7 @@ def page(
     legend: str,
     skipped: Mapping[str, str],
     failures: Sequence[Mapping[str, object]],
+    warned: Sequence[str] = (),
     repeat: str,
 ) -> str:
     """Returns the page.
@@ -45,6 +52,7 @@ def page(
         title, verdict, legend: text above and below it.
         skipped: fusion -> why it is not there.
         failures: runs that raised.
+        warned: what the other runs warned of.
         repeat: how to get the same numbers again.
     """
     parts = [f"<h1>{escape(title)}</h1>"]
@@ -63,6 +71,9 @@ def page(
             f"<pre>{escape(str(failure['error']))}</pre>"
             for failure in failures
         ]
+    if warned:
+        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in warned)
+        parts.append(f"<h2>Warnings</h2><ul>{items}</ul>")
     parts += [f'<div class="pictures">{_pictures(shown)}</div>']
     parts.append(f"<h2>To repeat it</h2><pre>{escape(repeat)}</pre>")
     return (

@@ -45,12 +45,16 @@ def estimate(values: Sequence[float], *, test_share: float | None = None) -> Est
     if runs < 2:
         return Estimate(mean, math.nan, math.nan, math.nan)
     half = float(stats.t.ppf(0.975, runs - 1)) * _error(x, test_share)
-    return Estimate(mean, float(x.std(ddof=1)), mean - half, mean + half)
+    with np.errstate(over="ignore"):  # a loss of 1e200 spreads beyond what a float holds
+        spread = float(x.std(ddof=1))
+    return Estimate(mean, spread, mean - half, mean + half)
 
 
 def _error(x: np.ndarray, test_share: float | None) -> float:
     """Returns the standard error of the mean."""
-    return math.sqrt((1 / len(x) + (test_share or 0)) * float(x.var(ddof=1)))
+    with np.errstate(over="ignore"):
+        variance = float(x.var(ddof=1))
+    return math.sqrt((1 / len(x) + (test_share or 0)) * variance)
 
 
 def compare_paired(

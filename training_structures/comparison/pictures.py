@@ -12,6 +12,7 @@ import numpy as np
 from .methods import SINGLE
 from .recipe import Score
 from .table import Row
+from .text import in_picture
 
 BASELINE, SUBJECT, OTHER = "#0072b2", "#d55e00", "#6b7280"  # told apart by the colour-blind, too
 OTHERS = "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
@@ -45,7 +46,7 @@ class Shown:
 
     @property
     def label(self) -> str:
-        return f"{self.score.name}{' (%)' if self.score.percent else ''}"
+        return f"{in_picture(self.score.name)}{' (%)' if self.score.percent else ''}"
 
     def curves(self, method: str, key: str) -> np.ndarray:
         """Returns a record of the epochs, (runs, epochs), NaN where a run had stopped."""
@@ -81,7 +82,7 @@ def differences(shown: Shown) -> Any:
         bounds = (row.test.difference, row.test.low, row.test.high)
         _bar(axes, i, *(shown.value(x) for x in bounds), shown.colour(row.method))
     _name(axes, shown, [row.method for row in rows])
-    axes.set_xlabel(f"{shown.label}, minus {shown.baseline}")
+    axes.set_xlabel(f"{shown.label}, minus {in_picture(str(shown.baseline))}")
     return figure
 
 
@@ -103,7 +104,9 @@ def costs(shown: Shown) -> Any:
             if spent < cheapest or colour != OTHER:
                 named += 1  # above and below in turn, for neighbours' sake
                 place = {"xytext": (0, 5 if named % 2 else -11), "textcoords": "offset points"}
-                axes.annotate(row.method, point, color=colour, fontsize=7, ha="center", **place)
+                axes.annotate(
+                    in_picture(row.method), point, color=colour, fontsize=7, ha="center", **place
+                )
             cheapest = min(cheapest, spent)
         axes.set_xscale("log")
         axes.margins(x=0.15, y=0.12)
@@ -130,10 +133,10 @@ def learning(shown: Shown) -> Any:
         if method in chosen:
             colour = shown.colour(method)
             colour = next(spare) if colour == OTHER else colour
-            style = {"color": colour, "label": method, "zorder": 3}
+            style = {"color": colour, "label": in_picture(method), "zorder": 3}
         axes.plot(np.arange(1, len(curve) + 1), curve, **style)
     axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation {shown.select}")
+    axes.set_ylabel(f"validation {in_picture(shown.select)}")
     axes.legend(frameon=False, fontsize=7)
     return figure
 
@@ -150,7 +153,7 @@ def convergence(shown: Shown) -> Any:
         colour = next(spare) if colour == OTHER else colour
         share = 100 * (1 - _mean(shown.curves(method, "solver_converged")))
         for axes, curve in zip(panels, (_mean(_steps(shown, method)), share), strict=True):
-            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=method)
+            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=in_picture(method))
     panels[0].set_ylabel("solver steps")
     panels[1].set_ylabel("samples that did\nnot converge (%)")
     panels[1].set_ylim(bottom=0)
@@ -169,7 +172,7 @@ def absence(shown: Shown) -> Any:
         complete = shown.value(row.scores[shown.score.name].mean)
         axes.plot(complete, i, "D", color="black", label="all there" if not i else None)
         for j, (modality, without) in enumerate(row.missing.items()):
-            label = f"without {modality}" if not i else None
+            label = f"without {in_picture(modality)}" if not i else None
             colour = OTHERS[j % len(OTHERS)]
             axes.plot(shown.value(without.mean), i, "o", color=colour, label=label)
     _name(axes, shown, [row.method for row in rows])
@@ -216,7 +219,7 @@ def _bar(axes: Any, at: int, mean: float, low: float, high: float, colour: str) 
 
 
 def _name(axes: Any, shown: Shown, methods: Sequence[str]) -> None:
-    axes.set_yticks(range(len(methods)), methods, fontsize=8)
+    axes.set_yticks(range(len(methods)), map(in_picture, methods), fontsize=8)
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         tick.set_color(shown.colour(method) if shown.colour(method) != OTHER else "black")
     axes.set_ylim(len(methods) - 0.5, -0.5)

@@ -1,5 +1,6 @@
 """What a benchmark is: the one place for everything that its fusions share."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -20,6 +21,7 @@ Loaders = tuple[DataLoader, DataLoader, DataLoader]
 
 TASKS = ("classification", "multilabel", "regression")
 FEATURES = ("vectors", "sequences")
+SHARES = ("accuracy", "acc2", "acc7", "f1", "auc")  # first words of scores that lie in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,26 @@ class Score:
     name: str
     percent: bool = True
     lower: bool = False
+
+    @property
+    def range(self) -> str:
+        """What it must be, in words; known of shares of samples by their names alone."""
+        undefined = " or NaN" if self._may_be_undefined else ""
+        return f"a number in [0, 1]{undefined}" if self._is_share else "a finite number or NaN"
+
+    def accepts(self, value: float) -> bool:
+        """Returns whether a run may have scored that."""
+        if math.isnan(value):
+            return self._may_be_undefined
+        return 0 <= value <= 1 if self._is_share else math.isfinite(value)
+
+    @property
+    def _is_share(self) -> bool:
+        return self.percent and self.name.partition("_")[0] in SHARES
+
+    @property
+    def _may_be_undefined(self) -> bool:
+        return not self._is_share or self.name.partition("_")[0] == "auc" or "nonzero" in self.name
 
 
 @dataclass(frozen=True)

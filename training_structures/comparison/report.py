@@ -1,21 +1,24 @@
 """The files of a comparison, and what the terminal shows of it."""
 
-import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import save_atomically
+from ..files import write_bytes, write_json
 from .compare import Comparison
 from .page import page
 from .paired import MIN_RUNS
 from .pictures import Shown
 from .recipe import Recipe, Score
+from .said import summary
 from .table import Row, as_csv, cells, make_rows, markdown
+from .text import in_markdown, printable
 from .verdict import verdict
+
+TRACEBACK = "\n\t"  # control characters that an error's text may have
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,24 @@ class Report:
 
     def write(self, output: Path) -> None:
         """Writes results.md, .csv, .json and .html to a folder."""
-        files = {"md": self.markdown(), "csv": as_csv(self.found.results)}
-        files |= {"json": json.dumps(self.content(), indent=1), "html": self.html()}
+        files = {"md": self.markdown(), "csv": as_csv(self.found.results), "html": self.html()}
         for kind, text in files.items():
-            path = output / f"results.{kind}"
-            save_atomically(path, lambda file, text=text: file.write(text.encode()))
+            write_bytes(output / f"results.{kind}", text.encode(errors="backslashreplace"))
+        write_json(output / "results.json", self.content())
 
     def terminal(self) -> str:
         """Returns what it says, the table of the one score, and the failures."""
         table = markdown(*cells(self.rows, [self.score], self.baseline))
-        return "\n\n".join([*self.says, table, self.legend + self.skipped, *self.failed]).strip()
+        below = printable(self.legend) + self._notes(printable)
+        says = map(printable, self.says)
+        return "\n\n".join([*says, table, below, *self.failed]).strip()
 
     def markdown(self) -> str:
         """Returns what it says, the table of all scores, and the command."""
         table = markdown(*self.table)
-        below = [self.legend + self.skipped, f"    {self.line}"]
-        return "\n\n".join([f"# {self.title}", *self.says, table, *below]) + "\n"
+        below = [in_markdown(self.legend) + self._notes(in_markdown), f"    {printable(self.line)}"]
+        says = map(in_markdown, self.says)
+        return "\n\n".join([f"# {in_markdown(self.title)}", *says, table, *below]) + "\n"
 
     def html(self) -> str:
         """Returns the page, with pictures."""
@@ -73,6 +78,7 @@ class Report:
             legend=self.legend,
             skipped=self.found.skipped,
             failures=self.found.failures,
+            warned=summary(self.found.results),
             repeat=f"{self.line}\n\n{made_by}",
         )
 
@@ -124,9 +130,10 @@ class Report:
         program, *arguments = self.command
         return f"{program} {shlex.join(arguments)}".strip()
 
-    @property
-    def skipped(self) -> str:
-        return "".join(f"\nnot compared: {n}, it {why}" for n, why in self.found.skipped.items())
+    def _notes(self, safe: Callable[[str], str]) -> str:
+        """Returns lines of what was not compared, and of what the runs warned of."""
+        notes = [f"not compared: {n}, it {why}" for n, why in self.found.skipped.items()]
+        return "".join(f"\n{safe(note)}" for note in [*notes, *summary(self.found.results)])
 
     @property
     def failed(self) -> list[str]:
@@ -135,8 +142,8 @@ class Report:
         for failure in self.found.failures:
             methods.setdefault(failure["method"], []).append(failure)
         return [
-            f"{method} failed in run {', '.join(str(f['run']) for f in group)}; the first with:\n"
-            f"{group[0]['error']}"
+            f"{printable(method)} failed in run {', '.join(str(f['run']) for f in group)}; "
+            f"the first with:\n{printable(group[0]['error'], keep=TRACEBACK)}"
             for method, group in methods.items()
         ]
 

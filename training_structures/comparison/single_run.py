@@ -1,6 +1,7 @@
 """One run of one method: train a fusion or fit a floor, and score it once."""
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from .. import distributed
 from ..batches import join
 from ..checkpoint import seeded
 from ..evaluation import evaluate
+from ..files import Damaged, set_aside
 from ..fit import fit
 from ..run import History, load_best, more_is_better
 from .methods import Method
@@ -141,6 +143,30 @@ def trial_checkpoint(checkpoint: Path, number: int) -> Path:
 
 
 def _train(
+    method: Method,
+    run: int,
+    device: torch.device | str,
+    checkpoint: Path | None,
+    progress: bool,
+) -> Trained:
+    """Trains; a checkpoint that is of no use is set aside, with a warning, and training begun."""
+    try:
+        return _train_on(method, run, device, checkpoint, progress)
+    except Damaged as error:
+        if checkpoint is None or not distributed.from_main(checkpoint.exists()):
+            raise  # a file of somebody else's
+        aside = distributed.from_main(
+            set_aside(checkpoint, error.suffix).name if distributed.is_main() else None
+        )
+        warnings.warn(
+            f"{checkpoint} was no checkpoint to go on from, is now {aside}, and its run began "
+            f"anew: {error}",
+            stacklevel=4,
+        )
+    return _train_on(method, run, device, checkpoint, progress)
+
+
+def _train_on(
     method: Method,
     run: int,
     device: torch.device | str,

@@ -8,7 +8,7 @@ import subprocess
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,23 @@ import numpy
 import sklearn
 import torch
 
-from ..checkpoint import save_atomically
+from ..files import (
+    CannotWrite,
+    Damaged,
+    Unsigned,
+    read_json,
+    remove_leftovers,
+    sealed_json,
+    set_aside,
+    shown,
+    write_bytes,
+    write_json,
+)
+from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
+from .results import check_result
+from .said import kept
 from .single_run import run_floor, run_fusion, trial_checkpoint
 
 FORMAT = "deq-fusion comparison 1"
@@ -35,63 +49,102 @@ class Unwritable(ValueError):
     """A folder of results cannot be written to."""
 
 
-def open_folder(output: str | Path, recipe: Recipe) -> Path:
-    """Returns the folder of the runs, made if missing, once it is certain to be this comparison's.
+@contextmanager
+def opened(output: str | Path, recipe: Recipe, aside: list[Path]) -> Iterator[Path]:
+    """Yields the folder of the runs, made if missing, once it is certain to be this comparison's.
+
+    Meanwhile it is this process's alone. What killed processes left half written is removed.
+
+    Args:
+        aside: gets the new name of a comparison.json that was damaged, or had no checksum.
 
     Raises:
+        InUse: if another process has it.
         MixedSettings: if it holds another benchmark's runs, or those of other settings or of
             another version of torch.
         Unwritable: if nothing can be written there.
     """
     output = Path(output)
-    folder, manifest = output / "runs", output / "comparison.json"
+    folder = output / "runs"
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(f"no permission to write to {folder}")
+            stack.enter_context(locked(output))
+            for each in (output, folder):
+                remove_leftovers(each)
+            _check_manifest(output, folder, recipe, aside)
+        except OSError as error:
+            advice = "choose another folder"
+            raise Unwritable(f"cannot write to {output} ({error}); {advice}") from error
+        yield folder
+
+
+def _check_manifest(output: Path, folder: Path, recipe: Recipe, aside: list[Path]) -> None:
+    """Makes sure that comparison.json tells of this comparison; writes it if there is none."""
+    manifest, advice = output / "comparison.json", "choose another output folder"
     mine = {"format": FORMAT, "torch": torch.__version__} | recipe.shared_settings()
+    runs = sorted(folder.glob("*.json"))
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not manifest.exists():
-            if any(folder.glob("*.json")):
-                raise MixedSettings(
-                    f"{output} has runs of which no comparison.json tells what they compare; "
-                    "choose another output folder"
-                )
-            write_json(manifest, mine)
-        elif not os.access(folder, os.W_OK):
-            raise PermissionError(f"no permission to write to {folder}")
-    except OSError as error:
-        raise Unwritable(f"cannot write to {output} ({error}); choose another folder") from error
-    try:
-        there = json.loads(manifest.read_text(encoding="utf-8"))
-    except ValueError:
-        there = {}
-    _check(there, mine, manifest, "choose another output folder")
-    return folder
+        _check(read_json(manifest), mine, manifest, advice)
+        return
+    except FileNotFoundError:  # a kill may have come between setting aside and writing anew
+        if runs and not any(output.glob(f"{manifest.name}.*")):
+            raise MixedSettings(
+                f"{output} has runs of which no comparison.json tells what they compare; {advice}"
+            ) from None
+    except Damaged as error:
+        if isinstance(error, Unsigned):
+            _check(error.content, mine, manifest, advice)
+        for path in runs:  # each tells its settings, but not whether torch is the same
+            with suppress(Damaged):
+                made_by = read_json(path).get("made_by")
+                _check(made_by or {}, {"torch": torch.__version__}, path, advice)
+        aside.append(set_aside(manifest, error.suffix))
+    write_json(manifest, mine)
 
 
 def _check(there: Mapping[str, Any], mine: Mapping[str, str], path: Path, advice: str) -> None:
+    if not isinstance(there, dict):
+        there = {}
     changed = [key for key in mine if there.get(key) != mine[key]]
     if changed:
         key = changed[0]
+        was = shown(there.get(key))
         raise MixedSettings(
-            f"{path} must come from the same comparison, but {key} was {there.get(key)} and is "
-            f"{mine[key]}; {advice}"
+            f"{path} must come from the same comparison, but {key} was {was} and is {mine[key]}; "
+            f"{advice}"
         )
 
 
-def stored(folder: Path, method: Method, run: int, demands: Mapping[str, Any]) -> dict | None:
+def stored(
+    folder: Path, method: Method, run: int, demands: Mapping[str, Any], aside: list[Path]
+) -> dict | None:
     """Returns the stored result of a run, or None.
 
     Args:
         demands: what else was asked of it, such as the number of trials.
+        aside: gets the new name of a file that is renamed, because it is damaged, has no
+            checksum, or holds another run.
 
     Raises:
         MixedSettings: if its settings were others.
     """
     path = _path(folder, method, run, "json")
-    if not path.exists():
+    try:
+        result = read_json(path)
+        check_result(result, method, run)
+    except FileNotFoundError:
         return None
-    result = json.loads(path.read_text(encoding="utf-8"))
-    expected = _settings(method, demands)
-    _check(result["settings"], expected, path, "choose another output folder, or delete that file")
+    except ValueError as error:  # of Damaged, or of the check
+        aside.append(set_aside(path, getattr(error, "suffix", Damaged.suffix)))
+        return None
+    expected, advice = (
+        _settings(method, demands),
+        "choose another output folder, or delete that file",
+    )
+    _check(result.get("settings"), expected, path, advice)
     return result
 
 
@@ -106,26 +159,35 @@ def run_and_store(
 ) -> dict[str, Any]:
     """Carries out one run of one method, and writes its result to a file of its own.
 
-    A run that raises leaves its traceback instead, and is tried again the next time.
+    A run that raises leaves its traceback instead, and is tried again the next time. Warnings
+    are kept with the result.
+
+    Raises:
+        CannotWrite: if the folder cannot be written to.
     """
     settings = _settings(method, demands)
     digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
     # an interrupted run of other settings is another run
     checkpoint = _path(folder, method, run, f"{digest}.ckpt")
     failure = _path(folder, method, run, "error.txt")
-    with _ONE_AT_A_TIME, _threads(threads):
+    result = {"method": method.name, "run": run}
+    with _ONE_AT_A_TIME, _threads(threads), kept() as warned:
         try:
             if method.fusion is None:
-                result = run_floor(method, run)
+                result |= run_floor(method, run)
             else:
-                result = run_fusion(method, run, device=device, checkpoint=checkpoint, **demands)
+                result |= run_fusion(method, run, device=device, checkpoint=checkpoint, **demands)
+            result |= {"settings": settings, "made_by": provenance(threads, device)}
+            result |= {"warnings": warned} if warned else {}
+            check_result(result, method, run)
+            content = sealed_json(result)
+        except CannotWrite:  # nor could any other run
+            raise
         except Exception:  # whatever it is, the other runs go on, and the report has it
             text = traceback.format_exc()
-            save_atomically(failure, lambda file: file.write(text.encode()))
+            write_bytes(failure, text.encode(errors="backslashreplace"))
             return {"method": method.name, "run": run, "error": text}
-    result = {"method": method.name, "run": run, **result}
-    result |= {"settings": settings, "made_by": provenance(threads, device)}
-    write_json(_path(folder, method, run, "json"), result)
+    write_bytes(_path(folder, method, run, "json"), content)
     trials = (trial_checkpoint(checkpoint, i) for i in range(demands.get("trials", 1)))
     for leftover in (failure, *trials):
         leftover.unlink(missing_ok=True)
@@ -166,12 +228,6 @@ def provenance(threads: int, device: str) -> dict[str, Any]:
         "threads": threads,
         "device": device,
     }
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    text = json.dumps(content, indent=1)
-    save_atomically(path, lambda file: file.write(text.encode()))
 
 
 @cache  # of the code that was loaded, and asked for with every run

@@ -1,7 +1,5 @@
 """What a comparison's results say, in rows: scores with intervals, tests, and costs."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +8,7 @@ from typing import Any
 
 from .paired import MIN_RUNS, Estimate, Paired, compare_paired, estimate, holm
 from .recipe import Score
+from .text import csv_text, in_markdown
 
 Result = Mapping[str, Any]
 COSTS = {  # heading -> (key of the results, format)
@@ -142,7 +141,8 @@ def cells(
 
 
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a table as Markdown, its columns aligned."""
+    """Returns a table as Markdown, its columns aligned; names in it are text, whatever they are."""
+    head, lines = ([in_markdown(c) for c in head], [[in_markdown(c) for c in r] for r in lines])
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     rule = ["-" * width for width in widths]
     return "\n".join(
@@ -194,17 +194,15 @@ def as_csv(results: Sequence[Result]) -> str:
     scores = list(results[0]["scores"])
     keys = [k for k in dict.fromkeys(k for r in results for k in r) if _is_number(results, k)]
     missing = list(dict.fromkeys(m for r in results for m in r.get("missing", {})))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
     hidden = [f"{score} without {m}" for m in missing for score in scores]
-    writer.writerow(["method", *keys, *scores, *hidden])
+    lines = []
     for result in results:
         line = [result["method"], *(result.get(key, "") for key in keys)]
         line += [result["scores"][score] for score in scores]
         left = result.get("missing", {})
         line += [left[m][score] if m in left else "" for m in missing for score in scores]
-        writer.writerow(line)
-    return stream.getvalue()
+        lines.append(line)
+    return csv_text(["method", *keys, *scores, *hidden], lines)
 
 
 def _is_number(results: Sequence[Result], key: str) -> bool:

@@ -70,6 +70,8 @@ def test_a_view_that_never_changes_in_train_is_warned_of(views):
     views[0][ROWS[0]] = 0.5
     with pytest.warns(UserWarning, match="view 1 is the same for all 3 samples of train"):
         cut_parts(views, np.zeros(6, np.int64), ROWS)
+    with pytest.warns(UserWarning, match="^data/a: view 1 is the same"):
+        cut_parts(views, np.zeros(6, np.int64), ROWS, source="data/a")
 
 
 def test_a_file_is_named_in_front():

@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from training_structures import checkpoint
+from training_structures import checkpoint, files
 from training_structures.checkpoint import (
     load_checkpoint,
     rng_state,
-    save_atomically,
     save_checkpoint,
     seeded,
     set_rng_state,
 )
+from training_structures.files import save_atomically
 
 
 def draws():
@@ -68,7 +68,7 @@ def test_a_full_disk_keeps_the_old_file(tmp_path, monkeypatch, where):
 
     with monkeypatch.context() as patch:
         if where == "write":
-            patch.setattr(checkpoint, "open", lambda *a: FullDisk(open(*a)), raising=False)
+            patch.setattr(files, "open", lambda *a: FullDisk(open(*a)), raising=False)
         else:
             patch.setattr(os, where, fail)
         with pytest.raises(OSError, match="No space left"):
@@ -109,7 +109,7 @@ def test_another_file_is_refused_and_left_as_it_was(tmp_path, monkeypatch, kind)
         }
         path.write_bytes(contents[kind])
     before = path.read_bytes()
-    with pytest.raises(ValueError, match="as a checkpoint; the file was left as it is"):
+    with pytest.raises(ValueError, match="not a checkpoint of this library.*was left as it is"):
         load_checkpoint(path)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["file"]

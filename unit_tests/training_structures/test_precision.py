@@ -157,17 +157,6 @@ def test_a_run_of_another_precision_is_not_resumed(tmp_path):
         train(Model(), checkpoint=path, resume=True)
 
 
-def test_a_checkpoint_that_names_neither_precision_nor_processes_resumes(tmp_path):
-    path, whole, resumed = tmp_path / "c", Model(), Model()
-    train(whole)
-    train(Model(), epochs=1, checkpoint=path)
-    saved = load_checkpoint(path)
-    del saved["settings"]["precision"], saved["settings"]["processes"]
-    torch.save(saved, path)
-    train(resumed, checkpoint=path, resume=True)
-    torch.testing.assert_close(resumed.state_dict(), whole.state_dict(), rtol=0, atol=0)
-
-
 @pytest.mark.parametrize("call", [train, partial(evaluate, loader=loader())])
 def test_another_precision_is_refused(call):
     with pytest.raises(ValueError, match=r"one of \['fp32', 'bf16', 'fp16'\], got 'fp8'"):

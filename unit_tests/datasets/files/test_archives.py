@@ -294,6 +294,12 @@ def test_a_link_in_place_of_the_scratch_folder_is_left_alone(tmp_path, folder):
     assert list(other.iterdir()) == [other / "precious"] and not (tmp_path / "nowhere").exists()
 
 
+def test_an_archive_that_is_not_there_is_named_and_nothing_is_made(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match=r"no file .*x\.zip; fetch it first"):
+        unpack(tmp_path / "x.zip", folder / "new", wanted=["a"], progress=False)
+    assert not (folder / "new").exists()
+
+
 def test_a_pipe_is_no_archive(tmp_path, folder):
     os.mkfifo(tmp_path / "pipe.zip")
     with pytest.raises(ValueError, match=r"pipe\.zip must be a file, but is a pipe or a device"):

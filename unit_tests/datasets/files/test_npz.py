@@ -167,3 +167,13 @@ def test_a_list_of_a_million_members_is_not_read(tmp_path):
     path.write_bytes(entry * count + end)
     with pytest.raises(ValueError, match="its list of members has 2,350,000 bytes"):
         read_npz(path, ["x"])
+
+
+def test_what_zipfile_repeats_of_a_damaged_name_is_cut(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros(2000))
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[26:28] = struct.pack("<H", 15_000)  # how long the first member says that its name is
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="whole npz file, but File name in directory") as caught:
+        read_npz(tmp_path / "a.npz", ["x"])
+    assert len(str(caught.value)) < 500 and str(caught.value).isprintable()

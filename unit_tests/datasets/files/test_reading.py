@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -37,6 +38,16 @@ def test_files_are_read_up_to_their_bound(tmp_path):
     path.write_bytes(b"\xff\xfea\x00")
     with pytest.raises(ValueError, match="a must be UTF-8 text, but .*; fetch it"):
         read_text(path, advice="fetch it")
+
+
+def test_a_small_file_takes_no_more_memory_than_it_has(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    tracemalloc.start()
+    try:
+        assert read_bytes(tmp_path / "a") == b"abc"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def kinds(folder):

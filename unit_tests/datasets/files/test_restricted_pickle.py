@@ -207,6 +207,8 @@ def array_state(dtype, content, shape=b"I2\n"):
 PLAIN_O8 = b"O8'\nI0\nI1\ntR(I3\nS'|'\nNNNI-1\nI-1\nI63\ntb"
 PLAIN_F8 = b"f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI0\ntb"
 RECORD = b"f8'\nI0\nI1\ntR(I3\nS'<'\nN(S'a'\nt}S'a'\n(NI0\ntsI8\nI1\nI0\ntb"
+NEWER = b"f8'\nI0\nI1\ntR(I253\nS'<'\nNNNI-1\nI-1\nI0\ntb"
+OBJECTS = b"f8'\nI0\nI1\ntR(I3\nS'<'\nNNNI-1\nI-1\nI63\ntb"
 METADATA = b"f8'\nI0\nI1\ntR(I4\nS'<'\nNNNI-1\nI-1\nI0\n}tb"
 
 
@@ -220,6 +222,12 @@ METADATA = b"f8'\nI0\nI1\ntR(I4\nS'<'\nNNNI-1\nI-1\nI0\n}tb"
         (array_state(PLAIN_F8, b"S'aaaaaaaabbbbbbbb'\n", b"I-2\n"), "must be whole numbers"),
         (array_state(RECORD, b"S'aaaaaaaabbbbbbbb'\n"), "records, dates or annotated"),
         (array_state(METADATA, b"S'aaaaaaaabbbbbbbb'\n"), "records, dates or annotated"),
+        (array_state(OBJECTS, b"S'aaaaaaaabbbbbbbb'\n"), "a dtype of no objects has the flags 63"),
+        (array_state(NEWER, b"S'aaaaaaaabbbbbbbb'\n"), r"is of version 253, not one of"),
+        (
+            array_state(PLAIN_F8, b"S'aaaaaaaabbbbbbbb'\n").replace(b"tR(I1\n(", b"tR(I146\n("),
+            r"is of version 146, not one of",
+        ),
         (b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'O8'\ntRS'aaaaaaaa'\ntR.", "no bytes"),
         (b"cnumpy.core.multiarray\nscalar\n(S'f8'\nS'aaaaaaaa'\ntR.", "without a dtype"),
     ],

@@ -34,6 +34,13 @@ def test_one_run_has_a_mean_and_nothing_else():
     assert all(math.isnan(x) for x in (ours.sd, ours.low, ours.high))
 
 
+def test_losses_beyond_all_squares_are_spread_without_end():
+    ours = estimate([1e200, 2e200, 3e200], test_share=0.25)
+    assert ours.mean == pytest.approx(2e200)
+    assert (ours.sd, ours.low, ours.high) == (math.inf, -math.inf, math.inf)
+    assert compare_paired([1e200, 3e200], [0.0, 0.0]).high == math.inf
+
+
 def test_independent_runs_give_the_paired_t_test():
     ours = compare_paired(FIRST, SECOND)
     theirs = stats.ttest_rel(FIRST, SECOND)

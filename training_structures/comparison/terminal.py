@@ -1,0 +1,66 @@
+"""How a program ends and warns on a terminal: in single lines, without tracebacks."""
+
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..files import CannotWrite
+from ..workers import end_children
+from .compare import Halted
+from .text import printable
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM."""
+
+
+@contextmanager
+def on_terminal() -> Iterator[None]:
+    """Lets a program that goes on when its command is given again end and warn in a line each.
+
+    SIGTERM ends it as Ctrl-C does, the processes that it started as well, with exit code 143 or
+    130; what cannot be written, or a comparison that cannot go on, with 1. Warnings come without
+    the place in our code that they come from. May be nested, and decorate a function.
+
+    Raises:
+        SystemExit: in place of KeyboardInterrupt, CannotWrite and Halted.
+    """
+    with warnings.catch_warnings(), _terminable() as ending:
+        warnings.showwarning = _show
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            ending.set()
+            end_children()
+            print("\nstopped; the same command goes on", file=sys.stderr, flush=True)
+            number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
+            raise SystemExit(128 + number) from None
+        except (CannotWrite, Halted) as error:
+            raise SystemExit(printable(str(error))) from None
+
+
+@contextmanager
+def _terminable() -> Iterator[threading.Event]:
+    """Makes SIGTERM an exception, in the thread that signals come to, until the event is set."""
+    ending = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield ending
+        return
+
+    def stop(number: int, frame: object) -> None:
+        if not ending.is_set():
+            raise Terminated
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield ending
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show(message: Any, category: type, *_: Any) -> None:
+    print(f"{category.__name__}: {printable(str(message))}", file=sys.stderr, flush=True)

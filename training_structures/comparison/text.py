@@ -1,0 +1,52 @@
+"""Foreign text, such as names and errors, as terminal, Markdown and spreadsheet may have it."""
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+FORMULA = "=", "+", "-", "@", "\t", "\r"  # what makes spreadsheets take a text for a formula
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Returns a text with its control characters escaped, as \\x1b, but for those to keep."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def in_markdown(text: str) -> str:
+    """Returns a text on one line that is no tag, no link and no border of a table's cell."""
+    text = re.sub(r"<(?=[A-Za-z/!?])", "&lt;", printable(text))
+    return text.replace("](", r"]\(").replace("|", r"\|")
+
+
+def in_picture(text: str) -> str:
+    """Returns a text that matplotlib draws as it is: a dollar begins no formula."""
+    return printable(text).replace("$", r"\$")
+
+
+def csv_text(head: Sequence[Any], lines: Iterable[Sequence[Any]]) -> str:
+    """Returns a table as CSV, of which a spreadsheet runs nothing.
+
+    Text that it would take for a formula gets an apostrophe in front, and control characters
+    are escaped; numbers are left.
+    """
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerows([_harmless(cell) for cell in line] for line in (head, *lines))
+    return stream.getvalue()
+
+
+def _harmless(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    text = printable(cell)
+    if not cell.startswith(FORMULA):
+        return text
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{text}"
+    return text
