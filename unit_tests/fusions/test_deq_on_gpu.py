@@ -18,11 +18,12 @@ def test_result_and_gradients_are_those_of_the_cpu(joint):
 
     def run(device):
         fusion.to(device).zero_grad()
-        inputs = [x.to(device).requires_grad_() for x in features]
+        inputs = [x.detach().to(device).requires_grad_() for x in features]
         fused = fusion(inputs, present=present.to(device))
         fused.backward(cotangent.to(device))
         assert fused.device.type == fusion.info.steps.device.type == device
-        gradients = [x.grad.cpu() for x in [*inputs, *fusion.parameters()]]
+        # copies, for a gradient moves with its parameter
+        gradients = [x.grad.cpu().clone() for x in [*inputs, *fusion.parameters()]]
         return [fused.detach().cpu(), *gradients]
 
     for cpu, gpu in zip(run("cpu"), run("cuda"), strict=True):

@@ -212,10 +212,12 @@ def test_the_entries_say_what_a_comparison_needs():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @every
 def test_a_gpu_gives_what_the_cpu_gives(name):
-    options = {"tol": 1e-6} if name.startswith("deq") else {}
+    solved = name.startswith("deq") and name != "deq_unrolled"
+    # groups of two channels would be signs, and their gradients lost in rounding
+    options = {"tol": 1e-10, "max_steps": 200, "groups": 2} if solved else {}
     fusion, _, widths = make(name, **options)
-    fusion.eval()
-    features = features_of(name, widths)
+    fusion.double().eval()
+    features = [x.double() for x in features_of(name, widths)]
     cotangent = torch.randn_like(fusion(features))
 
     def run(device):
@@ -225,7 +227,9 @@ def test_a_gpu_gives_what_the_cpu_gives(name):
             out = fusion(inputs)
             out.backward(cotangent.to(device))
         assert out.device.type == device
-        return [out.detach().cpu(), *(x.grad.cpu() for x in [*inputs, *fusion.parameters()])]
+        # copies, for a gradient moves with its parameter
+        grads = [x.grad for x in [*inputs, *fusion.parameters()] if x.grad is not None]
+        return [out.detach().cpu(), *(grad.cpu().clone() for grad in grads)]
 
     for cpu, gpu in zip(run("cpu"), run("cuda"), strict=True):
-        torch.testing.assert_close(gpu, cpu, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(gpu, cpu, rtol=1e-6, atol=1e-7)
