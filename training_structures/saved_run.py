@@ -97,6 +97,8 @@ def check_random(rng: Any, generators: Iterable[Any], expected: int, source: str
         for state in (rng["torch"], *generators):
             torch.Generator().set_state(state)
         name, keys, *rest = rng["numpy"]
+        if keys.dtype != torch.int64:  # as `rng_state` keeps them: others lose by the cast
+            raise TypeError("the keys of numpy's generator are no whole numbers")
         np.random.RandomState().set_state((name, keys.numpy().astype(np.uint32), *rest))
         random.Random().setstate(rng["python"])
         sound = all(isinstance(state, Tensor) for state in rng["cuda"])

@@ -90,6 +90,7 @@ SGD = {"param_groups": [{"lr": 0.1, "momentum": 0.0, "params": [0, 1]}], "state"
         (["rng"], 3, "the states of random generators"),
         (["rng", "torch"], torch.zeros(3), "the states of random generators"),
         (["rng", "numpy"], ("MT19937",), "the states of random generators"),
+        (["rng", "numpy", 1], torch.full((624,), 1e30), "the states of random generators"),
         (["rng", "python"], (3, (1, 2), None), "the states of random generators"),
         (["rng", "cuda"], 5, "the states of random generators"),
         (["generators"], [], "the states of 1 generators of loaders"),
