@@ -76,15 +76,20 @@ class Victim:
     def __init__(self, output: Path, *, largest: int | None = None) -> None:
         self.mark, self.output = uuid.uuid4().hex, output
         command = [sys.executable, "-c", SELF, "--runs", "3", "--jobs", "2", "--output", output]
+        self.said = tempfile.TemporaryFile("a+", encoding="utf-8")
         self.process = subprocess.Popen(
             list(map(str, command)),
             stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
+            stderr=self.said,
             env={**os.environ, MARK: self.mark, "OMP_NUM_THREADS": "1"},
             preexec_fn=largest and partial(_bound_files, largest),
         )
-        self.first = self.process.stderr.readline()  # it is about to begin, or ends with it
+        while not self._text() and self.process.poll() is None:  # until it is about to begin
+            time.sleep(0.02)
+
+    def _text(self) -> str:
+        self.said.seek(0)
+        return self.said.read()
 
     def processes(self) -> list[int]:
         """Returns the numbers of its processes that are there, whoever is their parent by now."""
@@ -119,12 +124,14 @@ class Victim:
             time.sleep(0.02)
 
     def end(self) -> tuple[int, str]:
-        """Returns the exit code and what it said, once it has ended."""
-        said = self.first + self.process.communicate(timeout=300)[1]
-        return self.process.returncode, said
+        """Returns the exit code and what it said, once it and all that it started have ended."""
+        code = self.process.wait(timeout=300)
+        self.until_gone()
+        with self.said:
+            return code, self._text()
 
-    def until_gone(self) -> float:
-        """Returns the seconds until no process was left.
+    def until_gone(self) -> None:
+        """Waits until no process is left.
 
         Raises:
             AssertionError: if that takes longer than `GONE`.
@@ -133,7 +140,7 @@ class Victim:
         while left := self.processes():
             assert time.monotonic() - began < GONE, f"processes {left} are left of {self.output}"
             time.sleep(0.05)
-        return time.monotonic() - began
+        self.gone = time.monotonic() - began
 
 
 def _progress(output: Path) -> str:
@@ -193,7 +200,7 @@ def killed(folder: Path, signals: Sequence[int], random: Random, whole: dict) ->
                 sent.append(signals.pop())
                 victim.process.send_signal(sent[-1])
             code, said = victim.end()
-            slowest = max(slowest, victim.until_gone())
+            slowest = max(slowest, victim.gone)
             _check_end(sent[-1], code, said)
             yield f"{sent[-1].name}: exit code {code}, {_progress(output)}"
         _finish(victim, output, whole)
@@ -205,7 +212,6 @@ def killed(folder: Path, signals: Sequence[int], random: Random, whole: dict) ->
 def _finish(victim: Victim, output: Path, whole: dict) -> str:
     code, said = victim.end()
     assert code == 0, said
-    victim.until_gone()
     assert table(output) == whole
     return said
 
@@ -250,7 +256,6 @@ def full_disk(output: Path, whole: dict) -> str:
     """Ends with one message; with space again, the same command goes on."""
     victim = Victim(output, largest=LIMIT)
     code, said = victim.end()
-    victim.until_gone()
     assert code == 1 and said.count("could not write") == 1 and "Traceback" not in said, said
     assert "runs are done and kept" in said and len(said.splitlines()) <= 3, said
     _finish(Victim(output), output, whole)
