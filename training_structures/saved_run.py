@@ -82,8 +82,11 @@ def check_steps(optimizer: Optimizer, source: str) -> None:
                 continue
             probe = nn.Parameter(torch.zeros_like(parameter))
             probe.grad = torch.zeros_like(parameter)
-            fresh = kind([{"params": [probe], **options}])
-            fresh.step()
+            try:
+                fresh = kind([{"params": [probe], **options}])
+                fresh.step()
+            except (AssertionError, *WRONG):  # options that do not go together
+                demand(False, source, what)
             state, like = optimizer.state[parameter], fresh.state[probe]
             sound = state.keys() == like.keys() and all(kin(state[k], like[k]) for k in like)
             demand(sound, source, what)

@@ -119,6 +119,9 @@ class _Dtype:
         # subarray, names and fields of records; then sizes, which the code says; then metadata
         if any(entry is not None for entry in (*rest[:3], *rest[6:])):
             raise Refused("has an array of records, dates or annotated numbers")
+        for said, size in zip(rest[3:5], (self.value.itemsize, self.value.alignment), strict=False):
+            if said not in (-1, size):
+                raise pickle.UnpicklingError(f"a dtype of size {size} has the size {shown(said)}")
         flags = rest[5] if len(rest) > 5 else 0
         if not self.value.hasobject and flags not in PLAIN_FLAGS:
             raise pickle.UnpicklingError(f"a dtype of no objects has the flags {shown(flags)}")

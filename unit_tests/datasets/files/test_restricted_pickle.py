@@ -326,3 +326,24 @@ def test_large_arrays_come_back_and_can_be_written_to(write):
 def test_a_folder_is_not_read(tmp_path):
     with pytest.raises(ValueError, match="must be a file, but is a folder; check the path"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("sizes", [(190, 4), (20, 8), (0, 4), ("20", 4)])
+def test_a_dtype_whose_state_gives_another_size_is_refused(tmp_path, sizes):
+    array = np.array(["abcde", "fg"])
+    kind, args, state = array.dtype.__reduce__()
+    assert state[5:7] == (20, 4)
+
+    class Forged:
+        def __reduce__(self):
+            return kind, args, (*state[:5], *sizes, *state[7:])
+
+    class Stored:
+        def __reduce__(self):
+            make, start, (version, shape, _, fortran, content) = array.__reduce__()
+            return make, start, (version, shape, Forged(), fortran, content)
+
+    path = tmp_path / "forged.pkl"
+    path.write_bytes(pickle.dumps(Stored(), protocol=4))
+    with pytest.raises(ValueError, match="a dtype of size .* has the size"):
+        load(path)
