@@ -53,15 +53,22 @@ def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
     with whole(file, name):
         outside = found.external or found.is_virtual
         dtype, shape = found.dtype, found.shape
+        # a damaged type makes numbers of a layout that no program writes, and HDF5 reads them
+        odd = dtype.kind in "iufc" and not lies_as_numpy(found)
     if outside:
         raise _elsewhere(file, name)
-    if shape is None or dtype.fields or dtype.subdtype or not is_plain(dtype):
+    if shape is None or dtype.fields or dtype.subdtype or odd or not is_plain(dtype):
         raise ValueError(
             f"{name} in {file.filename} must be plain numbers or texts, but is of the type "
             f"{shown(str(dtype))}; write it anew as one of these"
         )
     _check_written(file, name, found)
     return found
+
+
+def lies_as_numpy(dataset: h5py.Dataset) -> bool:
+    """Says whether values lie in the file, bit by bit, as NumPy has them."""
+    return h5py.h5t.py_create(dataset.dtype, logical=True) == dataset.id.get_type()
 
 
 def is_plain(dtype: np.dtype) -> bool:

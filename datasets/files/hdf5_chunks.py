@@ -12,6 +12,8 @@ from collections.abc import Callable
 import h5py
 import numpy as np
 
+from .hdf5_checks import lies_as_numpy
+
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000  # HDF5's numbers of its filters
 LARGEST = 1 << 28  # bytes of a chunk
 LARGEST_FOREIGN = 1 << 24  # bytes of one that HDF5 decodes (lzf expands 88-fold at most)
@@ -22,8 +24,7 @@ def stored_dtype(dataset: h5py.Dataset) -> np.dtype | None:
     """Returns how values lie in the file; None if only HDF5 can make NumPy's of them."""
     if dataset.dtype.hasobject:
         return REFERENCE
-    same = h5py.h5t.py_create(dataset.dtype, logical=True) == dataset.id.get_type()
-    return dataset.dtype if same else None
+    return dataset.dtype if lies_as_numpy(dataset) else None
 
 
 def check_chunks(dataset: h5py.Dataset) -> None:

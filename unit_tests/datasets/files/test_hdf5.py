@@ -612,3 +612,17 @@ def test_a_pipe_or_a_folder_is_not_opened(tmp_path):
     for name in ("pipe", "folder"):
         with pytest.raises(ValueError, match=f"{name}.hdf5 must be a file, but is a {name}"):
             Rows(tmp_path / f"{name}.hdf5", "x")
+
+
+def test_numbers_of_a_layout_that_no_program_writes_are_refused(tmp_path):
+    """As a damaged type makes them: HDF5 would read a half of another exponent, as float64."""
+    odd = h5py.h5t.IEEE_F16LE.copy()
+    odd.set_ebias(200)
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        space = h5py.h5s.create_simple((3, 2))
+        dataset = h5py.h5d.create(file.id, b"x", odd, space)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ones((3, 2)))
+        file["plain"] = np.ones((3, 2), ">f2")
+    with pytest.raises(ValueError, match="x in .*x.hdf5 must be plain numbers or texts"):
+        Rows(tmp_path / "x.hdf5", "x")
+    assert Rows(tmp_path / "x.hdf5", "plain")[[1]].tolist() == [[1.0, 1.0]]
