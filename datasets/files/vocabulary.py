@@ -24,7 +24,12 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         FileNotFoundError, ValueError: see `read_text`; or if a piece is empty or there twice.
     """
     text = read_text(path, limit=LIMIT)
-    pieces = [line.rstrip("\r") for line in text.removesuffix("\n").split("\n")]
+    pieces = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if odd := [piece for piece in pieces if "\r" in piece]:  # to some readers two lines
+        raise ValueError(
+            f"every line of {path} must be one piece, but {shown(odd[0])} has a carriage return "
+            "inside; get it again"
+        )
     vocabulary = {piece: number for number, piece in enumerate(pieces)}
     if "" in vocabulary or len(vocabulary) < len(pieces):  # numbers would lie beyond len
         raise ValueError(

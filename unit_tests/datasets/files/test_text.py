@@ -347,3 +347,15 @@ def test_a_panic_of_the_library_becomes_an_error_of_ours(tmp_path):
             raise PanicException("x")
     with pytest.raises(KeyboardInterrupt), _library(tmp_path / "a.json"):
         raise KeyboardInterrupt
+
+
+def test_a_piece_with_a_carriage_return_inside_is_refused(tmp_path):
+    """Readers that take it for the end of a line would number all that follows otherwise."""
+    path = tmp_path / "vocab.txt"
+    path.write_bytes(b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\nthe\r\n")
+    assert len(WordPieces.load(path)) == 5
+    path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\rfilm\n")
+    with pytest.raises(
+        ValueError, match=r"vocab.txt must be one piece, but 'the\\rfilm' has a car"
+    ):
+        WordPieces.load(path)
