@@ -356,6 +356,6 @@ def test_a_piece_with_a_carriage_return_inside_is_refused(tmp_path):
     assert len(WordPieces.load(path)) == 5
     path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\rfilm\n")
     with pytest.raises(
-        ValueError, match=r"vocab.txt must be one piece, but 'the\\rfilm' has a car"
+        ValueError, match=r"vocab.txt must be one piece, but 'the\\rfilm' has"
     ):
         WordPieces.load(path)
