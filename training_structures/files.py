@@ -20,6 +20,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room: on the disk, for th
 SEAL = re.compile(rb',\n "sha256": "([0-9a-f]{64})"\n\}')  # the end of a JSON file of ours
 COMMENT = re.compile(rb"sha256=([0-9a-f]{64})")  # a zip file's comment
 COMMENT_BYTES = len("sha256=") + 64
+END = struct.Struct("<4s4H2LH")  # a zip file's end record, before the comment
+LOCATOR, LARGE_END = struct.Struct("<4sLQL"), struct.Struct("<4sQ2H2L4Q")  # of a large one, too
+ENCRYPTED = 1  # a flag of an entry
 COMMENT_LENGTH = struct.pack("<H", COMMENT_BYTES)  # as the zip format has it, before the comment
 
 
@@ -273,7 +276,8 @@ def check_zip(file: BinaryIO, path: str | Path) -> None:
 
     Raises:
         Unsigned: for a file without our checksum.
-        Damaged: if it is not as it was written, or would unpack to more than it has.
+        Damaged: if it is not as it was written, would unpack to more than it has, or has entries
+            that torch and Python could take for others.
     """
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - COMMENT_BYTES - 2))
@@ -293,9 +297,60 @@ def check_zip(file: BinaryIO, path: str | Path) -> None:
         raise Damaged(f"{path} is not as it was written: its checksum differs")
     try:
         entries = ZipFile(file).infolist()
-    except (BadZipFile, ValueError, NotImplementedError) as error:
+    except (BadZipFile, ValueError, NotImplementedError, struct.error) as error:
         raise Damaged(f"{path} must be a zip file ({shown(str(error))})") from error
-    stored = all(e.compress_type == ZIP_STORED for e in entries)
+    stored = all(
+        e.compress_type == ZIP_STORED
+        and e.compress_size == e.file_size
+        and not e.flag_bits & ENCRYPTED
+        for e in entries
+    )
     if not stored or sum(e.file_size for e in entries) > size:
         raise Damaged(f"{path} must hold its entries as they are, but would unpack to more")
+    names = {e.orig_filename.partition("/")[2].lower() for e in entries}  # as torch looks for them
+    folders = {e.orig_filename.partition("/")[0] for e in entries}
+    if len(names) < len(entries) or len(folders) > 1 or not _ends_plainly(file, size):
+        raise Damaged(f"{path} must be read alike by all programs, but is a zip file of two minds")
     file.seek(0)
+
+
+def _ends_plainly(file: BinaryIO, size: int) -> bool:
+    """Returns whether a zip file with our comment has its list of entries right before its end
+    record, or before the two for large files that torch writes, as they say themselves.
+
+    Else Python and torch could find two different lists.
+    """
+    at = size - COMMENT_BYTES - END.size
+    if at < LARGE_END.size + LOCATOR.size:
+        return False
+    file.seek(at - LOCATOR.size - LARGE_END.size)
+    large = LARGE_END.unpack(file.read(LARGE_END.size))
+    locator = LOCATOR.unpack(file.read(LOCATOR.size))
+    signature, *_, length, offset, _ = END.unpack(file.read(END.size))
+    if locator[0] == b"PK\6\7":
+        at -= LOCATOR.size + LARGE_END.size
+        if large[0] != b"PK\6\6" or locator[2] != at:
+            return False
+        if length not in (large[-2], 0xFFFFFFFF) or offset not in (large[-1], 0xFFFFFFFF):
+            return False
+        length, offset = large[-2:]
+    return signature == b"PK\5\6" and offset + length == at
+
+
+def read_member(file: BinaryIO, path: str | Path, name: str, limit: int) -> bytes:
+    """Returns one entry, by its name inside the folder that all are in, of what `check_zip` has
+    let through, and leaves the file at its start.
+
+    Raises:
+        Damaged: if it is not there, or has more than `limit` bytes.
+    """
+    try:
+        with ZipFile(file) as archive:
+            found = [e for e in archive.infolist() if e.orig_filename.partition("/")[2] == name]
+            if len(found) != 1 or found[0].file_size > limit:
+                raise Damaged(f"{path} must hold one {name} of at most {limit:,} bytes")
+            content = archive.read(found[0])
+    except (BadZipFile, EOFError, NotImplementedError, struct.error) as error:
+        raise Damaged(f"{path} is damaged inside ({shown(str(error))})") from error
+    file.seek(0)
+    return content
