@@ -42,6 +42,15 @@ def settle(main: int) -> None:
     tqdm.set_lock(threading.RLock())  # not one of the system's, which would outlive a kill
 
 
+def start_plainly() -> None:
+    """Lets this process start others as Python does by itself, such as a DataLoader's.
+
+    In one of loky's, which is joblib's, the default would be a way that starts none but loky's.
+    """
+    if (multiprocessing.get_start_method(allow_none=True) or "").startswith("loky"):
+        multiprocessing.set_start_method(None, force=True)
+
+
 def _watch(parent: int) -> None:
     """Ends this process soon after its parent.
 

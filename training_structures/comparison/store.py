@@ -30,6 +30,7 @@ from ..files import (
     write_bytes,
     write_json,
 )
+from ..workers import start_plainly
 from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
@@ -171,6 +172,7 @@ def run_and_store(
     checkpoint = _path(folder, method, run, f"{digest}.ckpt")
     failure = _path(folder, method, run, "error.txt")
     result = {"method": method.name, "run": run}
+    start_plainly()
     with _ONE_AT_A_TIME, _threads(threads), kept() as warned:
         try:
             if method.fusion is None:

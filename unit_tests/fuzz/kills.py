@@ -52,8 +52,7 @@ def build(*args):
 def load(run, modalities):
     """The toy's data, the training part read by a process of its own."""
     train, *others = toy.load(run, modalities)
-    apart = {"num_workers": 1, "multiprocessing_context": "fork"}  # loky's own cannot
-    return type(train)(train.dataset, batch_size=train.batch_size, **apart), *others
+    return type(train)(train.dataset, batch_size=train.batch_size, num_workers=1), *others
 
 
 def recipe(args):

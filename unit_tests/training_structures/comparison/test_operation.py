@@ -24,6 +24,7 @@ from training_structures.comparison.said import summary
 from training_structures.comparison.store import run_and_store
 from training_structures.comparison.terminal import on_terminal
 from training_structures.files import CannotWrite, read_json, write_json
+from unit_tests.fuzz.kills import Victim
 from unit_tests.training_structures.comparison import toy
 
 FORKING = """
@@ -77,6 +78,19 @@ def test_what_a_process_has_forked_ends_with_it():
         assert is_there(child)
         parent.kill()
     until(lambda: not is_there(child))
+
+
+@LINUX
+def test_the_processes_of_loaders_end_with_a_killed_comparison(tmp_path):
+    def parents():
+        for process in victim.processes():
+            stat = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
+            yield int(stat.rpartition(") ")[2].split()[1])
+
+    victim = Victim(tmp_path)  # its loaders have a process each
+    until(lambda: set(victim.workers()) & set(parents()))
+    victim.process.kill()
+    assert victim.end()[0] == -signal.SIGKILL
 
 
 @LINUX

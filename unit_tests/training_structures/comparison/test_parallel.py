@@ -1,5 +1,8 @@
 """More processes, here or on a dask cluster, give the scores of one."""
 
+from contextlib import nullcontext
+from functools import partial
+
 import joblib
 import pytest
 
@@ -23,6 +26,22 @@ def test_a_failure_in_another_process_is_told(tmp_path, alone):
     assert [(f["method"], f["run"]) for f in found.failures] == [("sum", 0), ("sum", 1)]
     assert all("this fusion fails" in failure["error"] for failure in found.failures)
     assert toy.scores(found) == {k: v for k, v in alone.items() if k[0] != "sum"}
+
+
+def load_apart(run, modalities):
+    """The toy's data, the training part read by a process of its own."""
+    train, *others = toy.load(run, modalities)
+    return type(train)(train.dataset, batch_size=train.batch_size, num_workers=1), *others
+
+
+@pytest.mark.parametrize(
+    ("jobs", "backend"),
+    [(2, nullcontext), (None, partial(joblib.parallel_config, "loky", n_jobs=2))],
+)
+def test_loaders_may_have_processes_of_their_own(tmp_path, alone, jobs, backend):
+    with backend():
+        found = toy.run(tmp_path, jobs=jobs, drop_modality=True, changes={"load": load_apart})
+    assert found.failures == [] and toy.scores(found) == alone
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
