@@ -355,7 +355,5 @@ def test_a_piece_with_a_carriage_return_inside_is_refused(tmp_path):
     path.write_bytes(b"[PAD]\r\n[UNK]\r\n[CLS]\r\n[SEP]\r\nthe\r\n")
     assert len(WordPieces.load(path)) == 5
     path.write_bytes(b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nthe\rfilm\n")
-    with pytest.raises(
-        ValueError, match=r"vocab.txt must be one piece, but 'the\\rfilm' has"
-    ):
+    with pytest.raises(ValueError, match=r"vocab.txt must be one piece, but 'the\\rfilm' has"):
         WordPieces.load(path)
