@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 
 WATCH = 0.2  # seconds between two looks at whether the parent is still there
 _watching: set[int] = set()  # this process and those it comes from, if its forks are to watch it
+_forking = 0  # the process that forked last, which a fork finds as it was
 
 
 @contextmanager
@@ -67,14 +68,20 @@ def _watch(parent: int) -> None:
         threading.Thread(target=look, name="parent watch", daemon=True).start()
 
 
+def _before_fork() -> None:
+    global _forking
+    _forking = os.getpid()
+
+
 def _after_fork() -> None:
-    if os.getppid() in _watching:
+    # not by its parent's number now: a parent that was killed meanwhile has been replaced
+    if _forking in _watching:
         _watching.add(os.getpid())
-        _watch(os.getppid())
+        _watch(_forking)
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_after_fork)
 
 
 def end_children() -> None:
