@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from .equilibrium import Equilibrium, GatedCell, ResidualCells, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
 from .equilibrium.features import check_features, check_fused, check_present
-from .equilibrium.injection import raw, rms_normalised, scale_free, times
+from .equilibrium.half import wide, wide_dtype
+from .equilibrium.injection import Projection, raw, rms_normalised, scale_free, times
 from .equilibrium.solvers import ConvergenceError
 from .equilibrium.system import Constants, SystemStep, TriangularSystem
 
@@ -132,6 +133,11 @@ class DEQFusion(nn.Module):
         jacobian_every: take the penalty at every k-th training forward.
         on_failure: "warn" of, "raise" for or "ignore" samples that do not converge.
 
+    Parameters of half precision are computed with in float32, and so are the gradients, which leave
+    float16's range only where they end beyond it. Better train with float32 parameters, under
+    autocast or not; under autocast to float16 use a GradScaler, for the encoders' sake: here the
+    products bring their operands and cotangents to unit size.
+
     Widths are at most 2^24, and every weight has at most 2^31 entries. torch.func (grad, vmap,
     jacrev) cannot follow a solve, which says so; `unroll` works with all of them.
     """
@@ -193,7 +199,7 @@ class DEQFusion(nn.Module):
             neumann_damping=neumann_damping,
         )
         self.projections = nn.ModuleList(
-            nn.Identity() if injection == "raw" and width == dim else _orthogonal(width, dim)
+            nn.Identity() if injection == "raw" and width == dim else Projection(width, dim)
             for width in input_dims
         )
         shared = {"groups": groups, "recurrent_scale": recurrent_scale}
@@ -262,6 +268,7 @@ class DEQFusion(nn.Module):
                 raise
             penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
+        result = result.to(next(self.parameters()).dtype)
         check_fused(result)
         self._last = Outcome(record, penalty)
         return result.view(*leading, self.dim)
@@ -300,14 +307,14 @@ class DEQFusion(nn.Module):
         if present is not None:
             check_present(present, features)
             present = present.reshape(-1, len(features)).T.unsqueeze(2)  # (N, B, 1)
-            mask = present.to(like.dtype)
+            mask = present.to(wide_dtype(like.dtype))
         features = [x.reshape(-1, x.shape[-1]) for x in features]
         if present is not None:
             features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
         given = features, list(self.projections), self._combined
-        # the states keep the parameters' dtype, under autocast too
+        # the states have the parameters' dtype, under autocast too, and at least float32
         if self.injection == "scale_free":
-            least = None if self.bias is None else self.bias.detach().abs()
+            least = None if self.bias is None else wide(self.bias.detach()).abs()
             x, x_fuse = scale_free(*given, like.dtype, least=least)
         else:
             x, x_fuse = raw(*given, like.dtype)
@@ -323,11 +330,11 @@ class DEQFusion(nn.Module):
 
     def _combined(self, y: Tensor, scale: Tensor | None = None) -> Tensor:
         """Returns x_fuse of (12), (B, d), of y (N, B, d); `scale`, (B, 1), is that of y."""
-        x = y.sum(0) if self.weights is None else (self.weights.view(-1, 1, 1) * y).sum(0)
+        x = y.sum(0) if self.weights is None else (wide(self.weights).view(-1, 1, 1) * y).sum(0)
         if self.bias is not None:
-            bias = self.bias
+            bias = wide(self.bias)
             if scale is not None:
-                bias = times(bias.expand_as(scale), scale, parts=len(scale))
+                bias = times(bias.expand_as(scale), scale, self.bias.dtype, parts=len(scale))
             x = x + bias
         return rms_normalised(x) if self.injection == "scale_free" else x
 
@@ -350,12 +357,6 @@ class DEQFusion(nn.Module):
                 "and jacobian_weight"
             )
         return penalty
-
-
-def _orthogonal(width: int, dim: int) -> nn.Linear:
-    linear = nn.Linear(width, dim, bias=False)
-    nn.init.orthogonal_(linear.weight)
-    return linear
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

@@ -12,10 +12,13 @@ contraction and training.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .half import affine, linear, wide
 
 
 class ResidualCells(nn.Module):
@@ -50,26 +53,30 @@ class ResidualCells(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(norms, n, 1, dim))
         self.norm_bias = nn.Parameter(torch.zeros(norms, n, 1, dim))
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The weights of the map, in the order in which `step` takes them."""
-        w1, b1, w2, b2, *norms = self.bare_tensors()
+    def tensors(self, bare: Sequence[Tensor] | None = None) -> tuple[Tensor, ...]:
+        """The weights of the map, in the order in which `step` takes them.
+
+        Args:
+            bare: what `bare_tensors` returned, where more than one use is made of it.
+        """
+        w1, b1, w2, b2, *norms = self.bare_tensors() if bare is None else bare
         return (self.scales[0] * w1, b1, self.scales[1] * w2, b2, *norms)
 
     def bare_tensors(self) -> tuple[Tensor, ...]:
-        """The parameters in the same order, without the constants `scales`."""
-        linear = (self.weight1, self.bias1, self.weight2, self.bias2)
-        return (*linear, self.norm_weight, self.norm_bias)
+        """The parameters in the same order, without the constants `scales`, as `wide` has them."""
+        layers = (self.weight1, self.bias1, self.weight2, self.bias2)
+        return tuple(wide(x) for x in (*layers, self.norm_weight, self.norm_bias))
 
     def step(self, z: Tensor, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> Tensor:
         """Returns the next states; z, x (n, batch, d), mask (n, batch, 1) zeroes states."""
         w1, b1, w2, b2, scale, shift = tensors
         if self.kind == "two_layer":
-            h = F.relu(self._norm(_affine(z, w1, b1), scale[0], shift[0]))
-            u = self._norm(_affine(h, w2, b2) + x, scale[1], shift[1])
+            h = F.relu(self._norm(affine(z, w1, b1), scale[0], shift[0]))
+            u = self._norm(affine(h, w2, b2) + x, scale[1], shift[1])
             image = self._norm(F.relu(u + z if self.residual else u), scale[2], shift[2])
         else:
-            h = self._norm(_affine(z, w1, b1) + x, scale[0], shift[0])
-            image = F.relu(_affine(h, w2, b2))
+            h = self._norm(affine(z, w1, b1) + x, scale[0], shift[0])
+            image = F.relu(affine(h, w2, b2))
         return image if mask is None else image * mask
 
     def _norm(self, x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -114,15 +121,16 @@ class GatedCell(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(dim))
         self.norm_bias = nn.Parameter(torch.zeros(dim))
 
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        """The weights of the map, in the order in which `step` takes them."""
-        gate_weight, gate_bias, weight, *others = self.bare_tensors()
+    def tensors(self, bare: Sequence[Tensor | None] | None = None) -> tuple[Tensor | None, ...]:
+        """The weights of the map, in the order in which `step` takes them (see `ResidualCells`)."""
+        gate_weight, gate_bias, weight, *others = self.bare_tensors() if bare is None else bare
         return (gate_weight, gate_bias, self.scale * weight, *others)
 
     def bare_tensors(self) -> tuple[Tensor | None, ...]:
-        """The parameters in the same order, without the constant `scale`."""
+        """The parameters in the same order, without the constant `scale`, as `wide` has them."""
         gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
-        return (*gate, self.weight, self.bias, self.norm_weight, self.norm_bias)
+        others = self.weight, self.bias, self.norm_weight, self.norm_bias
+        return tuple(x if x is None else wide(x) for x in (*gate, *others))
 
     def context(
         self, states: Tensor, masks: Tensor | None, weight: Tensor | None
@@ -133,7 +141,7 @@ class GatedCell(nn.Module):
         """
         if masks is None or weight is None:
             return states.sum(0), None
-        return None, (masks * _linear(states, weight)).sum(0)
+        return None, (masks * linear(states, weight)).sum(0)
 
     def step(
         self,
@@ -150,11 +158,11 @@ class GatedCell(nn.Module):
         if not self.gate:
             s = total
         elif lifted is None:
-            gates = _linear(torch.addcmul(total, m, z), gate_weight)
+            gates = linear(torch.addcmul(total, m, z), gate_weight)
             s = z * torch.addcmul(gates, m, gate_bias)
         else:
-            s = z * torch.addcmul(lifted, m, _linear(z, gate_weight, gate_bias))
-        u = _linear(s, weight, bias)
+            s = z * torch.addcmul(lifted, m, linear(z, gate_weight, gate_bias))
+        u = linear(s, weight, bias)
         u = (u if dropped is None else u * dropped) + x
         if self.norm_order == "relu_norm":
             return F.group_norm(F.relu(u), self.groups, scale, shift)
@@ -162,15 +170,5 @@ class GatedCell(nn.Module):
 
     def gates(self, z: Tensor, states: Tensor) -> Tensor:
         """Returns G(z + z_i), (batch, n, d), of z (batch, d) and states (n, batch, d)."""
-        return _linear(z + states, self.gate_weight, self.gate_bias).transpose(0, 1)
-
-
-# Under autocast the products run in half precision, and everything else in the state's.
-
-
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return F.linear(x, weight, bias).to(x.dtype)
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return torch.baddbmm(bias, x, weight).to(x.dtype)
+        gate_weight, gate_bias, *_ = self.bare_tensors()
+        return linear(z + states, gate_weight, gate_bias).transpose(0, 1)

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
 from .features import forbid_transforms
+from .half import autocast_enabled
 from .solvers import Map, Solution
 
 Solve = Callable[[Map, Tensor], Solution]  # (f, start) -> solution
@@ -111,7 +112,7 @@ def autocast_state(device: str) -> dict:
     return {
         "device_type": device,
         "dtype": torch.get_autocast_dtype(device),
-        "enabled": torch.is_autocast_enabled(device),
+        "enabled": autocast_enabled(device),
     }
 
 

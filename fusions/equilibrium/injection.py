@@ -7,17 +7,27 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .features import as_computed, check_finite, hidden
+from .features import check_finite, hidden
+from .half import linear, wide, wide_dtype
 
 Combine = Callable[[Tensor, Tensor | None], Tensor]  # (y, scale of y or None) -> x_fuse
 
 
-def projected(
-    features: Sequence[Tensor], projections: Sequence[nn.Module], dtype: torch.dtype
-) -> Tensor:
-    """Returns the y_i = P_i x_i, (N, B, d) in `dtype`, of features (B, d_i)."""
-    pairs = zip(projections, features, strict=True)
-    return torch.stack([p(as_computed(x, dtype)).to(dtype) for p, x in pairs])
+class Projection(nn.Linear):
+    """The P_i of a modality, orthogonal at the start."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__(width, dim, bias=False)
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, width) to (B, dim), both in the dtype that is computed with."""
+        return linear(x, wide(self.weight))
+
+
+def projected(features: Sequence[Tensor], projections: Sequence[nn.Module]) -> Tensor:
+    """Returns the y_i = P_i x_i, (N, B, d), of features (B, d_i)."""
+    return torch.stack([p(x) for p, x in zip(projections, features, strict=True)])
 
 
 def raw(
@@ -32,12 +42,12 @@ def raw(
         features: (B, d_i) for each modality.
         projections: their P_i.
         combined: makes x_fuse of the y_i.
-        dtype: that of the results.
+        dtype: that of the parameters; the results have that which is computed with (`wide`).
 
     Raises:
         ValueError: if features are not finite, or leave the range of what they are computed in.
     """
-    y = projected(features, projections, dtype)
+    y = projected([x.to(wide_dtype(dtype)) for x in features], projections)
     check_finite(features, y)
     return y, combined(y, None)
 
@@ -57,7 +67,8 @@ def scale_free(
         combined: makes x_fuse, of unit scale, of the y_i.
         least: the scale of what it adds to them.
     """
-    y = projected(features, projections, dtype)
+    given, features = features, [x.to(wide_dtype(dtype)) for x in features]
+    y = projected(features, projections)
     largest, limits = y.detach().abs().amax(-1), torch.finfo(dtype)
     usual = (largest > limits.tiny**0.9) & (largest < limits.max**0.9)  # NaN is not
     if hidden(y) or bool(usual.all()):
@@ -66,19 +77,18 @@ def scale_free(
     # the range of the dtype, and so may gradients, 1 / rms(y_i). So samples are divided by a
     # power of two first, which rounds nothing: for the f_i each modality by its own, for f_fuse
     # all by one.
-    features = [as_computed(x, dtype) for x in features]
-    check_finite(features)
-    peaks = torch.stack([x.detach().abs().amax(-1).to(dtype) for x in features])  # (N, B)
+    check_finite(given, features)
+    peaks = torch.stack([x.detach().abs().amax(-1) for x in features])  # (N, B)
     odd = ~usual & (peaks > 0)
     if not bool(odd.any()):
         return rms_normalised(y), combined(y, None)
     together = peaks.amax(0) if least is None else peaks.amax(0).maximum(least)
     own = torch.where(odd, _reciprocal(peaks), 1).unsqueeze(-1)
     shared = torch.where(odd.any(0), _reciprocal(together), 1).unsqueeze(-1)
-    scaled = [times(x, factor) for x, factor in zip(features, own, strict=True)]
-    y = projected(scaled, projections, dtype)
+    scaled = [times(x, factor, dtype) for x, factor in zip(features, own, strict=True)]
+    y = projected(scaled, projections)
     check_finite(scaled, y)
-    together = projected([times(x, shared) for x in features], projections, dtype)
+    together = projected([times(x, shared, dtype) for x in features], projections)
     return rms_normalised(y), combined(together, shared)
 
 
@@ -89,13 +99,13 @@ def _reciprocal(x: Tensor) -> Tensor:
     return torch.ldexp(torch.ones_like(x), -exponent)
 
 
-def times(x: Tensor, factor: Tensor, parts: int = 2) -> Tensor:
-    """Returns the product, whose gradient by x ends at the largest number there is over `parts`.
+def times(x: Tensor, factor: Tensor, dtype: torch.dtype, parts: int = 2) -> Tensor:
+    """Returns the product, whose gradient by x ends at the largest number of `dtype` over `parts`.
 
     The gradient by a tiny feature may lie beyond the range of the dtype; `parts` of it are added.
     """
     if torch.is_grad_enabled() and x.requires_grad:
-        x, limit = x.view_as(x), torch.finfo(x.dtype).max / parts
+        x, limit = x.view_as(x), torch.finfo(dtype).max / parts
         x.register_hook(partial(torch.clamp, min=-limit, max=limit))
     return x * factor
 

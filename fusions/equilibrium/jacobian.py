@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_count
+from .half import wide_dtype
 from .solvers import Map
 
 
@@ -22,27 +23,44 @@ def jacobian_penalty(
     al., 2021, eq. 6). z is taken as a constant. Costs one evaluation of f and one
     vector-Jacobian product a probe, all recorded for a second derivative. Tensors of half
     precision are computed with in float32, which is then the dtype of the estimate: the second
-    derivative of a normalisation leaves the range of half precision easily.
+    derivative of a normalisation leaves the range of half precision easily. For entries so large
+    that even float32 is left, it is computed in float64.
+
+    Raises:
+        FloatingPointError: for entries so large that float64 would be left.
     """
     check_count("probes", probes)
-    z = _wide(z.detach()).requires_grad_()
+    dtype, drawn = _reach(z, inputs), wide_dtype(z.dtype)
+    z = z.detach().to(dtype).requires_grad_()
     with torch.enable_grad():
-        image = f(z, *(x if x is None else _wide(x) for x in inputs))
+        image = f(z, *(x if x is None else x.to(dtype) for x in inputs))
     if not image.requires_grad:  # a map that ignores its state
         return z.new_zeros(())
+
+    def probe() -> Tensor:
+        return torch.randn_like(image, dtype=drawn).to(dtype)
+
     squares = [
-        torch.autograd.grad(
-            image, z, torch.randn_like(image), create_graph=True, materialize_grads=True
-        )[0]
+        torch.autograd.grad(image, z, probe(), create_graph=True, materialize_grads=True)[0]
         .square()
         .mean()
         for _ in range(probes)
     ]
-    return torch.stack(squares).mean()
+    return torch.stack(squares).mean().to(drawn)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+def _reach(z: Tensor, inputs: Sequence[Tensor | None]) -> torch.dtype:
+    """Returns the dtype whose range holds the fifth powers of all entries, float32 at least."""
+    least = wide_dtype(z.dtype)
+    peaks = [x.detach().abs().amax().to(least) for x in (z, *inputs) if x is not None]
+    largest = float(torch.stack(peaks).amax())
+    for dtype in dict.fromkeys((least, torch.float64)):
+        if not largest > torch.finfo(dtype).max ** 0.2:
+            return dtype
+    raise FloatingPointError(
+        f"the Jacobian penalty cannot be computed of entries up to {largest:.1e}; scale the "
+        "features down, or set jacobian_weight=0"
+    )
 
 
 def spectral_radius(

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from .half import product, unit_rows
+
 Sizes = Sequence[int]
 Constants = Sequence[Tensor | None]  # (R, ...) each
 Trace = Sequence[Tensor]  # (R, ...) each
@@ -41,12 +43,18 @@ class Weights:
 
     def pull(self, u: Tensor, sizes: Sizes) -> Tensor:
         """Returns factor * u W^T, (R, d), of u (R, d)."""
-        return self._products(u, sizes, self.matrix if self.transposed else self.matrix.mT, None)
+        matrix = self.matrix if self.transposed else self.matrix.mT
+        if self.matrix.dtype != torch.float16:
+            return self._products(u, sizes, matrix, None)
+        u, power = unit_rows(u)  # cotangents have any scale
+        return self._products(u, sizes, matrix, None) * power
 
     def gradient(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the gradient of `matrix`, for all rows x and cotangents u of `times`."""
         x, u = (t.view(len(self.matrix), -1, t.shape[1]) for t in (x, u))
         pair = (u.mT, x) if self.transposed else (x.mT, u)
+        if self.matrix.dtype == torch.float16:
+            return self.factor * product(*pair)
         return self._product(*pair).to(x.dtype)
 
     def _products(self, x: Tensor, sizes: Sizes, matrix: Tensor, bias: Tensor | None) -> Tensor:

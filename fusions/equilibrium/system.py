@@ -7,7 +7,7 @@ and z then with the z_i given (`solve_blocks`); `solve_joint` solves all of them
 `unroll` takes steps without solving. Either block may be missing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -140,12 +140,12 @@ class TriangularSystem:
         if self.unimodal is not None:
             states, inputs = torch.zeros_like(states), self._unimodal_inputs()
         if self.fuse is not None:
-            fused = torch.zeros_like(self.constants.x_fuse)
+            fused, bare = torch.zeros_like(self.constants.x_fuse), self.fuse.bare_tensors()
         for _ in range(steps):
             if self.unimodal is not None:
                 states = self.unimodal.step(states, *inputs)
             if self.fuse is not None:
-                total, lifted, m, dropped, _, *tensors = self._fuse_inputs(states)
+                total, lifted, m, dropped, _, *tensors = self._fuse_inputs(states, bare)
                 x = inject(states)
                 fused = self.fuse.step(fused, total, lifted, m, dropped, x, *tensors)
         return states, fused
@@ -192,8 +192,10 @@ class TriangularSystem:
     def _unimodal_inputs(self) -> tuple[Tensor | None, ...]:
         return (self.constants.x, self.constants.mask, *self.unimodal.tensors())
 
-    def _fuse_inputs(self, states: Tensor) -> tuple[Tensor | None, ...]:
-        tensors = self.fuse.tensors()
+    def _fuse_inputs(
+        self, states: Tensor, bare: Sequence[Tensor | None] | None = None
+    ) -> tuple[Tensor | None, ...]:
+        tensors = self.fuse.tensors(bare)
         _, _, x_fuse, gate_masks, m, dropped = self.constants
         context = self.fuse.context(states, gate_masks, tensors[0])
         return (*context, m, dropped, x_fuse, *tensors)
