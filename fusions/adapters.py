@@ -20,14 +20,25 @@ Sized = tuple[nn.Module, int | None]
 
 
 class Checked(nn.Module):
-    """A fusion of features that are checked first: their number, widths and dtype."""
+    """A fusion of features that are checked first: their number, widths and dtype.
 
-    def __init__(self, input_dims: Sequence[int], fusion: nn.Module) -> None:
+    Args:
+        input_dims: widths of the features.
+        fusion: the fusion.
+        normed: whether it normalises or attends, which bounds the features.
+    """
+
+    normed = False  # also of files from before there was one
+
+    def __init__(
+        self, input_dims: Sequence[int], fusion: nn.Module, *, normed: bool = False
+    ) -> None:
         super().__init__()
-        self.input_dims, self.fusion = tuple(input_dims), fusion
+        self.input_dims, self.fusion, self.normed = tuple(input_dims), fusion, normed
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        return finite(self.fusion(without_absent(self, features, self.input_dims)))
+        checked = without_absent(self, features, self.input_dims, normed=self.normed)
+        return finite(self.fusion(checked))
 
 
 class Reduced(nn.Module):
@@ -52,7 +63,7 @@ class Steps(nn.Module):
         self.fusion = fusion
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        features = check_tensors(features, like=next(self.parameters()))
+        features = check_tensors(features, like=next(self.parameters()), normed=True)
         return finite(self.fusion([x if x.dim() > 2 else x.unsqueeze(1) for x in features]))
 
 
@@ -83,7 +94,7 @@ class Encoded(nn.Module):
                 f"features must be a list of {len(self.encoders)} tensors, one for each encoder, "
                 f"got {len(features)}"
             )
-        features = check_tensors(features, like=next(self.parameters()))
+        features = check_tensors(features, like=next(self.parameters()), normed=True)
         if len({len(x) for x in features}) > 1:
             raise ValueError(f"features must have one batch size, got {[len(x) for x in features]}")
         return finite(torch.cat([e(x) for e, x in zip(self.encoders, features, strict=True)], 1))
@@ -148,7 +159,7 @@ def early_transformer(input_dims: Sequence[int], dim: int, *, outputs: int, task
             f"stacked modalities must have one width, got {list(input_dims)}; encode them to one"
         )
     fusion = nn.Sequential(common.Stack(), common.EarlyFusionTransformer(len(input_dims)))
-    return Checked(input_dims, fusion), None
+    return Checked(input_dims, fusion, normed=True), None
 
 
 def late_transformer(input_dims: Sequence[int], dim: int, embed_dim: int = 9) -> Sized:

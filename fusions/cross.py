@@ -55,7 +55,7 @@ class CrossFusion(nn.Module):
 
         In training the batch statistics are over all leading dimensions.
         """
-        features = without_absent(self, features, self.input_dims)
+        features = without_absent(self, features, self.input_dims, normed=True)
         h = torch.stack([p(x) for p, x in zip(self.projections, features, strict=True)], -2)
         encoded = _normalised(self.encoders(h), self.encoder_norm)  # (..., k, all E_i(h_k))
         blocks = torch.cat([encoded.sum(-2, keepdim=True), encoded], -2)

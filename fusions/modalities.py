@@ -13,6 +13,8 @@ from .equilibrium.features import (
     check_fused,
     check_present,
     check_tensor,
+    hidden,
+    in_products,
 )
 
 
@@ -28,6 +30,8 @@ def without_absent(
     features: Sequence[Tensor],
     input_dims: Sequence[int],
     present: Tensor | None = None,
+    *,
+    normed: bool = False,
 ) -> list[Tensor]:
     """Returns the features with zeros where a modality is absent, so that no NaN there counts.
 
@@ -37,6 +41,7 @@ def without_absent(
         features: a (..., d_i) tensor for each modality.
         input_dims: their widths d_i.
         present: (..., N) bool, the modalities that a sample has; None: all.
+        normed: whether the module normalises or attends, see `_check_powers`.
 
     Raises:
         ValueError, TypeError: for inputs that do not fit or are not finite, or a sample without
@@ -48,7 +53,7 @@ def without_absent(
         check_present(present, features)
         here = present.unsqueeze(-1).unbind(-2)  # N times (..., 1)
         features = [torch.where(p, x, 0) for p, x in zip(here, features, strict=True)]
-    return _computed(features, like)
+    return _computed(features, like, normed)
 
 
 def finite(fused: Tensor) -> Tensor:
@@ -57,24 +62,57 @@ def finite(fused: Tensor) -> Tensor:
     return fused
 
 
-def check_tensors(modalities: Iterable[Tensor], *, like: Tensor | None = None) -> list[Tensor]:
+def check_tensors(
+    modalities: Iterable[Tensor], *, like: Tensor | None = None, normed: bool = False
+) -> list[Tensor]:
     """Returns the modalities as a list, if they are tensors: what MultiBench's fusions ask for.
 
     Args:
         modalities: tensors of any shape.
         like: a parameter, whose dtype and device they must have then, and be finite matrices at
             least, (batch, ..., width).
+        normed: whether what follows normalises or attends, see `_check_powers`.
     """
+    if not isinstance(modalities, Iterable):
+        raise TypeError(f"modalities must be a list of tensors, got {type(modalities).__name__}")
     modalities = list(modalities)
     for i, x in enumerate(modalities):
         check_tensor(f"modalities[{i}]", x, like)
         if like is not None and not x.numel():
             raise ValueError(f"modalities[{i}] must hold a number, got shape {tuple(x.shape)}")
-    return modalities if like is None else _computed(modalities, like)
+    return modalities if like is None else _computed(modalities, like, normed)
 
 
-def _computed(features: Sequence[Tensor], like: Tensor | None) -> list[Tensor]:
+def _computed(features: Sequence[Tensor], like: Tensor | None, normed: bool) -> list[Tensor]:
     """Returns features in the dtype that they are computed in, if they are finite there too."""
-    computed = [x if like is None else as_computed(x, like.dtype) for x in features]
+    if like is None:
+        return still_finite(features, list(features))
+    computed = [as_computed(x, like.dtype) for x in features]
+    # autocast casts them for their first product, where a tanh would hide infinities
+    still_finite(features, [in_products(x) for x in computed])
+    if normed:
+        _check_powers(computed)
+    return computed
+
+
+def _check_powers(features: Sequence[Tensor]) -> None:
+    """Raises ValueError for features whose fourth powers leave the range of the dtype.
+
+    Variances, products of queries and keys, and their gradients hold powers up to the third.
+    Of what is beyond, torch's layers make zeros in silence, and gradients that are not finite.
+    """
+    for i, x in enumerate(features):
+        limit = torch.finfo(torch.promote_types(x.dtype, torch.float32)).max ** 0.25
+        largest = x.detach().abs().amax()
+        if not hidden(x) and largest > limit:
+            raise ValueError(
+                f"features must be at most {limit:.1e} in {x.dtype} where they are normalised or "
+                f"attended to, but features[{i}] has entries up to {float(largest):.1e}; scale "
+                "them down"
+            )
+
+
+def still_finite(features: Sequence[Tensor], computed: list[Tensor]) -> list[Tensor]:
+    """Returns what features (..., width) are computed with as; a ValueError if it is not finite."""
     check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (features, computed)))
     return computed

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from .equilibrium import checks
-from .modalities import check_widths, finite, without_absent
+from .modalities import check_widths, finite, still_finite, without_absent
 
 
 class Mutan(nn.Module):
@@ -52,7 +52,8 @@ class Mutan(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps features, a (..., d_i) tensor for each modality, to the fused one, (..., dim)."""
         features = without_absent(self, features, self.input_dims)
-        embedded = [self.dropout(x) for x in features]
+        embedded = [self.dropout(x) for x in features]  # which scales what it keeps
+        embedded = still_finite(features, embedded)
         if self.projections is not None:
             layers = zip(self.projections, embedded, strict=True)
             embedded = [project(x).tanh() for project, x in layers]

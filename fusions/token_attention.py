@@ -61,7 +61,7 @@ class TokenAttention(nn.Module):
             present: (..., N) bool, the modalities that a sample has, one at least; no token
                 attends to the others.
         """
-        features = without_absent(self, features, self.input_dims, present)
+        features = without_absent(self, features, self.input_dims, present, normed=True)
         leading = features[0].shape[:-1]
         projected = [p(x) for p, x in zip(self.projections, features, strict=True)]
         tokens = (torch.stack(projected, -2) + self.positions).flatten(0, -3)  # (B, N, dim)

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .half import autocast_enabled
+
 
 def check_features(features: Sequence[Tensor], widths: Sequence[int], like: Tensor | None) -> None:
     """Raises unless features are floating tensors (..., width) with one leading shape.
@@ -94,8 +96,13 @@ def check_tensor(name: str, x: Any, like: Tensor | None) -> None:
             f"{name} must be on {like.device}, as the first tensor of the module is, got "
             f"{x.device}; move one of them with .to()"
         )
+    if x.is_meta:
+        raise ValueError(
+            f"{name} must hold numbers, got a tensor on the meta device, which has none; make it "
+            "anew on the device to compute on"
+        )
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not autocast_enabled(device):
         if x.dtype != like.dtype:
             raise TypeError(
                 f"{name} must have the parameters' dtype {like.dtype}, got {x.dtype}; "
@@ -113,7 +120,14 @@ def as_computed(x: Tensor, dtype: torch.dtype) -> Tensor:
 
     Autocast would bring together some dtypes, not all.
     """
-    return x.to(dtype) if torch.is_autocast_enabled(x.device.type) else x
+    return x.to(dtype) if autocast_enabled(x.device.type) else x
+
+
+def in_products(x: Tensor) -> Tensor:
+    """Returns features as matrix products take them, which autocast makes narrower."""
+    device = x.device.type
+    narrowed = autocast_enabled(device) and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if narrowed else x
 
 
 def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None = None) -> None:

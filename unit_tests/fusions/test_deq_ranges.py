@@ -33,17 +33,70 @@ def test_features_beyond_the_dtype_of_the_module_are_named_with_their_rows(optio
         fusion(features)
 
 
-def test_features_that_autocast_makes_infinite_are_named():
+def test_features_beyond_the_range_of_autocast_are_computed_with():
     fusion = DEQFusion([5, 7], DIM, groups=GROUPS, injection="raw")
-    features = [torch.randn(3, 5), torch.full((3, 7), 1e5)]
+    features = [torch.randn(3, 5), torch.randn(3, 7) * 1e5]
+    want = fusion(features)
     with torch.autocast("cpu", dtype=torch.float16):
-        with pytest.raises(
-            ValueError, match=r"features\[1\], of entries up to 1.0e\+05, do not in 3"
-        ):
-            fusion(features)
+        close(fusion(features), want, 0.05)
         # what is scale-free stays so
         scale_free = DEQFusion([5, 7], DIM, groups=GROUPS)
         close(scale_free(features), scale_free([x / 1024 for x in features]), 0.05)
+
+
+HALVES = [*PATHS, {"injection": "raw"}, {"injection": "raw", "unroll": 3, "f_fuse": False}]
+HALVES += [{"fuse_bias": True, "unroll": 3}, {"preset": "released_imdb", "joint": True}]
+halves = pytest.mark.parametrize("options", HALVES, ids=str)
+
+
+def half_and_whole(options, scale, dtype):
+    """A fusion of half precision, features, and both of float32."""
+    torch.manual_seed(4)
+    settings = {"preset": "paper", "injection": "scale_free", "on_failure": "ignore", **options}
+    half = DEQFusion.from_preset(settings.pop("preset"), [5, DIM], DIM, groups=2, **settings)
+    half.to(dtype)
+    features = [torch.randn(6, width).to(dtype) * scale for width in (5, DIM)]
+    return (half, features), (copy.deepcopy(half).float(), [x.float() for x in features])
+
+
+@halves
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_half_precision_is_computed_in_single_and_rounded_once(options, dtype, scale):
+    results = []
+    cotangent = torch.randn(6, DIM).to(dtype)
+    for fusion, features in half_and_whole(options, scale, dtype):
+        features = [x.requires_grad_() for x in features]
+        fused = fusion(features)
+        results.append({"fused": fused, **gradients(fused, fusion, features, cotangent.to(fused))})
+    got, want = results
+    for name, x in want.items():
+        assert got[name].dtype == dtype
+        # what the float16 gradient cannot hold is infinite, nothing else is
+        torch.testing.assert_close(got[name], x.to(dtype), rtol=2 * torch.finfo(dtype).eps, atol=0)
+
+
+@halves
+@pytest.mark.parametrize("engine", ["fast", "plain"])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e-7])
+def test_gradients_under_autocast_to_float16_stay_in_range(options, engine, scale):
+    _, (fusion, features) = half_and_whole(options, 1.0, torch.float32)
+    fusion.equilibrium = replace(fusion.equilibrium, engine=engine)
+    features = [(x * scale).requires_grad_() for x in features]
+    with torch.autocast("cpu", dtype=torch.float16):
+        fused = fusion(features)
+    for size in (1.0, 1e6):
+        cotangent = torch.randn(6, DIM) * size
+        grads = gradients(fused, fusion, features, cotangent)
+        assert all(g.isfinite().all() for g in grads.values())
+    if options.get("injection") == "raw" or "preset" in options:
+        return  # rounding grows where what is raw is tiny
+    want_fused = fusion(features)
+    close(fused, want_fused, 0.05)
+    want = gradients(want_fused, fusion, features, cotangent)
+    for name in ("fuse.bias", "fuse.norm_weight", "unimodal.norm_bias"):
+        if name in want:
+            assert (grads[name] - want[name]).norm() <= 0.1 * want[name].norm(), name
 
 
 @pytest.mark.parametrize("options", PATHS[2:4], ids=str)
@@ -216,3 +269,55 @@ def test_a_penalty_that_is_not_finite_raises():
     fusion.eval()([torch.randn(2, 5)])
     with pytest.raises(FloatingPointError, match="the Jacobian penalty must be finite, got inf"):
         fusion.train()([torch.randn(2, 5)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("name", ["attention", "mult", "late_transformer", "cross"])
+def test_features_whose_powers_a_norm_cannot_hold_are_refused(name, dtype):
+    fusion, features = built(name)
+    limit = torch.finfo(torch.promote_types(dtype, torch.float32)).max ** 0.25
+    features = [x.to(dtype) for x in features]
+    features[1][1] = limit / 4
+    features = [x.requires_grad_() for x in features]
+    leaves = [*fusion.to(dtype).parameters(), *features]
+    fused = fusion(features)
+    grads = torch.autograd.grad(fused, leaves, torch.randn_like(fused), allow_unused=True)
+    assert all(g.isfinite().all() for g in grads if g is not None)
+    with torch.no_grad():
+        features[1][1] = limit * 4
+    with pytest.raises(ValueError, match=rf"must be at most .* in {dtype} where .* features\[1\]"):
+        fusion(features)
+
+
+@pytest.mark.parametrize("name", ["concat", "sum", "mult", "gmu"])
+def test_features_without_numbers_and_what_is_no_list_are_refused(name):
+    fusion, features = built(name)
+    with pytest.raises((TypeError, ValueError), match="must be a list of|one for each encoder"):
+        fusion(None)
+    with pytest.raises(ValueError, match=r"on the meta device|must be on cpu"):
+        fusion([x.to("meta") for x in features])
+    with pytest.raises(ValueError, match=r"on the meta device|must be on meta"):
+        fusion.to("meta")([x.to("meta") for x in features])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_the_penalty_of_huge_states_is_that_in_float64(monkeypatch, dtype):
+    def f(z, weight, x):
+        return torch.nn.functional.group_norm(z @ weight + x, 2)
+
+    drawn = torch.promote_types(dtype, torch.float32)  # the same probes for both
+    monkeypatch.setattr(torch, "randn_like", lambda t, **_: torch.randn(t.shape, dtype=drawn).to(t))
+    scale = min(1e17, torch.finfo(dtype).max / 100)
+    given = [x.to(dtype) for x in (torch.randn(5, 8), torch.randn(8, 8), torch.randn(5, 8) * scale)]
+    results = []
+    for wide in (dtype, torch.float64):
+        z, weight, x = (t.to(wide) for t in given)
+        weight.requires_grad_()
+        torch.manual_seed(1)
+        penalty = jacobian_penalty(f, z, [weight, x])
+        results.append((penalty, *torch.autograd.grad(penalty, weight)))
+    for got, want in zip(*results, strict=True):
+        assert got.isfinite().all()
+        close(got.double(), want, 0.02)
+    with pytest.raises(FloatingPointError, match="cannot be computed of entries up to 1.0e"):
+        jacobian_penalty(f, z, [weight, x * 0 + 1e100])

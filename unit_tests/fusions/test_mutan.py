@@ -72,3 +72,18 @@ def test_has_the_published_sizes():
 def test_refuses_options_that_make_no_sense(option):
     with pytest.raises(ValueError, match=f"{next(iter(option))} must be"):
         Mutan(WIDTHS, DIM, **option)
+
+
+def test_features_that_dropout_or_autocast_makes_infinite_are_refused(double):
+    fusion = Mutan(WIDTHS, DIM, hidden=6, rank=RANK, dropout=0.5)
+    features = [torch.randn(7, width) for width in WIDTHS]
+    features[1][2] = torch.finfo(torch.float64).max  # which is doubled, or dropped
+    message = r"finite as they are computed with, in torch.float64, but features\[1\], of"
+    with pytest.raises(ValueError, match=message):
+        fusion(features)
+    assert fusion.eval()(features).isfinite().all()
+    features = [x.float() for x in features]
+    features[1][2] = 1e5
+    with torch.autocast("cpu", dtype=torch.float16):
+        with pytest.raises(ValueError, match=r"in torch.float16, but features\[1\], of .*1.0e\+05"):
+            fusion.float()(features)
