@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +14,9 @@ from torch import Tensor, nn
 from fusions.deq import PRESETS, DEQFusion
 from fusions.registry import FUSIONS
 from unit_tests.fusions.deq_reference import DIM, GROUPS
-from unit_tests.fuzz.fusion_truths import by_the_equations, like_double
+from unit_tests.fuzz.fusion_truths import by_the_equations, like_double, may_be_infinite
 
+Wide = dict[str, Tensor]
 Check = Callable[[], tuple[str, str]]  # () -> (kind of outcome, detail)
 DTYPES = (torch.float32, torch.float32, torch.float32, torch.float64, torch.float16, torch.bfloat16)
 NAN, INF = math.nan, math.inf
@@ -211,72 +213,74 @@ class Tried:
             others = [features[1:], x, None, dict(enumerate(features)), iter(features)]
             self.features = rng.choice(others)
 
-    @property
-    def half(self) -> bool:
-        return self.autocast is not None or self.dtype in (torch.float16, torch.bfloat16)
-
     def run(self) -> tuple[str, str] | None:
         """Returns what is at fault, if anything is."""
         self.before, self.state = copy.deepcopy(self.fusion), torch.get_rng_state()
-        with ExitStack() as stack:
-            if self.autocast is not None:
-                stack.enter_context(torch.autocast("cpu", dtype=self.autocast))
-            self.fused = self.fusion(self.features, **self.options)
+        self.fused = self._fuse(self.fusion)
         if not self.fused.isfinite().all():
             return "silent", "what is fused is not finite"
         self.cotangent = torch.randn_like(self.fused) * self.rng.choice((1, 1, 1, 1e-6, 0))
-        loss = (self.fused * self.cotangent).sum()
         self.penalised = getattr(self.fusion, "auxiliary_loss", None)
-        if self.penalised is not None:
-            if not self.penalised.isfinite():
-                return "silent", "the auxiliary loss is not finite"
-            loss = loss + self.penalised
-        self.leaves = {f"features[{i}]": x for i, x in enumerate(self.features)}
-        self.leaves |= dict(self.fusion.named_parameters())
-        self.leaves = {name: x for name, x in self.leaves.items() if x.requires_grad}
+        if self.penalised is not None and not self.penalised.isfinite():
+            return "silent", "the auxiliary loss is not finite"
+        loss = self._loss(self.fusion, self.fused)
+        leaves = {
+            name: x
+            for name, x in self._leaves(self.fusion, self.features).items()
+            if x.requires_grad
+        }
         self.grads = {}
-        if not self.leaves or not loss.requires_grad or not loss.isfinite():
+        if not leaves or not loss.requires_grad:
             return None
-        grads = torch.autograd.grad(loss, list(self.leaves.values()), allow_unused=True)
-        self.grads = {n: g for n, g in zip(self.leaves, grads, strict=True) if g is not None}
-        if self.half and "deq" not in self.fusion.__module__:
-            return None  # torch's own layers want their loss scaled then
+        grads = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+        self.grads = {n: g for n, g in zip(leaves, grads, strict=True) if g is not None}
         for name, g in self.grads.items():
-            if not g.isfinite().all() and not self._beyond():
+            if not g.isfinite().all() and not may_be_infinite(self, name):
                 return "silent", f"the gradient of {name} is not finite"
         return None
 
-    def _beyond(self) -> bool:
-        """Whether a gradient leaves the range of the dtype, or nearly, in wider arithmetic too."""
-        if self.chance:  # other masks would be drawn
-            return False
-        # what autograd works out on the way may be some times as large
-        margin = 1000 if self.half else 100
-        limit, wide = torch.finfo(self.dtype).max / margin, self.wide()
-        return not all(bool((wide[name].abs() < limit).all()) for name in self.grads)
+    def _fuse(self, fusion: nn.Module) -> Tensor:
+        with ExitStack() as stack:
+            if self.autocast is not None:
+                stack.enter_context(torch.autocast("cpu", dtype=self.autocast))
+            return fusion(self.features, **self.options)
+
+    def _loss(self, fusion: nn.Module, fused: Tensor, scale: float = 1.0) -> Tensor:
+        """Returns the loss, in float64: no sum of it is to leave the range of half precision."""
+        loss = (fused.double() * self.cotangent.double() * scale).sum()
+        return loss + scale * getattr(fusion, "auxiliary_loss", torch.zeros(())).double()
+
+    def _leaves(self, fusion: nn.Module, features: Sequence[Tensor]) -> dict[str, Tensor]:
+        named = {f"features[{i}]": x for i, x in enumerate(features)}
+        return named | dict(fusion.named_parameters())
 
     @property
-    def chance(self) -> bool:
-        """Whether dropout takes part."""
-        modules = list(self.fusion.modules())
-        drops = any(isinstance(m, nn.Dropout) and m.p for m in modules)
-        drops |= any(getattr(m, name, 0) for m in modules for name in ("dropout", "embed_dropout"))
-        return self.fusion.training and drops
+    def deq(self) -> bool:
+        """Whether it is a DEQ fusion."""
+        return isinstance(self.fusion, DEQFusion)
 
-    def wide(self) -> dict[str, Tensor]:
-        """Returns what is fused, and the gradients, of a copy in float64.
-
-        With the Jacobian penalty in float32, of which half precision draws its probes as well.
-        """
-        penalised = self.penalised is not None and self.half and "deq" in self.fusion.__module__
-        dtype = torch.float32 if penalised else torch.float64
-        copied = copy.deepcopy(self.before).to(dtype)
-        features = [x.detach().to(dtype).requires_grad_(x.requires_grad) for x in self.features]
+    def loss(self) -> Tensor:
+        """Returns the loss once more, of a copy, with its graph."""
         torch.set_rng_state(self.state)
-        fused = copied(features, **self.options)
-        leaves = {f"features[{i}]": x for i, x in enumerate(features)}
-        leaves |= dict(copied.named_parameters())
+        fusion = copy.deepcopy(self.before)
+        return self._loss(fusion, self._fuse(fusion))
+
+    def wide(self, scale: float = 1.0) -> Wide:
+        """Returns what is fused, and the gradients, of a copy in float64 with the same chances.
+
+        Args:
+            scale: of the cotangent and so of the gradients, with which they stay in range.
+        """
+        copied = copy.deepcopy(self.before).double()
+        features = [x.detach().double().requires_grad_(x.requires_grad) for x in self.features]
+        torch.set_rng_state(self.state)
+        with mock.patch("torch.randn_like", self._probe):  # dropout draws alike in all dtypes
+            fused = copied(features, **self.options)
+        leaves = self._leaves(copied, features)
         kept = [leaves[name] for name in self.grads]
-        loss = (fused * self.cotangent.to(dtype)).sum() + getattr(copied, "auxiliary_loss", 0)
-        grads = torch.autograd.grad(loss, kept) if kept else ()
+        grads = torch.autograd.grad(self._loss(copied, fused, scale), kept) if kept else ()
         return {"fused": fused.detach(), **dict(zip(self.grads, grads, strict=True))}
+
+    def _probe(self, x: Tensor, **_: Any) -> Tensor:
+        """Draws as the fusion tried does, which computes in float32 at least."""
+        return torch.randn(x.shape, dtype=torch.promote_types(self.dtype, torch.float32)).to(x)

@@ -1,6 +1,6 @@
 """Random fusions of random features: each is refused clearly, or computes what is right.
 
-    python -m unit_tests.fuzz.fusions 5000 [FIRST]        prints a table; ends with 1 on a fault
+    python -m unit_tests.fuzz.fusions 5000 [FIRST]        prints a table; exits with 1 on a fault
 
 A draw is a number: the same fusion, features and cotangent on every machine. What may come of it:
 
@@ -12,6 +12,7 @@ Everything else is a fault: "raw" (an error that our code does not raise), "sile
 infinity), "wrong" (another result than the second computation), "hang", "memory", "crash".
 """
 
+import argparse
 import dis
 import json
 import random
@@ -21,7 +22,7 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -105,7 +106,10 @@ def run(first: int, count: int, seen: Callable[[Outcome], None]) -> None:
         upto = min(position + CHUNK, end)
         command = [sys.executable, "-m", "unit_tests.fuzz.fusions", "--chunk"]
         child = subprocess.Popen(
-            [*command, str(position), str(upto)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+            [*command, str(upto - position), str(position)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         for line in child.stdout:
             seen(Outcome(*json.loads(line)))
@@ -131,12 +135,30 @@ def _chunk(first: int, end: int) -> None:
         print(json.dumps(outcome(seed)), flush=True)
 
 
-def main(arguments: list[str]) -> int:
+def _arguments(given: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m unit_tests.fuzz.fusions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("count", type=int, metavar="N", help="number of draws")
+    parser.add_argument(
+        "first", type=int, metavar="FIRST", nargs="?", default=0, help="the first draw (default: 0)"
+    )
+    parser.add_argument("--chunk", action="store_true", help=argparse.SUPPRESS)  # what a child runs
+    arguments = parser.parse_args(given)
+    if arguments.count < 1 or arguments.first < 0:
+        parser.error("N must be at least 1 and FIRST at least 0")
+    return arguments
+
+
+def main(given: Sequence[str] | None = None) -> int:
     """Runs the draws asked for, prints their faults and a table; 1 if there are faults."""
-    if arguments[:1] == ["--chunk"]:
-        _chunk(*map(int, arguments[1:]))
+    arguments = _arguments(given)
+    count, first = arguments.count, arguments.first
+    if arguments.chunk:
+        _chunk(first, first + count)
         return 0
-    count, first = int(arguments[0]), int(arguments[1]) if len(arguments) > 1 else 0
     counts: Counter = Counter()
 
     def seen(found: Outcome) -> None:
@@ -150,4 +172,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
