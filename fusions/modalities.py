@@ -85,9 +85,9 @@ def check_tensors(
 
 def _computed(features: Sequence[Tensor], like: Tensor | None, normed: bool) -> list[Tensor]:
     """Returns features in the dtype that they are computed in, if they are finite there too."""
+    computed = [as_computed(x, None if like is None else like.dtype) for x in features]
     if like is None:
-        return still_finite(features, list(features))
-    computed = [as_computed(x, like.dtype) for x in features]
+        return still_finite(features, computed)
     # autocast casts them for their first product, where a tanh would hide infinities
     still_finite(features, [in_products(x) for x in computed])
     if normed:

@@ -321,3 +321,14 @@ def test_the_penalty_of_huge_states_is_that_in_float64(monkeypatch, dtype):
         close(got.double(), want, 0.02)
     with pytest.raises(FloatingPointError, match="cannot be computed of entries up to 1.0e"):
         jacobian_penalty(f, z, [weight, x * 0 + 1e100])
+
+
+@pytest.mark.parametrize("name", ["concat", "sum", "tensor"])
+def test_under_autocast_features_of_any_dtypes_are_brought_together(name):
+    fusion, features = built(name)
+    want = fusion(features)
+    for dtype in (torch.float16, torch.bfloat16):
+        other = torch.bfloat16 if dtype == torch.float16 else torch.float16
+        mixed = [x.to(other if i else torch.float32) for i, x in enumerate(features)]
+        with torch.autocast("cpu", dtype=dtype):
+            close(fusion(mixed).float(), want, 0.05)

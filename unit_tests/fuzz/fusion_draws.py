@@ -259,20 +259,28 @@ class Tried:
         """Whether it is a DEQ fusion."""
         return isinstance(self.fusion, DEQFusion)
 
+    @property
+    def solved(self) -> bool:
+        """Whether every solve of a DEQ fusion, of its backward as well, has converged."""
+        record = self.fusion.info
+        solves = [] if record is None else [*record.forward.values(), *record.backward.values()]
+        return all(bool(stats.converged.all()) for stats in solves)
+
     def loss(self) -> Tensor:
         """Returns the loss once more, of a copy, with its graph."""
         torch.set_rng_state(self.state)
         fusion = copy.deepcopy(self.before)
         return self._loss(fusion, self._fuse(fusion))
 
-    def wide(self, scale: float = 1.0) -> Wide:
-        """Returns what is fused, and the gradients, of a copy in float64 with the same chances.
+    def wide(self, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> Wide:
+        """Returns what is fused, and the gradients, of a copy in `dtype` with the same chances.
 
         Args:
             scale: of the cotangent and so of the gradients, with which they stay in range.
+            dtype: that of the copy.
         """
-        copied = copy.deepcopy(self.before).double()
-        features = [x.detach().double().requires_grad_(x.requires_grad) for x in self.features]
+        copied = copy.deepcopy(self.before).to(dtype)
+        features = [x.detach().to(dtype).requires_grad_(x.requires_grad) for x in self.features]
         torch.set_rng_state(self.state)
         with mock.patch("torch.randn_like", self._probe):  # dropout draws alike in all dtypes
             fused = copied(features, **self.options)

@@ -31,8 +31,9 @@ def may_be_infinite(tried: Any, name: str) -> bool:
     It may only if the true one, in float64 and of the same cotangent, has an entry beyond the
     largest number of its dtype. Fusions of torch's own layers have one more excuse: that it is an
     operation of torch which leaves the range, see `overflows_in_torch`. DEQ fusion computes half
-    precision in float32 and has no such excuse. Of parameters that are not finite themselves
-    nothing is promised.
+    precision in float32 and has no such excuse; but where its `info` says that a solve has not
+    converged, the gradient is that of the last iterate, which rounding decides, and the true one
+    is that in float32. Of parameters that are not finite themselves nothing is promised.
     """
     if not all(bool(x.isfinite().all()) for x in tried.before.parameters()):
         return True
@@ -40,7 +41,9 @@ def may_be_infinite(tried: Any, name: str) -> bool:
     if not got.isnan().any():
         # float64 has nothing wider: a cotangent scaled down leaves it exponents to spare
         scale = 2.0**-400 if tried.dtype == torch.float64 else 1.0
-        if bool((tried.wide(scale)[name].abs() > torch.finfo(got.dtype).max * scale).any()):
+        rounded = tried.deq and not tried.solved and tried.dtype.itemsize < 4
+        true = tried.wide(scale, torch.float32 if rounded else torch.float64)[name]
+        if bool((true.abs() > torch.finfo(got.dtype).max * scale).any()):
             return True
     return not tried.deq and overflows_in_torch(tried.loss())
 
