@@ -25,9 +25,18 @@ class Projection(nn.Linear):
         return linear(x, wide(self.weight))
 
 
-def projected(features: Sequence[Tensor], projections: Sequence[nn.Module]) -> Tensor:
-    """Returns the y_i = P_i x_i, (N, B, d), of features (B, d_i)."""
-    return torch.stack([p(x) for p, x in zip(projections, features, strict=True)])
+def projected(
+    features: Sequence[Tensor], projections: Sequence[nn.Module], dtype: torch.dtype
+) -> Tensor:
+    """Returns the y_i = P_i x_i, (N, B, d), of features (B, d_i), in their dtype.
+
+    A module that somebody has put in the place of a `Projection` is given features of `dtype`,
+    that of the parameters.
+    """
+    ours = Projection, nn.Identity
+    pairs = zip(projections, features, strict=True)
+    y = [p(x if isinstance(p, ours) else x.to(dtype)).to(x.dtype) for p, x in pairs]
+    return torch.stack(y)
 
 
 def raw(
@@ -47,7 +56,7 @@ def raw(
     Raises:
         ValueError: if features are not finite, or leave the range of what they are computed in.
     """
-    y = projected([x.to(wide_dtype(dtype)) for x in features], projections)
+    y = projected([x.to(wide_dtype(dtype)) for x in features], projections, dtype)
     check_finite(features, y)
     return y, combined(y, None)
 
@@ -68,7 +77,7 @@ def scale_free(
         least: the scale of what it adds to them.
     """
     given, features = features, [x.to(wide_dtype(dtype)) for x in features]
-    y = projected(features, projections)
+    y = projected(features, projections, dtype)
     largest, limits = y.detach().abs().amax(-1), torch.finfo(dtype)
     usual = (largest > limits.tiny**0.9) & (largest < limits.max**0.9)  # NaN is not
     if hidden(y) or bool(usual.all()):
@@ -86,9 +95,9 @@ def scale_free(
     own = torch.where(odd, _reciprocal(peaks), 1).unsqueeze(-1)
     shared = torch.where(odd.any(0), _reciprocal(together), 1).unsqueeze(-1)
     scaled = [times(x, factor, dtype) for x, factor in zip(features, own, strict=True)]
-    y = projected(scaled, projections)
+    y = projected(scaled, projections, dtype)
     check_finite(scaled, y)
-    together = projected([times(x, shared, dtype) for x in features], projections)
+    together = projected([times(x, shared, dtype) for x in features], projections, dtype)
     return rms_normalised(y), combined(together, shared)
 
 

@@ -332,3 +332,21 @@ def test_under_autocast_features_of_any_dtypes_are_brought_together(name):
         mixed = [x.to(other if i else torch.float32) for i, x in enumerate(features)]
         with torch.autocast("cpu", dtype=dtype):
             close(fusion(mixed).float(), want, 0.05)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("autocast", [False, True])
+def test_another_module_may_be_put_in_the_place_of_a_projection(dtype, autocast):
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS).to(dtype)
+    features = [torch.randn(3, width).to(dtype) for width in fusion.input_dims]
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast)
+    if dtype == torch.float16 and autocast._enabled:
+        return  # is refused
+    with autocast:
+        want = fusion(features)
+        for i, p in enumerate(fusion.projections):
+            linear = torch.nn.Linear(p.in_features, DIM, bias=False, dtype=dtype)
+            linear.load_state_dict(p.state_dict())
+            fusion.projections[i] = linear
+        assert (got := fusion(features)).dtype == dtype
+        close(got.float(), want.float(), 0.1)
