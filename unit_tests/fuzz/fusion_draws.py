@@ -280,7 +280,23 @@ class Tried:
             dtype: that of the copy.
         """
         copied = copy.deepcopy(self.before).to(dtype)
-        features = [x.detach().to(dtype).requires_grad_(x.requires_grad) for x in self.features]
+        return self._results(copied, [x.to(dtype) for x in self.features], scale)
+
+    def rounded(self, seed: int) -> Wide:
+        """Returns the same in the dtype tried, of features and parameters rounded once more."""
+        copied, generator = copy.deepcopy(self.before), torch.Generator().manual_seed(seed)
+
+        def shaken(x: Tensor) -> Tensor:
+            signs = torch.randint(-1, 2, x.shape, generator=generator)
+            return x.detach() * (1 + torch.finfo(x.dtype).eps * signs)
+
+        for parameter in copied.parameters():
+            parameter.data = shaken(parameter)
+        return self._results(copied, [shaken(x) for x in self.features])
+
+    def _results(self, copied: nn.Module, features: Sequence[Tensor], scale: float = 1.0) -> Wide:
+        pairs = zip(features, self.features, strict=True)
+        features = [x.detach().requires_grad_(tried.requires_grad) for x, tried in pairs]
         torch.set_rng_state(self.state)
         with mock.patch("torch.randn_like", self._probe):  # dropout draws alike in all dtypes
             fused = copied(features, **self.options)

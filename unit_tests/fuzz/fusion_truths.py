@@ -12,7 +12,11 @@ from unit_tests.fusions.deq_reference import DIM, GROUPS, Equations, Reference
 
 
 def like_double(tried: Any) -> tuple[str, str]:
-    """Compares with the same fusion in float64."""
+    """Compares with the same fusion in float64.
+
+    What cancels on paper, as a bias before a norm, is rounding. It may be ten times as large as the
+    difference that a rounding more, of features and parameters, makes.
+    """
     sharp = tried.autocast is None and tried.dtype in (torch.float32, torch.float64)
     if not sharp or not tried.plain:
         return "finite", ""
@@ -20,9 +24,15 @@ def like_double(tried: Any) -> tuple[str, str]:
     floor = 1e-3 * max((float(g.abs().max()) for n, g in wide.items() if n != "fused"), default=0)
     for name, got in {"fused": tried.fused, **tried.grads}.items():
         gap = _gap(got, wide[name], 0 if name == "fused" else floor)
-        if not gap < 1e-2:
+        if not gap < 1e-2 and not _rounding(tried, name) > (got - wide[name]).norm() / 10:
             return "wrong", f"{name} differs from float64 by {gap:.1e}"
     return "agrees", ""
+
+
+def _rounding(tried: Any, name: str) -> float:
+    """Returns the largest change of a result over eight roundings of all that it depends on."""
+    results = [tried.rounded(seed)[name].double() for seed in range(8)]
+    return max(float((x - results[0]).norm()) for x in results)
 
 
 def may_be_infinite(tried: Any, name: str) -> bool:
