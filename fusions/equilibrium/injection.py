@@ -54,11 +54,29 @@ def raw(
         dtype: that of the parameters; the results have that which is computed with (`wide`).
 
     Raises:
-        ValueError: if features are not finite, or leave the range of what they are computed in.
+        ValueError: if features are not finite, or leave the range of what they are computed in,
+            or that of its squares.
     """
     y = projected([x.to(wide_dtype(dtype)) for x in features], projections, dtype)
     check_finite(features, y)
-    return y, combined(y, None)
+    x_fuse = combined(y, None)
+    _check_squares(y, x_fuse)
+    return y, x_fuse
+
+
+def _check_squares(*injected: Tensor) -> None:
+    """Raises ValueError for what is so large that its norms have no variance in this dtype.
+
+    A norm makes zeros of it in silence, and gradients that are not finite.
+    """
+    largest = torch.stack([x.detach().abs().amax() for x in injected]).amax()
+    limit = math.sqrt(torch.finfo(largest.dtype).max / injected[0].shape[-1]) / 2
+    if not hidden(largest) and largest > limit:
+        raise ValueError(
+            f"what is injected raw must be at most {limit:.1e} in {largest.dtype}, for the sake of "
+            f"its norms, and has entries up to {float(largest):.1e}; scale the features down, or "
+            "use injection='scale_free'"
+        )
 
 
 def scale_free(

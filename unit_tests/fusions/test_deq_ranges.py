@@ -350,3 +350,20 @@ def test_another_module_may_be_put_in_the_place_of_a_projection(dtype, autocast)
             fusion.projections[i] = linear
         assert (got := fusion(features)).dtype == dtype
         close(got.float(), want.float(), 0.1)
+
+
+@paths
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_raw_features_whose_squares_leave_the_range_are_refused(options, dtype):
+    fusion = DEQFusion([DIM, DIM], DIM, groups=GROUPS, injection="raw", **options).to(dtype)
+    limit = (torch.finfo(torch.promote_types(dtype, torch.float32)).max / DIM) ** 0.5 / 2
+    features = [torch.randn(4, DIM).to(dtype).requires_grad_() for _ in range(2)]
+    with torch.no_grad():
+        features[1][2] *= limit / 100
+    fused = fusion(features)
+    grads = gradients(fused, fusion, features, torch.randn_like(fused))
+    assert all(g.isfinite().all() for g in grads.values())
+    with torch.no_grad():
+        features[1][2] *= 1e4
+    with pytest.raises(ValueError, match="what is injected raw must be at most .*scale_free"):
+        fusion(features)

@@ -1,11 +1,12 @@
 """Second computations of what random fusions return: in float64, and by the written equations."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import DIM, GROUPS, Equations, Reference
@@ -55,7 +56,19 @@ def may_be_infinite(tried: Any, name: str) -> bool:
         true = tried.wide(scale, torch.float32 if rounded else torch.float64)[name]
         if bool((true.abs() > torch.finfo(got.dtype).max * scale).any()):
             return True
-    return not tried.deq and overflows_in_torch(tried.loss())
+    return not tried.deq and (overflows_in_torch(tried.loss()) or _attends_too_far(tried))
+
+
+def _attends_too_far(tried: Any) -> bool:
+    """Whether torch's fused attention alone is at fault: the same by its formula is finite.
+
+    Backward it takes the exponent of a logit less the rounded logarithm of their sum, which is
+    infinite for logits from about 10^9 on, in float32.
+    """
+    with sdpa_kernel(SDPBackend.MATH):
+        loss = tried.loss()
+        grads = torch.autograd.grad(loss, _walked(loss), allow_unused=True)
+    return _finite(grads)
 
 
 def overflows_in_torch(loss: Tensor) -> bool:
@@ -75,8 +88,14 @@ def overflows_in_torch(loss: Tensor) -> bool:
 
         node.register_hook(look)
 
-    nodes, known = [loss.grad_fn], set()
-    leaves = []
+    leaves = _walked(loss, watch)
+    torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
+    return all(verdicts)
+
+
+def _walked(loss: Tensor, visit: Callable[[Any], None] = lambda node: None) -> list[Tensor]:
+    """Visits all operations that `loss` comes from, and returns the leaves."""
+    nodes, known, leaves = [loss.grad_fn], set(), []
     while nodes:
         node = nodes.pop()
         if node is None or node in known:
@@ -85,10 +104,9 @@ def overflows_in_torch(loss: Tensor) -> bool:
         if hasattr(node, "variable"):
             leaves.append(node.variable)
         else:
-            watch(node)
+            visit(node)
         nodes += [further for further, _ in node.next_functions]
-    torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-    return all(verdicts)
+    return leaves
 
 
 def _is_finite_for_less(node: Any, given: Sequence[Tensor | None]) -> bool:
