@@ -89,12 +89,12 @@ class Encoded(nn.Module):
         self.encoders = nn.ModuleList(encoders)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
+        features = check_tensors(features, like=next(self.parameters()), normed=True)
         if len(features) != len(self.encoders):
             raise ValueError(
                 f"features must be a list of {len(self.encoders)} tensors, one for each encoder, "
                 f"got {len(features)}"
             )
-        features = check_tensors(features, like=next(self.parameters()), normed=True)
         if len({len(x) for x in features}) > 1:
             raise ValueError(f"features must have one batch size, got {[len(x) for x in features]}")
         return finite(torch.cat([e(x) for e, x in zip(self.encoders, features, strict=True)], 1))

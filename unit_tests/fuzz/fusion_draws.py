@@ -272,15 +272,14 @@ class Tried:
         fusion = copy.deepcopy(self.before)
         return self._loss(fusion, self._fuse(fusion))
 
-    def wide(self, scale: float = 1.0, dtype: torch.dtype = torch.float64) -> Wide:
-        """Returns what is fused, and the gradients, of a copy in `dtype` with the same chances.
+    def wide(self, scale: float = 1.0) -> Wide:
+        """Returns what is fused, and the gradients, of a copy in float64 with the same chances.
 
         Args:
             scale: of the cotangent and so of the gradients, with which they stay in range.
-            dtype: that of the copy.
         """
-        copied = copy.deepcopy(self.before).to(dtype)
-        return self._results(copied, [x.to(dtype) for x in self.features], scale)
+        copied = copy.deepcopy(self.before).double()
+        return self._results(copied, [x.double() for x in self.features], scale)
 
     def rounded(self, seed: int) -> Wide:
         """Returns the same in the dtype tried, of features and parameters rounded once more."""

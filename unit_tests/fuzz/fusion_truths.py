@@ -1,6 +1,7 @@
 """Second computations of what random fusions return: in float64, and by the written equations."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,23 +41,33 @@ def may_be_infinite(tried: Any, name: str) -> bool:
     """Whether a gradient may hold infinities where it does.
 
     It may only if the true one, in float64 and of the same cotangent, has an entry beyond the
-    largest number of its dtype. Fusions of torch's own layers have one more excuse: that it is an
-    operation of torch which leaves the range, see `overflows_in_torch`. DEQ fusion computes half
-    precision in float32 and has no such excuse; but where its `info` says that a solve has not
-    converged, the gradient is that of the last iterate, which rounding decides, and the true one
-    is that in float32. Of parameters that are not finite themselves nothing is promised.
+    largest number of its dtype. There are these excuses, and no margins:
+
+    - Fusions of torch's own layers: it is an operation of torch that leaves the range, see
+      `overflows_in_torch`, or its fused attention.
+    - DEQ fusion computes half precision in float32. Where rounding decides which state it is the
+      gradient of, the last cast alone may leave the range: a solve has not converged, products
+      are half under autocast, or what is injected raw has a scale, with which rounding grows.
+    - Parameters damaged on purpose: those that are not finite promise nothing; and a zero hides
+      an infinity (0 inf is NaN) that is the true gradient of another parameter or feature.
     """
     if not all(bool(x.isfinite().all()) for x in tried.before.parameters()):
         return True
-    got = tried.grads[name]
-    if not got.isnan().any():
-        # float64 has nothing wider: a cotangent scaled down leaves it exponents to spare
-        scale = 2.0**-400 if tried.dtype == torch.float64 else 1.0
-        rounded = tried.deq and not tried.solved and tried.dtype.itemsize < 4
-        true = tried.wide(scale, torch.float32 if rounded else torch.float64)[name]
-        if bool((true.abs() > torch.finfo(got.dtype).max * scale).any()):
+    # float64 has nothing wider: a cotangent scaled down leaves it exponents to spare
+    scale = 2.0**-400 if tried.dtype == torch.float64 else 1.0
+    true = tried.wide(scale)
+    beyond = {
+        n: bool((true[n].abs() > torch.finfo(g.dtype).max * scale).any())
+        for n, g in tried.grads.items()
+    }
+    if beyond[name] and not tried.grads[name].isnan().any():
+        return True
+    if tried.deq:
+        if tried.damaged and any(beyond.values()):
             return True
-    return not tried.deq and (overflows_in_torch(tried.loss()) or _attends_too_far(tried))
+        decided = tried.autocast is None and tried.solved and tried.fusion.injection != "raw"
+        return not decided and overflows_in_torch(tried.loss(), "ToCopyBackward0")
+    return overflows_in_torch(tried.loss()) or _attends_too_far(tried)
 
 
 def _attends_too_far(tried: Any) -> bool:
@@ -71,26 +82,28 @@ def _attends_too_far(tried: Any) -> bool:
     return _finite(grads)
 
 
-def overflows_in_torch(loss: Tensor) -> bool:
+def overflows_in_torch(loss: Tensor, only: str | None = None) -> bool:
     """Whether what is not finite in the gradients of `loss` comes from torch's ranges alone.
 
     What an operation hands on is linear in the cotangents that it is given. So wherever one makes
     of finite cotangents such as are not, it is given the same ones scaled down by a power of two.
     If what it makes of these is finite, nothing but its range is at fault; what comes of an
-    infinity, or NaN, kept from the forward pass is not finite at any scale.
+    infinity, or NaN, kept from the forward pass is not finite at any scale. With `only` it is to be
+    in operations of this name.
     """
     verdicts: list[bool] = []
 
     def watch(node: Any) -> None:
         def look(handed_on: tuple[Tensor | None, ...], given: tuple[Tensor | None, ...]) -> None:
             if _finite(given) and not _finite(handed_on):
-                verdicts.append(_is_finite_for_less(node, given))
+                named = only in (None, node.name())
+                verdicts.append(named and _is_finite_for_less(node, given))
 
         node.register_hook(look)
 
     leaves = _walked(loss, watch)
     torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
-    return all(verdicts)
+    return all(verdicts) and (bool(verdicts) or only is None)  # none: a sum of two left the range
 
 
 def _walked(loss: Tensor, visit: Callable[[Any], None] = lambda node: None) -> list[Tensor]:
@@ -112,9 +125,14 @@ def _walked(loss: Tensor, visit: Callable[[Any], None] = lambda node: None) -> l
 def _is_finite_for_less(node: Any, given: Sequence[Tensor | None]) -> bool:
     if not callable(node):  # an operation of our own
         return False
-    scales = (2.0**-16 if g is None or g.dtype == torch.float16 else 2.0**-64 for g in given)
-    less = node(*(g if g is None else g * s for g, s in zip(given, scales, strict=True)))
+    less = node(*(g if g is None else g * _small(g) for g in given))
     return _finite(less if isinstance(less, tuple) else (less,))
+
+
+def _small(g: Tensor) -> float:
+    """Returns a power of two that makes a cotangent small, so that there is room above it."""
+    exponent = math.frexp(float(g.abs().max()))[1] if g.numel() else 0
+    return 2.0 ** -(max(exponent, 0) + (16 if g.dtype == torch.float16 else 64))
 
 
 def _finite(cotangents: Sequence[Tensor | None]) -> bool:

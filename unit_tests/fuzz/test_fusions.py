@@ -84,7 +84,7 @@ def test_a_gradient_that_is_infinite_without_need_is_noticed(monkeypatch):
 # draws that found something, or were excused too easily, once
 KNOWN = [213, 1022, 2698, 3114, 3686, 4046, 4472, 100328, 100683, 100789, 101985, 102336, 102743]
 KNOWN += [103043, 103079, 103671, 103888, 104275, 104488, 104538, 200320]
-KNOWN += [201426, 203396, 300134, 301466]
+KNOWN += [201426, 203396, 300134, 301466, 400522, 400675, 403331, 403895]
 
 
 @pytest.mark.parametrize("seed", KNOWN)
