@@ -246,16 +246,24 @@ def load_best(model: nn.Module, source: History | str | Path) -> None:
 
 
 def check_weights(state: Mapping[str, Tensor], model: nn.Module, source: str) -> None:
-    """Raises ValueError unless `state` has the names and shapes of the model's own state."""
+    """Raises ValueError unless `state` has the names and shapes of the model's own state.
+
+    Nor may it be complex where that is real: torch would lose the imaginary part.
+    """
+    own = model.state_dict(keep_vars=True)
     expected = {
-        name: None if nn.parameter.is_lazy(value) else value.shape
-        for name, value in model.state_dict(keep_vars=True).items()
+        name: None if nn.parameter.is_lazy(value) else value.shape for name, value in own.items()
     }
     wrong = [f"{name} on one side only" for name in sorted(expected.keys() ^ state.keys())]
     wrong += [
         f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
         for name, shape in expected.items()
         if shape is not None and name in state and state[name].shape != shape
+    ]
+    wrong += [
+        f"{name} {state[name].dtype} instead of {value.dtype}"
+        for name, value in own.items()
+        if name in state and state[name].is_complex() and not value.is_complex()
     ]
     if wrong:
         raise ValueError(

@@ -57,12 +57,16 @@ def check_optimizer(saved: Mapping[str, Any], optimizer: Optimizer, source: str)
         members = group["params"]
         demand(isinstance(members, list) and len(members) == len(own["params"]), source, what)
         demand(all(kin(group[k], v) for k, v in own.items() if k != "params"), source, what)
-    count = sum(len(group["params"]) for group in mine)
+    parameters = [parameter for group in mine for parameter in group["params"]]
     sound = isinstance(states, dict) and all(
-        type(number) is int and 0 <= number < count and isinstance(state, dict)
+        type(number) is int and 0 <= number < len(parameters) and isinstance(state, dict)
         for number, state in states.items()
     )
     demand(sound, source, what)
+    for number, state in states.items():  # torch would cast, and lose the imaginary part
+        tensors = [value for value in state.values() if isinstance(value, Tensor)]
+        real = not parameters[number].is_complex()
+        demand(not (real and any(x.is_complex() for x in tensors)), source, what)
 
 
 def check_steps(optimizer: Optimizer, source: str) -> None:

@@ -67,6 +67,12 @@ SGD = {"param_groups": [{"lr": 0.1, "momentum": 0.0, "params": [0, 1]}], "state"
         (["model", "1.weight"], 3.0, "a model's names and tensors"),
         (["model", "1.weight"], torch.zeros(2, 3, device="meta"), "a model's names and tensors"),
         (["model", "1.weight"], torch.zeros(3, 2), "weights of this very model"),
+        (
+            ["model", "1.weight"],
+            torch.zeros(2, 3, dtype=torch.cfloat),
+            "weights of this very model",
+        ),
+        (["optimizer", "state", 0, "exp_avg"], torch.zeros(2, 3).cfloat(), "the state of a Adam"),
         (["optimizer"], SGD, "the state of a Adam of this very model"),
         (["optimizer", "param_groups"], [], "the state of a Adam"),
         (["optimizer", "param_groups", 0, "lr"], torch.zeros(3), "the state of a Adam"),
