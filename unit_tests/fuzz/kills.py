@@ -200,7 +200,8 @@ def killed(folder: Path, signals: Sequence[int], random: Random, whole: dict) ->
                 victim.process.send_signal(sent[-1])
             code, said = victim.end()
             slowest = max(slowest, victim.gone)
-            _check_end(sent[-1], code, said)
+            if code != -sent[-1] or not (output / "results.json").exists():  # else it was leaving
+                _check_end(sent[-1], code, said)
             yield f"{sent[-1].name}: exit code {code}, {_progress(output)}"
         _finish(victim, output, whole)
         names = ", ".join(f"{sent.count(s)} {s.name}" for s in sorted(set(sent)))
