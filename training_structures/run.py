@@ -254,7 +254,8 @@ def check_weights(state: Mapping[str, Tensor], model: nn.Module, source: str) ->
     expected = {
         name: None if nn.parameter.is_lazy(value) else value.shape for name, value in own.items()
     }
-    wrong = [f"{name} on one side only" for name in sorted(expected.keys() ^ state.keys())]
+    alone = sorted(expected.keys() ^ state.keys())
+    wrong = [f"{ascii(name)[1:-1][:80]} on one side only" for name in alone]  # it is foreign
     wrong += [
         f"{name} {tuple(state[name].shape)} instead of {tuple(shape)}"
         for name, shape in expected.items()

@@ -25,7 +25,7 @@ from .reading import open_regular, shown
 
 MADE = 3  # bytes that calls may make, for each of the file's: Python 2's text becomes bytes so
 PLAIN_FLAGS = 0, 8, 128, 136  # of a dtype of numbers or text: NumPy's "init" and "aligned"
-ARRAY_VERSIONS, DTYPE_VERSIONS = range(2), range(5)  # of states, as NumPy knows them
+ARRAY_VERSIONS, DTYPE_VERSIONS = range(2), range(3, 5)  # of states, as NumPy 1.0 on writes them
 NESTED = 20  # arrays of objects directly within one another
 
 

@@ -73,6 +73,7 @@ SGD = {"param_groups": [{"lr": 0.1, "momentum": 0.0, "params": [0, 1]}], "state"
             "weights of this very model",
         ),
         (["optimizer", "state", 0, "exp_avg"], torch.zeros(2, 3).cfloat(), "the state of a Adam"),
+        (["model"], {"a\x1b": torch.zeros(1)}, r"weights of this very model.*a\\x1b on one side"),
         (["optimizer"], SGD, "the state of a Adam of this very model"),
         (["optimizer", "param_groups"], [], "the state of a Adam"),
         (["optimizer", "param_groups", 0, "lr"], torch.zeros(3), "the state of a Adam"),

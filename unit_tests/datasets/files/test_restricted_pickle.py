@@ -347,3 +347,24 @@ def test_a_dtype_whose_state_gives_another_size_is_refused(tmp_path, sizes):
     path.write_bytes(pickle.dumps(Stored(), protocol=4))
     with pytest.raises(ValueError, match="a dtype of size .* has the size"):
         load(path)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 5])
+def test_a_dtype_whose_state_is_of_another_version_is_refused(tmp_path, version):
+    """NumPy has other entries in states of these, which it fails to read."""
+    array = np.arange(3.0)
+    kind, args, state = array.dtype.__reduce__()
+
+    class Forged:
+        def __reduce__(self):
+            return kind, args, (version, *state[1:])
+
+    class Stored:
+        def __reduce__(self):
+            make, start, (number, shape, _, fortran, content) = array.__reduce__()
+            return make, start, (number, shape, Forged(), fortran, content)
+
+    path = tmp_path / "forged.pkl"
+    path.write_bytes(pickle.dumps(Stored(), protocol=4))
+    with pytest.raises(ValueError, match="version"):
+        load(path)
