@@ -53,7 +53,13 @@ def read_parts(
             f"audio_dim must be from 1 to {most}, the fewer of train's utterances and of its "
             f"audio features in {path}, got {audio_dim}; choose another"
         )
-    pca = PCA(audio_dim, svd_solver="full").fit(arrays[0][0][0].astype(np.float64))
+    train = arrays[0][0][0].astype(np.float64)
+    if not np.ptp(train, axis=0).any():
+        raise ValueError(
+            f"the audio of train's utterances in {path} must differ for it to have components, but "
+            "all are the same; get the file again"
+        )
+    pca = PCA(audio_dim, svd_solver="full").fit(train)
     parts = {}
     rows = split_rows(videos, is_test, **cut)
     for name, chosen, ((audio,), truth) in zip(PARTS, rows, arrays, strict=True):
