@@ -178,3 +178,11 @@ def test_transcripts_that_do_not_match_are_named(utterances):
     texts[6] = "so \ud83d"
     parts = transcripts.read_parts(write(transcript=texts), audio_dim=2)
     assert "so \ufffd" in parts["train"].texts + parts["valid"].texts
+
+
+@pytest.mark.filterwarnings("ignore:.*the same for all")
+def test_audio_that_never_differs_has_no_components(utterances):
+    arrays, write = utterances
+    audio = np.ones_like(arrays["audio"])
+    with pytest.raises(ValueError, match=f"{utterance.FILE} must differ for it to have components"):
+        transcripts.read_parts(write(transcript=arrays["transcript"], audio=audio), audio_dim=2)
