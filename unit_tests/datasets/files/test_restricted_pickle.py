@@ -328,23 +328,33 @@ def test_a_folder_is_not_read(tmp_path):
         load(tmp_path)
 
 
+def with_state(path, array, change):
+    """Writes an array whose dtype's state has gone through `change`, and returns the path."""
+    make, start, (version, shape, dtype, fortran, content) = array.__reduce__()
+    kind, args, state = dtype.__reduce__()
+
+    class Dtype:
+        def __reduce__(self):
+            return kind, args, change(state)
+
+    class Array:
+        def __reduce__(self):
+            return make, start, (version, shape, Dtype(), fortran, content)
+
+    path.write_bytes(pickle.dumps(Array(), protocol=4))
+    return path
+
+
+TEXTS = np.array(["abcde", "fg"])  # of 20 bytes each, aligned to 4
+
+
+def test_a_dtype_whose_state_is_its_own_is_read(tmp_path):
+    assert load(with_state(tmp_path / "own.pkl", TEXTS, tuple)).tolist() == ["abcde", "fg"]
+
+
 @pytest.mark.parametrize("sizes", [(190, 4), (20, 8), (0, 4), ("20", 4)])
 def test_a_dtype_whose_state_gives_another_size_is_refused(tmp_path, sizes):
-    array = np.array(["abcde", "fg"])
-    kind, args, state = array.dtype.__reduce__()
-    assert state[5:7] == (20, 4)
-
-    class Forged:
-        def __reduce__(self):
-            return kind, args, (*state[:5], *sizes, *state[7:])
-
-    class Stored:
-        def __reduce__(self):
-            make, start, (version, shape, _, fortran, content) = array.__reduce__()
-            return make, start, (version, shape, Forged(), fortran, content)
-
-    path = tmp_path / "forged.pkl"
-    path.write_bytes(pickle.dumps(Stored(), protocol=4))
+    path = with_state(tmp_path / "x.pkl", TEXTS, lambda state: (*state[:5], *sizes, *state[7:]))
     with pytest.raises(ValueError, match="a dtype of size .* has the size"):
         load(path)
 
@@ -352,19 +362,6 @@ def test_a_dtype_whose_state_gives_another_size_is_refused(tmp_path, sizes):
 @pytest.mark.parametrize("version", [0, 1, 2, 5])
 def test_a_dtype_whose_state_is_of_another_version_is_refused(tmp_path, version):
     """NumPy has other entries in states of these, which it fails to read."""
-    array = np.arange(3.0)
-    kind, args, state = array.dtype.__reduce__()
-
-    class Forged:
-        def __reduce__(self):
-            return kind, args, (version, *state[1:])
-
-    class Stored:
-        def __reduce__(self):
-            make, start, (number, shape, _, fortran, content) = array.__reduce__()
-            return make, start, (number, shape, Forged(), fortran, content)
-
-    path = tmp_path / "forged.pkl"
-    path.write_bytes(pickle.dumps(Stored(), protocol=4))
+    path = with_state(tmp_path / "x.pkl", TEXTS, lambda state: (version, *state[1:]))
     with pytest.raises(ValueError, match="version"):
         load(path)
