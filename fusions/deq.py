@@ -19,22 +19,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .equilibrium import Equilibrium, GatedCell, ResidualCells, SolveRecord, checks
+from .equilibrium import Equilibrium, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
-from .equilibrium.features import check_features, check_fused, check_present
+from .equilibrium.fusion_map import GatedCell, ResidualCells
+from .equilibrium.fusion_map.features import check_features, check_fused, check_present
+from .equilibrium.fusion_map.gated import NORM_ORDERS
+from .equilibrium.fusion_map.inputs import Projection, raw, rms_normalised, scale_free, times
+from .equilibrium.fusion_map.residual import KINDS
+from .equilibrium.fusion_map.system import Constants, SystemStep, TriangularSystem
 from .equilibrium.half import wide, wide_dtype
-from .equilibrium.injection import Projection, raw, rms_normalised, scale_free, times
-from .equilibrium.solvers import ConvergenceError
-from .equilibrium.system import Constants, SystemStep, TriangularSystem
+from .equilibrium.solve import ConvergenceError
 
 LARGEST = 2**31  # entries of a weight: 8 GiB of float32
 RULES: Mapping[str, Rule] = {  # of the options that are not `Equilibrium`'s
     "input_dims": checks.check_widths,
     "dim": checks.check_width,
     "injection": one_of(("scale_free", "raw")),
-    "cell": one_of(ResidualCells.KINDS),
+    "cell": one_of(KINDS),
     "residual": check_flag,
-    "norm_order": one_of(GatedCell.NORM_ORDERS),
+    "norm_order": one_of(NORM_ORDERS),
     "fuse_weights": check_flag,
     "fuse_bias": check_flag,
     "dropout": checks.check_probability,

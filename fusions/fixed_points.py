@@ -15,9 +15,9 @@ from torch import Tensor
 from .deq import DEQFusion
 from .equilibrium import find_fixed_point, spectral_radius
 from .equilibrium.checks import check_count, check_flag, check_range
+from .equilibrium.fusion_map.system import TriangularSystem
 from .equilibrium.rules import Rule
-from .equilibrium.solvers import Map
-from .equilibrium.system import TriangularSystem
+from .equilibrium.solve import Map
 from .traces import posed
 
 

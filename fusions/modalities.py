@@ -6,16 +6,16 @@ import torch
 from torch import Tensor, nn
 
 from .equilibrium import checks
-from .equilibrium.features import (
+from .equilibrium.fusion_map.features import (
     as_computed,
     check_features,
     check_finite,
     check_fused,
     check_present,
     check_tensor,
-    hidden,
     in_products,
 )
+from .equilibrium.transforms import hidden
 
 
 def check_widths(input_dims: Sequence[int], **counts: int) -> None:

@@ -10,9 +10,9 @@ from torch import Tensor
 from .deq import DEQFusion
 from .equilibrium import Equilibrium
 from .equilibrium.checks import check_count
+from .equilibrium.fusion_map.system import SystemStep, TriangularSystem
+from .equilibrium.maps import relative_residual
 from .equilibrium.record import SolveRecord
-from .equilibrium.solvers import relative_residual
-from .equilibrium.system import SystemStep, TriangularSystem
 
 
 @dataclass(frozen=True)

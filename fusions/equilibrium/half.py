@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionCtx
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """Returns float32 for half precision, any other dtype as it is."""
-    return torch.promote_types(dtype, torch.float32)
+    return torch.float32 if dtype.itemsize < 4 else dtype
 
 
 def wide(x: Tensor) -> Tensor:

@@ -6,105 +6,101 @@ solver's steps are not recorded: memory is that of one evaluation of f.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx
 
-from .features import forbid_transforms
 from .half import autocast_enabled
-from .solvers import Map, Solution
+from .maps import Adjoint, FixedPointMap
+from .solve import Solution
+from .transforms import forbid_transforms
 
-Solve = Callable[[Map, Tensor], Solution]  # (f, start) -> solution
+Make = Callable[..., FixedPointMap]  # the inputs -> the map
+Solve = Callable[[FixedPointMap], Solution]
 
 
 def implicit_fixed_point(
-    f: Callable[..., Tensor],
-    start: Tensor,  # shape: (batch, ...)
-    inputs: Sequence[Tensor | None],
-    *,
-    solve: Solve,
-    solve_adjoint: Solve,
-) -> tuple[Tensor, Solution]:
-    """Returns the z with z = f(z, *inputs), differentiable by `inputs`, and its solution.
+    make: Make, inputs: Sequence[Tensor | None], *, solve: Solve, solve_adjoint: Solve
+) -> Tensor:
+    """Returns the fixed point of the map `make(*inputs)`, differentiable by the inputs.
 
     Works in training and evaluation, with and without gradients, any number of times in one
     graph and in any order of backward passes. A second derivative raises a RuntimeError.
 
     Args:
-        f: the map, `f(z, *inputs)`. It is evaluated again in the backward pass, under the
-            autocast state of the forward pass, so it must be the same map then.
-        start: first iterate.
-        inputs: **every** tensor that f depends on and that shall receive a gradient,
+        make: makes the map, for example `functools.partial(AutogradMap, f, start)` but with the
+            inputs one by one; called again in the backward pass, under the autocast state of the
+            forward pass, so it must make the same map then.
+        inputs: **every** tensor that the map depends on and that shall receive a gradient,
             parameters included; None entries are passed through.
         solve, solve_adjoint: solve the forward and the adjoint problem, for example
-            `functools.partial(find_fixed_point, tol=1e-6)`.
+            `functools.partial(solve, solver="anderson", tol=1e-6, max_steps=40)`.
     """
-    # detached, for autocast may otherwise keep casts of parameters that have no graph
-    fixed = [x if x is None else x.detach() for x in inputs]
-    with torch.no_grad():
-        solution = solve(lambda z: f(z, *fixed), start)
-    z = _ImplicitGradient.apply(f, solve_adjoint, solution.value, *inputs)
-    return z, solution
+    forbid_transforms()  # torch's own error would come before the solve's
+    learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+    return _ImplicitGradient.apply(make, solve, solve_adjoint, learns, *inputs)
 
 
 class _ImplicitGradient(torch.autograd.Function):
-    """Identity on the fixed point whose backward is the implicit function theorem's."""
+    """The solve forward, and the implicit function theorem backward."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, f: Callable, solve: Solve, value: Tensor, *inputs) -> Tensor:
-        ctx.f, ctx.solve, ctx.autocast = f, solve, autocast_state(value.device.type)
-        ctx.save_for_backward(value, *inputs)  # not on ctx: autograd frees these after backward
-        return value.view_as(value)
+    def forward(
+        ctx: FunctionCtx,
+        make: Make,
+        solve: Solve,
+        solve_adjoint: Solve,
+        learns: bool,
+        *inputs: Tensor | None,
+    ) -> Tensor:
+        f = make(*inputs)
+        solution = solve(f)
+        if not learns:
+            return solution.value
+        ctx.make, ctx.solve = make, solve_adjoint
+        ctx.autocast = autocast_state(solution.value.device.type)
+        trace = f.trace() if solution.latest else ()
+        # not on ctx: autograd frees these after backward
+        ctx.save_for_backward(solution.value, *inputs, *trace)
+        ctx.count = len(inputs)
+        return solution.value
 
     @staticmethod
     def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
         forbid_transforms(g)
-        value, *inputs = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[3:]
-        z = value.detach().requires_grad_()
-        copies = [
-            x if x is None else x.detach().requires_grad_(need)
-            for x, need in zip(inputs, wanted, strict=True)
-        ]
-        with torch.enable_grad(), torch.autocast(**ctx.autocast):
-            image = ctx.f(z, *copies)  # a fresh graph, so this backward never re-enters
-
-        def pull(u: Tensor, to: Sequence[Tensor]) -> tuple[Tensor, ...]:
-            return torch.autograd.grad(image, to, u, retain_graph=True, materialize_grads=True)
-
-        u = _solve_adjoint(lambda u: pull(u, [z])[0], g.detach(), ctx.solve)
-        grads = iter(pull(u, [x for x, need in zip(copies, wanted, strict=True) if need]))
-        result = [next(grads) if need else None for need in wanted]
+        value, *saved = ctx.saved_tensors
+        inputs, trace = saved[: ctx.count], saved[ctx.count :]
+        with torch.no_grad(), _autocast(ctx.autocast):
+            f = ctx.make(*inputs)
+            linear = f.at(value, trace)
+            unit, scale = unit_cotangent(g)
+            found = ctx.solve(Adjoint(linear, unit, f.pace))
+            grads = linear.gradients(found.value, scale, latest=found.latest)
         if torch.is_grad_enabled():  # create_graph=True
-            result = forbid_second_derivative(result, (g, value, *inputs))
-        return None, None, None, *result
+            grads = forbid_second_derivative(grads, (g, value, *inputs))
+        return None, None, None, None, *grads
 
 
-def _solve_adjoint(vjp: Map, g: Tensor, solve: Solve) -> Tensor:
-    """Returns the u of u = J^T u + g, where `vjp` is u -> J^T u."""
-    unit, scale = unit_cotangent(g)
-    value = solve(lambda u: vjp(u) + unit, unit).value
-    return value if scale is None else torch.where(scale.isfinite(), value * scale, g)
-
-
-def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor | None]:
+def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor]:
     """Returns g = unit * scale for which the adjoint problem can be solved safely.
 
-    Usually that is g itself, and None. If an entry of g is tiny, huge or not finite, the largest
-    entry of every sample's unit is 1 (or 0), so that the solve does not leave the range of the
-    dtype. A cotangent that is not finite, as a gradient scaler sends to probe for overflow, is to
-    be passed through: its unit is zero, and its scale NaN.
+    The largest entry of every part's unit is 1 (or 0, or tiny for what is denormal), so that the
+    solve does not leave the range of the dtype. A cotangent that is not finite, as a gradient
+    scaler sends to probe for overflow, is passed through: its unit is zero, and its scale infinite
+    or NaN, so that what it is multiplied by becomes NaN.
     """
-    rows = (len(g), *[1] * (g.ndim - 1))
-    scale = g.flatten(1).abs().amax(1)
-    limits = torch.finfo(g.dtype)
-    if bool(((scale > limits.tiny**0.25) & (scale < limits.max**0.25)).all()):
-        return g, None
-    finite = scale.isfinite()
-    scale = torch.where(scale > 0, scale, 1).view(rows)
-    unit = torch.where(finite.view(rows), g / scale, 0)
-    return unit, torch.where(finite.view(rows), scale, torch.nan)
+    largest = torch.linalg.vector_norm(g, torch.inf, dim=-1, keepdim=True)
+    scale = largest.clamp_min(torch.finfo(g.dtype).tiny)
+    return torch.nan_to_num(g / scale), scale
+
+
+def _autocast(state: dict) -> AbstractContextManager:
+    """Brings about a state of autocast; entering one costs time, so only if it is another."""
+    if state["enabled"] or autocast_enabled(state["device_type"]):
+        return torch.autocast(**state)
+    return nullcontext()
 
 
 def autocast_state(device: str) -> dict:

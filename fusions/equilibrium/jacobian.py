@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .checks import check_count
 from .half import wide_dtype
-from .solvers import Map
+from .solve import Map
 
 
 def jacobian_penalty(

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from .solvers import Solution
+from .solve import Solution
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,38 @@ class SolveStats:
     converged: Tensor
 
 
+class _Solved(NamedTuple):
+    """One solve, whose parts are those of each name, one name after another."""
+
+    names: tuple[str, ...]
+    steps: Tensor
+    residual: Tensor
+    converged: Tensor
+    ignored: Tensor | None  # what had nothing to solve
+    given: Tensor | None  # what had
+
+    def by_name(self, leading: tuple[int, ...]) -> dict[str, SolveStats]:
+        """Returns name -> its statistics, in the leading shape of the samples."""
+        steps = self.steps
+        if self.ignored is not None:
+            steps = steps.masked_fill(self.ignored.view_as(steps), 0)
+        if self.given is not None:
+            steps = steps * self.given
+        columns = (steps, self.residual, self.converged)
+        columns = [x.reshape(len(self.names), *leading) for x in columns]
+        return {name: SolveStats(*(x[i] for x in columns)) for i, name in enumerate(self.names)}
+
+
 class SolveRecord:
     """The statistics of several named solves over the same samples.
 
-    Attributes:
-        forward: name -> `SolveStats`, in the order of solving.
-        backward: the same of the adjoint solves; there when the backward pass has run.
-
-    Neither changes once it is there: more of it is another mapping, so that other threads see
-    solves as a whole or not at all.
+    What was solved for is not taken apart before somebody asks. More of it replaces what is
+    there, so that other threads see solves as a whole or not at all.
     """
 
     def __init__(self, leading: Sequence[int]) -> None:
         self._leading = tuple(leading)
-        self.forward: dict[str, SolveStats] = {}
-        self.backward: dict[str, SolveStats] = {}
+        self._solves: dict[str, list[_Solved]] = {"forward": [], "backward": []}
 
     def add(
         self,
@@ -48,22 +66,36 @@ class SolveRecord:
         names: Sequence[str],
         solution: Solution,
         ignored: Tensor | None = None,
+        given: Tensor | None = None,
     ) -> None:
-        """Adds a solve whose batch holds the samples of each name, one name after another.
+        """Adds a solve whose parts are those of each name, one name after another.
 
         Args:
             direction: "forward" or "backward".
             names: the solves that were batched together.
             solution: its statistics are kept and its value is not.
-            ignored: (len(names) * samples,) bool, what had nothing to solve: 0 steps.
+            ignored: bool, as many as parts, what had nothing to solve: 0 steps.
+            given: bool, the same the other way round.
         """
-        steps = solution.steps if ignored is None else solution.steps.masked_fill(ignored, 0)
-        columns = [
-            x.reshape(len(names), *self._leading)
-            for x in (steps, solution.residual, solution.converged)
-        ]
-        added = {name: SolveStats(*(x[i] for x in columns)) for i, name in enumerate(names)}
-        setattr(self, direction, {**getattr(self, direction), **added})
+        found = solution.steps, solution.residual, solution.converged
+        solved = _Solved(tuple(names), *found, ignored, given)
+        self._solves = {**self._solves, direction: [*self._solves[direction], solved]}
+
+    @property
+    def forward(self) -> dict[str, SolveStats]:
+        """name -> `SolveStats` of the forward solves, in the order of solving."""
+        return self._by_name("forward")
+
+    @property
+    def backward(self) -> dict[str, SolveStats]:
+        """The same of the adjoint solves; there when the backward pass has run."""
+        return self._by_name("backward")
+
+    def _by_name(self, direction: str) -> dict[str, SolveStats]:
+        found = {}
+        for solved in self._solves[direction]:
+            found |= solved.by_name(self._leading)
+        return found
 
     @property
     def steps(self) -> Tensor:

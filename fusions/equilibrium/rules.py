@@ -1,19 +1,20 @@
 """Fixed-point methods as rules: from the latest (z, f(z)), the next z to try.
 
-A rule sees states as rows, (batch, size), treats every row on its own, and lives for one
-solve. It may have a method `narrow(rows)`, which makes it forget all rows but those of the
-given indices. The loop around the rules is `find_fixed_point` in solvers.py; a new method is
+A rule sees states (..., batch, size), treats every part of a sample on its own, and lives for
+one solve. It may have two methods: `narrow(rows)`, which makes it forget all samples but those of
+the given indices, and `recall(seen)`, which tells it of the (z, f(z)) of steps that were plain
+iteration and that it was not asked for. The loop around the rules is in solve.py; a new method is
 one class here and one key in `SOLVERS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from .checks import check_choice, check_count, shown
 
-Rule = Callable[[Tensor, Tensor], Tensor]  # (z, f(z)) -> next z, all (batch, size)
+Rule = Callable[[Tensor, Tensor], Tensor]  # (z, f(z)) -> next z, all (..., batch, size)
 
 
 class Picard:
@@ -43,66 +44,67 @@ class Anderson:
     def __init__(self, memory: int = 6, ridge: float | None = None) -> None:
         check_count("memory", memory)
         self.memory, self.ridge = memory, ridge
-        self._count = 0
         self._last: tuple[Tensor, Tensor] | None = None
+        self._residuals: list[Tensor] = []  # differences, the latest last
+        self._images: list[Tensor] = []
+        self._gram: Tensor | None = None  # (..., batch, kept, kept)
 
     def __call__(self, z: Tensor, fz: Tensor) -> Tensor:
-        if self._last is None:
-            self._last = fz - z, fz
-            self._residuals = fz.new_empty(self.memory, *fz.shape)
-            self._images = torch.empty_like(self._residuals)
-            wide = torch.promote_types(fz.dtype, torch.float32)
-            self._gram = fz.new_empty(len(fz), self.memory, self.memory, dtype=wide)
+        residual = fz - z
+        self._take(residual, fz)
+        if not self._residuals:
             return fz
-        slot = self._count % self.memory  # the oldest difference makes room
-        residual = self._last[0]
-        change = torch.sub(fz, z, out=self._residuals[slot]).sub_(residual)
-        torch.sub(fz, self._last[1], out=self._images[slot])
-        self._last = torch.sub(fz, z, out=residual), fz
-        self._count += 1
-        kept = min(self._count, self.memory)
-        # half precision would neither resolve the Gram matrix nor find a solver
-        columns = self._residuals[:kept].permute(1, 2, 0).to(self._gram.dtype)
-        products = _rows_times(change, columns)  # all that is new in the Gram matrix
-        self._gram[:, slot, :kept] = products
-        self._gram[:, :kept, slot] = products
-        gram, right = self._gram[:, :kept, :kept], _rows_times(residual, columns)
-        gamma = self._least_squares(gram, right).to(fz.dtype)
-        images = self._images[:kept].transpose(0, 1)
-        return torch.baddbmm(fz.unsqueeze(1), gamma.mT, images, alpha=-1).squeeze(1)
+        changes = torch.stack(self._residuals, -2).to(self._gram.dtype)
+        right = changes @ residual.unsqueeze(-1).to(changes.dtype)
+        gamma = self._least_squares(self._gram, right).to(fz.dtype)
+        return fz - (gamma.mT @ torch.stack(self._images, -2)).squeeze(-2)
+
+    def recall(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
+        """Takes in the (z, f(z)) of steps that it was not asked for."""
+        for z, fz in seen:
+            self._take(fz - z, fz)
 
     def narrow(self, rows: Tensor) -> None:
-        """Keeps the rows of the given indices only."""
+        """Keeps the samples of the given indices only."""
         if self._last is None:
             return
-        self._last = tuple(x[rows] for x in self._last)
-        self._gram = self._gram[rows]
-        self._residuals = self._selected(self._residuals, rows)
-        self._images = self._selected(self._images, rows)
+        self._last = tuple(x.index_select(-2, rows) for x in self._last)
+        self._residuals = [x.index_select(-2, rows) for x in self._residuals]
+        self._images = [x.index_select(-2, rows) for x in self._images]
+        if self._gram is not None:
+            self._gram = self._gram.index_select(-3, rows)
 
-    def _selected(self, slots: Tensor, rows: Tensor) -> Tensor:
-        """Returns the slots with those rows only."""
-        selected = slots.new_empty(self.memory, len(rows), slots.shape[2])
-        used = min(self._count, self.memory)
-        torch.index_select(slots[:used], 1, rows, out=selected[:used])
-        return selected
+    def _take(self, residual: Tensor, fz: Tensor) -> None:
+        """Stores the differences to what came before, and completes the Gram matrix."""
+        if self._last is not None:
+            self._residuals = [*self._residuals, residual - self._last[0]][-self.memory :]
+            self._images = [*self._images, fz - self._last[1]][-self.memory :]
+            self._extend()
+        self._last = residual, fz
+
+    def _extend(self) -> None:
+        # half precision would neither resolve the Gram matrix nor find a solver
+        wide = torch.promote_types(self._residuals[0].dtype, torch.float32)
+        changes = torch.stack(self._residuals, -2).to(wide)
+        new = (changes @ changes[..., -1:, :].mT).squeeze(-1)  # all that is new
+        kept = new.shape[-1]
+        gram = new.new_empty(*new.shape, kept)
+        if kept > 1:
+            gram[..., :-1, :-1] = self._gram[..., 1 - kept :, 1 - kept :]
+        gram[..., -1], gram[..., -1, :] = new, new
+        self._gram = gram
 
     def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
-        """Returns the minimising gamma, (batch, kept, 1), of dR^T dR and dR^T r."""
+        """Returns the minimising gamma, (..., kept, 1), of dR^T dR and (..., kept, 1) dR^T r."""
         precision = torch.finfo(gram.dtype)
         # 1/|column|; a column of a sample at rest is zero, and gets weight zero
-        scale = gram.diagonal(dim1=1, dim2=2).clamp_min(precision.tiny).rsqrt().unsqueeze(2)
+        scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(precision.tiny).rsqrt().unsqueeze(-1)
         gram = gram * scale * scale.mT
         ridge = 10 * precision.eps if self.ridge is None else self.ridge
-        gram.diagonal(dim1=1, dim2=2).add_(ridge)
-        gamma = torch.linalg.solve_ex(gram, right.unsqueeze(2) * scale)[0] * scale
+        gram.diagonal(dim1=-2, dim2=-1).add_(ridge)
+        gamma = torch.linalg.solve_ex(gram, right * scale)[0] * scale
         # a sample whose system has no solution in this precision takes Picard's step
-        return torch.where(gamma.isfinite().all(1, keepdim=True), gamma, 0)
-
-
-def _rows_times(x: Tensor, columns: Tensor) -> Tensor:
-    """Returns x^T c of every row x (batch, size) and its columns c (batch, size, count)."""
-    return torch.bmm(x.to(columns.dtype).unsqueeze(1), columns).squeeze(1)
+        return torch.where(gamma.isfinite().all(-2, keepdim=True), gamma, 0)
 
 
 class Broyden:
@@ -133,26 +135,26 @@ class Broyden:
         return z - self._apply(g, self._left, self._right)
 
     def narrow(self, rows: Tensor) -> None:
-        """Keeps the rows of the given indices only."""
+        """Keeps the samples of the given indices only."""
         if self._last is not None:
-            self._last = tuple(x[rows] for x in self._last)
-        self._left = [x[rows] for x in self._left]
-        self._right = [x[rows] for x in self._right]
+            self._last = tuple(x.index_select(-2, rows) for x in self._last)
+        self._left = [x.index_select(-2, rows) for x in self._left]
+        self._right = [x.index_select(-2, rows) for x in self._right]
 
     def _apply(self, x: Tensor, left: list[Tensor], right: list[Tensor]) -> Tensor:
         """Returns H x; with the two lists swapped, H^T x."""
         product = -x
         for u, v in zip(left, right, strict=True):
-            product = product + u * (v * x).sum(1, keepdim=True)
+            product = product + u * (v * x).sum(-1, keepdim=True)
         return product
 
     def _update(self, dz: Tensor, dg: Tensor) -> None:
         step = self._apply(dg, self._left, self._right)  # H dg
         row = self._apply(dz, self._right, self._left)  # dz^T H
-        pivot = (row * dg).sum(1, keepdim=True)
+        pivot = (row * dg).sum(-1, keepdim=True)
         # a vanishing pivot, as of a sample at rest, would make H infinite: no update then
-        floor = torch.finfo(dz.dtype).eps * row.norm(dim=1, keepdim=True)
-        usable = pivot.abs() > floor * dg.norm(dim=1, keepdim=True)
+        floor = torch.finfo(dz.dtype).eps * row.norm(dim=-1, keepdim=True)
+        usable = pivot.abs() > floor * dg.norm(dim=-1, keepdim=True)
         self._left.append(torch.where(usable, (dz - step) / pivot, 0))
         self._right.append(torch.where(usable, row, 0))
 

@@ -7,8 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .features import check_finite, hidden
-from .half import linear, wide, wide_dtype
+from ..half import linear, wide, wide_dtype
+from ..transforms import hidden
+from .features import check_finite
 
 Combine = Callable[[Tensor, Tensor | None], Tensor]  # (y, scale of y or None) -> x_fuse
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from .cells import GatedCell
-from .solvers import Observer
+from ..solve import Observer
+from .gated import GatedCell
 
 
 @dataclass(frozen=True)

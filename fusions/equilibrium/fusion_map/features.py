@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .half import autocast_enabled
+from ..half import autocast_enabled
+from ..transforms import hidden
 
 
 def check_features(features: Sequence[Tensor], widths: Sequence[int], like: Tensor | None) -> None:
@@ -217,37 +218,4 @@ def check_present(present: Tensor, features: Sequence[Tensor]) -> None:
         raise ValueError(
             f"every sample must have at least one modality present, but {len(empty)} have "
             f"none (first: {empty[:5]}); leave them out of the batch"
-        )
-
-
-def hidden(x: Tensor) -> bool:
-    """Whether no value of a tensor can be looked at, since torch.func.vmap runs over it."""
-    if not transformed():
-        return False
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(x):
-        if functorch.is_batchedtensor(x):
-            return True
-        x = functorch.get_unwrapped(x)
-    return False
-
-
-# Whether a transform of torch.func (grad, vmap, jacrev, ...) is at work. torch's own
-# autograd.Function asks so too; without the name, its own errors speak.
-transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
-
-
-def forbid_transforms(*tensors: Tensor) -> None:
-    """Raises RuntimeError where a transform of torch.func would have to follow a solve.
-
-    Args:
-        tensors: cotangents, over which `is_grads_batched` and `vectorize` may run.
-    """
-    legacy = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda x: False)
-    if transformed() or any(legacy(x) for x in tensors):
-        raise RuntimeError(
-            "an equilibrium is solved for until it converges, sample by sample, which torch.func "
-            "(grad, vmap, jacrev, ...) and batched cotangents (vectorize, is_grads_batched) "
-            "cannot follow; use torch.autograd.grad or torch.autograd.functional.jacobian, or "
-            "take steps in place of the solve, with unroll=k of DEQFusion"
         )

@@ -15,12 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .cells import GatedCell, ResidualCells
-from .equilibrium import Equilibrium
-from .jacobian import jacobian_penalty
+from ..jacobian import jacobian_penalty
+from ..maps import AutogradMap
+from ..record import SolveRecord
+from ..settings import Equilibrium
+from .gated import GatedCell
 from .observed import SystemStep as SystemStep
 from .observed import observer
-from .record import SolveRecord
+from .residual import ResidualCells
 
 
 class CellMap(NamedTuple):
@@ -72,24 +74,14 @@ class TriangularSystem:
         self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
     ) -> Tensor:
         x, mask = self.constants.x, self.constants.mask
-        rows, row_mask = x.flatten(0, 1), None if mask is None else mask.flatten(0, 1)
-        entry = {
-            "record": record,
-            "names": [f"z_{i + 1}" for i in range(len(x))],
-            "ignored": None if mask is None else mask.flatten() == 0,
-        }
-        if _takes_fast_engine(equilibrium, x, observe):
-            sizes = [x.shape[1]] * len(x)
-            return equilibrium.solve_cell(self.unimodal, (rows, row_mask), sizes, **entry).view_as(
-                x
-            )
         return equilibrium.solve(
-            partial(_unimodal_map, self.unimodal),
-            torch.zeros_like(rows),
+            self.unimodal.map,
             self._unimodal_inputs(),
-            **entry,
+            record=record,
+            names=[f"z_{i + 1}" for i in range(len(x))],
+            ignored=None if mask is None else mask.squeeze(2) == 0,
             observe=observer(observe, "unimodal", x.shape),
-        ).view_as(x)
+        )
 
     def _solve_fuse(
         self,
@@ -98,14 +90,14 @@ class TriangularSystem:
         record: SolveRecord,
         observe: Callable | None,
     ) -> Tensor:
-        inputs, entry = self._fuse_inputs(states), {"record": record, "names": ["z_fuse"]}
-        if _takes_fast_engine(equilibrium, states, observe):
-            total, lifted, m, dropped, x, *_ = inputs
-            constants = total, lifted, m.expand(len(x), -1), dropped, x
-            return equilibrium.solve_cell(self.fuse, constants, [len(x)], **entry)
-        start = torch.zeros_like(self.constants.x_fuse)
-        seen = observer(observe, "fuse", start.shape, self.fuse, lambda state: (state, states))
-        return equilibrium.solve(self.fuse.step, start, inputs, **entry, observe=seen)
+        sees = partial(_given_states, states)
+        return equilibrium.solve(
+            self.fuse.map,
+            self._fuse_inputs(states),
+            record=record,
+            names=["z_fuse"],
+            observe=observer(observe, "fuse", self.constants.x_fuse.shape, self.fuse, sees),
+        )
 
     def given(self, states: Tensor) -> "TriangularSystem":
         """Returns the system of z alone, with these z_i, (N, B, d)."""
@@ -116,15 +108,14 @@ class TriangularSystem:
     ) -> tuple[Tensor, Tensor]:
         """Returns the same, solved as one state; both blocks must be there."""
         n, batch, dim = self.constants.x.shape
-        start = self.constants.x.new_zeros(batch, n + 1, dim)
+        f = partial(_joint_map, self.unimodal, self.fuse)
         state = equilibrium.solve(
-            partial(_joint_map, self.unimodal, self.fuse),
-            start,
+            partial(_from_image_of_zero, f, (batch, n + 1, dim)),
             self._joint_inputs(),
             record=record,
             names=["joint"],
-            observe=observer(observe, "joint", start.shape, self.fuse, self._gated),
-        )
+            observe=observer(observe, "joint", (batch, n + 1, dim), self.fuse, self._gated),
+        ).view(batch, n + 1, dim)
         return state[:, :-1].transpose(0, 1), state[:, -1]
 
     def unroll(
@@ -140,14 +131,14 @@ class TriangularSystem:
         if self.unimodal is not None:
             states, inputs = torch.zeros_like(states), self._unimodal_inputs()
         if self.fuse is not None:
-            fused, bare = torch.zeros_like(self.constants.x_fuse), self.fuse.bare_tensors()
+            fused, tensors = torch.zeros_like(self.constants.x_fuse), self.fuse.inputs()
         for _ in range(steps):
             if self.unimodal is not None:
-                states = self.unimodal.step(states, *inputs)
+                states, _ = self.unimodal.map(*inputs).step(states)
             if self.fuse is not None:
-                total, lifted, m, dropped, _, *tensors = self._fuse_inputs(states, bare)
+                total, lifted, m, dropped, _, *tensors = self._fuse_inputs(states, tensors)
                 x = inject(states)
-                fused = self.fuse.step(fused, total, lifted, m, dropped, x, *tensors)
+                fused, _ = self.fuse.map(total, lifted, m, dropped, x, *tensors).step(fused)
         return states, fused
 
     def maps(self, states: Tensor, fused: Tensor | None, *, joint: bool = False) -> list[CellMap]:
@@ -165,7 +156,8 @@ class TriangularSystem:
             f = partial(_unimodal_map, self.unimodal)
             maps.append(CellMap("unimodal", f, states.flatten(0, 1), self._unimodal_inputs()))
         if self.fuse is not None:
-            maps.append(CellMap("fuse", self.fuse.step, fused, self._fuse_inputs(states)))
+            f = partial(_fuse_map, self.fuse)
+            maps.append(CellMap("fuse", f, fused, self._fuse_inputs(states)))
         return maps
 
     def penalty(self, states: Tensor, fused: Tensor | None, *, joint: bool, probes: int) -> Tensor:
@@ -187,45 +179,55 @@ class TriangularSystem:
     def _gated(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns z, (B, d), and the new z_i, (N, B, d), that the gate sees in a joint step."""
         states = state[:, :-1].transpose(0, 1)
-        return state[:, -1], self.unimodal.step(states, *self._unimodal_inputs())
+        return state[:, -1], self.unimodal.map(*self._unimodal_inputs()).step(states)[0]
 
     def _unimodal_inputs(self) -> tuple[Tensor | None, ...]:
-        return (self.constants.x, self.constants.mask, *self.unimodal.tensors())
+        return (self.constants.x, self.constants.mask, *self.unimodal.inputs())
 
     def _fuse_inputs(
-        self, states: Tensor, bare: Sequence[Tensor | None] | None = None
+        self, states: Tensor, tensors: Sequence[Tensor | None] | None = None
     ) -> tuple[Tensor | None, ...]:
-        tensors = self.fuse.tensors(bare)
+        tensors = self.fuse.inputs() if tensors is None else tensors
         _, _, x_fuse, gate_masks, m, dropped = self.constants
         context = self.fuse.context(states, gate_masks, tensors[0])
         return (*context, m, dropped, x_fuse, *tensors)
 
     def _joint_inputs(self) -> tuple[Tensor | None, ...]:
-        return (*self.constants, *self.unimodal.tensors(), *self.fuse.tensors())
+        return (*self.constants, *self.unimodal.inputs(), *self.fuse.inputs())
 
 
-def _takes_fast_engine(equilibrium: Equilibrium, x: Tensor, observe: Callable | None) -> bool:
-    # who observes wants to see every step of every sample
-    wide = x.dtype in (torch.float32, torch.float64)
-    return equilibrium.engine == "fast" and observe is None and wide
+def _given_states(states: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    return z, states
 
 
 # The maps below are handed to the graph, so they hold cells and no tensors of a forward.
+
+
+def _from_image_of_zero(f: Callable, shape: Sequence[int], *inputs: Tensor | None) -> AutogradMap:
+    """Returns f(z, *inputs) as a map; the first of the inputs has its dtype and device."""
+    with torch.no_grad():
+        start = f(inputs[0].new_zeros(shape), *inputs)
+    return AutogradMap(f, start, inputs)
 
 
 def _unimodal_map(
     cells: ResidualCells, z: Tensor, x: Tensor, mask: Tensor | None, *tensors: Tensor
 ) -> Tensor:
     """All r_i, as a map of (N * B, d)."""
-    return cells.step(z.view_as(x), x, mask, *tensors).view_as(z)
+    return cells.map(x, mask, *tensors).step(z.view_as(x))[0].view_as(z)
+
+
+def _fuse_map(cell: GatedCell, z: Tensor, *inputs: Tensor | None) -> Tensor:
+    """g, as a map of (B, d)."""
+    return cell.map(*inputs).step(z)[0]
 
 
 def _joint_map(cells: ResidualCells, gated: GatedCell, z: Tensor, *inputs: Tensor | None) -> Tensor:
     """All r_i and, with their results, g, as a map of (B, N + 1, d)."""
     count = len(Constants._fields)
     x, mask, x_fuse, gate_masks, m, dropped = inputs[:count]
-    split = count + len(cells.tensors())
-    states = cells.step(z[:, :-1].transpose(0, 1), x, mask, *inputs[count:split])
-    context = gated.context(states, gate_masks, inputs[split])
-    fused = gated.step(z[:, -1], *context, m, dropped, x_fuse, *inputs[split:])
-    return torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
+    split = count + len(cells.inputs())
+    states = cells.map(x, mask, *inputs[count:split]).step(z[:, :-1].transpose(0, 1).contiguous())
+    context = gated.context(states[0], gate_masks, inputs[split])
+    fused = gated.map(*context, m, dropped, x_fuse, *inputs[split:]).step(z[:, -1])
+    return torch.cat([states[0], fused[0].unsqueeze(0)]).transpose(0, 1)

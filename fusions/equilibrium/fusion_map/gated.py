@@ -1,0 +1,230 @@
+"""The fusing map: a state gated by itself and by N others (Ni et al., 2023, equations 9 to 11).
+
+    step(z) = Norm(ReLU(V s + v + x)),    s = sum_i m_i G(z + z_i) z,    G(y) = W y + w.
+
+The gate G is linear and shared, so that with m = sum_i m_i
+
+    s = z (W (m z + sum_i z_i) + m w)              if no m_i differs from entry to entry,
+    s = z (m (W z + w) + sum_i m_i W z_i)          in any case,
+
+where the sums are constant during a solve (`context`): a step costs the same for any N. The z_i
+of absent modalities must be zero. Without gate, s = sum_i z_i, and the state does not depend on
+itself. The step and, beside it, the products with its transposed Jacobian, written out.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..half import linear, wide
+from .products import Norm, NormAt, Product, pace
+
+NORM_ORDERS = ("relu_norm", "norm_relu")
+
+
+class GatedCell(nn.Module):
+    """The parameters of the map. It starts as a contraction (see `ResidualCells`).
+
+    Args:
+        n, dim, groups, recurrent_scale: as in `ResidualCells`.
+        norm_order: "relu_norm" for Norm(ReLU()), "norm_relu" for ReLU(Norm()).
+        gate: whether there is a gate.
+    """
+
+    def __init__(
+        self, n: int, dim: int, *, groups: int, norm_order: str, gate: bool, recurrent_scale: float
+    ) -> None:
+        super().__init__()
+        self.groups, self.norm_order, self.gate = groups, norm_order, gate
+        if gate:
+            self.gate_weight = nn.Parameter(torch.randn(dim, dim) / math.sqrt(2 * dim))
+            self.gate_bias = nn.Parameter(torch.zeros(dim))
+        # For states of unit spread the gates have unit spread, and their sum over i has the
+        # spread sqrt((n^2 + n) / 2). s is quadratic in z, hence half of the scale.
+        self.scale = recurrent_scale / 2 / math.sqrt((n**2 + n) / 2)
+        self.weight = nn.Parameter(torch.randn(dim, dim) / math.sqrt(dim))
+        self.bias = nn.Parameter(torch.zeros(dim))
+        self.norm_weight = nn.Parameter(torch.ones(dim))
+        self.norm_bias = nn.Parameter(torch.zeros(dim))
+
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        """The weights of the map, the constant included: W, w, V, v, the norm's scale and shift."""
+        *gate, weight, bias, scale, shift = self.inputs()
+        return *gate, self.scale * weight, bias, scale, shift
+
+    def inputs(self) -> tuple[Tensor | None, ...]:
+        """The parameters as `map` takes them, in the dtype that is computed with."""
+        gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
+        others = self.weight, self.bias, self.norm_weight, self.norm_bias
+        return tuple(x if x is None else wide(x) for x in (*gate, *others))
+
+    def context(
+        self, states: Tensor, masks: Tensor | None, weight: Tensor | None
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Returns sum_i z_i and sum_i m_i W z_i, (B, d), of states (N, B, d).
+
+        One of them is None: the second without masks (N, B, d), else the first.
+        """
+        if masks is None or weight is None:
+            return states.sum(0), None
+        return None, (masks * linear(states, weight)).sum(0)
+
+    def map(
+        self,
+        total: Tensor | None,  # shape: (B, d)
+        lifted: Tensor | None,  # shape: (B, d)
+        m: Tensor,  # shape: (B or 1, d or 1)
+        dropped: Tensor | None,  # shape: (B, d), a mask on V s + v
+        x: Tensor,  # shape: (B, d)
+        *tensors: Tensor | None,
+    ) -> "GatedMap":
+        """Returns the map with these constants and parameters."""
+        return GatedMap(self, total, lifted, m, dropped, x, tensors)
+
+    def gates(self, z: Tensor, states: Tensor) -> Tensor:
+        """Returns G(z + z_i), (B, N, d), of z (B, d) and states (N, B, d)."""
+        gate_weight, gate_bias, *_ = self.inputs()
+        return linear(z + states, gate_weight, gate_bias).transpose(0, 1)
+
+
+class GatedMap:
+    """A `maps.FixedPointMap` with states (B, d)."""
+
+    narrows = True
+
+    def __init__(
+        self,
+        cell: GatedCell,
+        total: Tensor | None,
+        lifted: Tensor | None,
+        m: Tensor,
+        dropped: Tensor | None,
+        x: Tensor,
+        tensors: Sequence[Tensor | None],
+    ) -> None:
+        gate, gate_bias, weight, bias, scale, shift = tensors
+        self.total, self.lifted, self.m, self.dropped, self.x = total, lifted, m, dropped, x
+        self.has_gate, self.relu_first = cell.gate, cell.norm_order == "relu_norm"
+        if cell.gate:
+            self.gate = Product(gate.mT, 1.0)
+            if lifted is None:
+                self.gate.bias = m * gate_bias
+            else:
+                self.lifted = torch.addcmul(lifted, m, gate_bias)
+        self.update = Product(weight.mT, cell.scale, bias + x if dropped is None else bias)
+        self.norm = Norm(cell.groups, scale, shift)
+        self.pace = pace(x)
+
+    def start(self) -> Tensor:
+        """Returns the image of zero, where the gate closes."""
+        if not self.has_gate:
+            return self._normed(self._updated(self.total, False))[0]
+        if self.dropped is None:
+            return self._normed(self.update.bias.clone())[0]
+        return self._normed(torch.addcmul(self.x, self.update.bias, self.dropped))[0]
+
+    def __call__(self, z: Tensor) -> Tensor:
+        image, self._trace = self.step(z)
+        return image
+
+    def rough(self, z: Tensor) -> Tensor:
+        return self.step(z, rough=True)[0]
+
+    def trace(self) -> tuple[Tensor, ...]:
+        return self._trace
+
+    def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns f(z) and the trace."""
+        gates = s = self.total
+        if self.has_gate:
+            gates = self.gate(self.gated(z), rough)
+            if self.lifted is not None:
+                gates = torch.addcmul(self.lifted, self.m, gates)
+            s = z * gates
+        image, trace = self._normed(self._updated(s, rough))
+        return image, (gates, s, *trace)
+
+    def gated(self, z: Tensor) -> Tensor:
+        """Returns what the gate's matrix multiplies."""
+        return z if self.lifted is not None else torch.addcmul(self.total, self.m, z)
+
+    def _updated(self, s: Tensor, rough: bool) -> Tensor:
+        """Returns V s + v + x."""
+        u = self.update(s, rough)
+        return u if self.dropped is None else torch.addcmul(self.x, u, self.dropped)
+
+    def _normed(self, u: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns Norm(ReLU(u)) or ReLU(Norm(u)), computed in place of u, and the trace."""
+        if self.relu_first:
+            u = u.relu_()
+            image, *of_u = self.norm(u)
+            return image, (u, *of_u)
+        image, *of_u = self.norm(u)
+        image = image.relu_()
+        return image, (u, *of_u, image)
+
+    def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "GatedAt":
+        return GatedAt(self, z, trace or self.step(z)[1])
+
+    def narrow(self, rows: Tensor) -> None:
+        def kept(x: Tensor | None) -> Tensor | None:
+            return x if x is None or x.ndim == 1 or len(x) == 1 else x.index_select(0, rows)
+
+        self.total, self.lifted, self.m = kept(self.total), kept(self.lifted), kept(self.m)
+        self.dropped, self.x = kept(self.dropped), kept(self.x)
+        self.update.bias = kept(self.update.bias)
+        if self.has_gate:
+            self.gate.bias = kept(self.gate.bias)
+
+
+class GatedAt:
+    """`GatedMap` at a state z: a `maps.Linearised`."""
+
+    def __init__(self, f: GatedMap, z: Tensor, trace: Sequence[Tensor]) -> None:
+        self._f, self._z = f, z
+        self._gates, self._s, before, mean, rstd, *image = trace
+        self._norm = NormAt(before, mean, rstd, f.norm.groups)
+        # of the ReLU below the norm, or of that above it
+        self._below = (before > 0).to(z.dtype) if f.relu_first else None
+        self._above = None if f.relu_first else image[0] > 0
+        self._slope = f.norm.scale if f.relu_first else self._above * f.norm.scale
+
+    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+        f, self._cuts = self._f, self._cut(u, rough)
+        _, ds, dgates, dtotal = self._cuts
+        if not f.has_gate:
+            return plus.clone()
+        if f.lifted is None:
+            return torch.addcmul(plus, dtotal, f.m).addcmul_(ds, self._gates)
+        return f.gate.pull(dgates * f.m, plus, rough).addcmul_(ds, self._gates)
+
+    def _cut(self, u: Tensor, rough: bool = False) -> tuple[Tensor | None, ...]:
+        """Returns the cotangents of x, s, the gates, and what the gate's matrix multiplies."""
+        f, norm = self._f, self._norm
+        dx = norm.pull(norm.grouped(u * self._slope)).view(u.shape)
+        dx = dx if self._below is None else dx * self._below
+        ds = f.update.pull(dx if f.dropped is None else dx * f.dropped, None, rough)
+        if not f.has_gate:
+            return dx, ds, None, None
+        dgates = ds * self._z
+        return dx, ds, dgates, f.gate.pull(dgates, None, rough) if f.lifted is None else None
+
+    def gradients(self, u: Tensor, scale: Tensor, *, latest: bool) -> tuple[Tensor | None, ...]:
+        u = u * scale
+        cuts = self._cuts if latest else self._cut(u)
+        if latest:
+            cuts = (cut if cut is None else cut * scale for cut in cuts)
+        f, (dx, ds, dgates, dtotal) = self._f, cuts
+        dn = u if self._above is None else u * self._above
+        du = dx if f.dropped is None else dx * f.dropped
+        of_update = f.update.gradient(self._s, du).mT, du.sum(0)
+        of_norm = (dn * self._norm.normalised()).sum(0), dn.sum(0)
+        if not f.has_gate:
+            return ds, None, None, None, dx, None, None, *of_update, *of_norm
+        shift = dgates * f.m
+        dproduct = dgates if f.lifted is None else shift
+        of_gate = f.gate.gradient(f.gated(self._z), dproduct).mT, shift.sum(0)
+        of_context = (dtotal, None) if f.lifted is None else (None, dgates)
+        return *of_context, None, None, dx, *of_gate, *of_update, *of_norm

@@ -1,0 +1,193 @@
+"""What a map must offer to be solved for its fixed point and differentiated there.
+
+A map f has states (..., batch, size): each sample has one part, or several that converge on their
+own (the states of several modalities, say). Any function of torch becomes a map by `AutogradMap`;
+one whose transposed Jacobian is written out, as those of `fusion_map`, offers the same by fewer
+operations.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Pace(NamedTuple):
+    """How a map likes to be solved; the result depends on `plain` and `rough` alone.
+
+    Attributes:
+        first, then: steps until the host asks whether all have converged, and between later
+            questions. It waits for the device each time; what has converged stays as it was.
+        plain: first steps that are plain iteration, if the rule can be told of them afterwards.
+        rough: those of them that `FixedPointMap.rough` takes in place of the map itself.
+    """
+
+    first: int = 1
+    then: int = 1
+    plain: int = 0
+    rough: int = 0
+
+
+class FixedPointMap(Protocol):
+    """A map at work on some samples, all of them at first.
+
+    Attributes:
+        pace: how it likes to be solved.
+        narrows: whether samples can leave.
+    """
+
+    pace: Pace
+    narrows: bool
+
+    def start(self) -> Tensor:
+        """Returns the first iterate, (..., batch, size)."""
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Returns f(z)."""
+
+    def rough(self, z: Tensor) -> Tensor:
+        """Returns f(z) with less precision and in less time."""
+
+    def narrow(self, rows: Tensor) -> None:
+        """Goes on with the samples of the given indices, in ascending order, only."""
+
+    def trace(self) -> tuple[Tensor, ...]:
+        """Returns what the last evaluation worked out on the way."""
+
+    def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "Linearised":
+        """Returns the map of all samples at z, from what an evaluation there worked out."""
+
+
+class Linearised(Protocol):
+    """A map at a state z: products with its transposed Jacobian J^T."""
+
+    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+        """Returns J^T u + plus; if `rough` with less precision and in less time."""
+
+    def gradients(self, u: Tensor, scale: Tensor, *, latest: bool) -> Sequence[Tensor | None]:
+        """Returns (df/dx)^T (scale u) for every input x, None where it needs no gradient.
+
+        The scale is a number a part; `latest`: whether u was the last that `pull` was given.
+        """
+
+
+class Function:
+    """A function of (batch, ...) as a map of (batch, size) that cannot be differentiated."""
+
+    def __init__(self, f: Callable[[Tensor], Tensor], start: Tensor) -> None:
+        self._f, self._start = f, start.detach()
+        self.narrows = hasattr(f, "narrow")
+        self.pace = Pace() if start.device.type == "cpu" else Pace(first=5, then=4)
+
+    def start(self) -> Tensor:
+        return self._start.flatten(1)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self._f(z.view(len(z), *self._start.shape[1:])).flatten(1).to(z.dtype)
+
+    def narrow(self, rows: Tensor) -> None:
+        self._f.narrow(rows)
+
+
+class AutogradMap(Function):
+    """Any function f(z, *inputs) of torch; its Jacobian is autograd's.
+
+    Args:
+        f: maps (batch, ...) and the inputs to (batch, ...), sample by sample; evaluated again
+            when it is linearised, under the autocast state of that moment.
+        start: first iterate, (batch, ...).
+        inputs: every tensor that f depends on and that shall receive a gradient, parameters
+            included; None entries are passed through.
+    """
+
+    def __init__(
+        self, f: Callable[..., Tensor], start: Tensor, inputs: Sequence[Tensor | None]
+    ) -> None:
+        # detached, for autocast may otherwise keep casts of parameters that have no graph
+        fixed = [x if x is None else x.detach() for x in inputs]
+        super().__init__(lambda z: f(z, *fixed), start)
+        self._whole, self._inputs = f, inputs
+
+    def trace(self) -> tuple[Tensor, ...]:
+        return ()
+
+    def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "AutogradLinearised":
+        shaped = z.view(len(z), *self._start.shape[1:])
+        return AutogradLinearised(self._whole, shaped, self._inputs)
+
+
+class AutogradLinearised:
+    """f(z, *inputs) at a state, by autograd: one evaluation is recorded."""
+
+    def __init__(
+        self, f: Callable[..., Tensor], z: Tensor, inputs: Sequence[Tensor | None]
+    ) -> None:
+        self._z = z.detach().requires_grad_()
+        self._inputs = [
+            x.detach().requires_grad_() if x is not None and x.is_floating_point() else x
+            for x in inputs
+        ]
+        with torch.enable_grad():
+            self._image = f(self._z, *self._inputs)
+
+    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+        return self._product(u, [self._z])[0].view_as(u) + plus
+
+    def gradients(self, u: Tensor, scale: Tensor, *, latest: bool) -> list[Tensor | None]:
+        wanted = [x for x in self._inputs if x is not None and x.requires_grad]
+        found = iter(self._product(u * scale, wanted))
+        return [None if x is None or not x.requires_grad else next(found) for x in self._inputs]
+
+    def _product(self, u: Tensor, to: Sequence[Tensor]) -> Sequence[Tensor]:
+        if not self._image.requires_grad or not to:
+            return [torch.zeros_like(x) for x in to]
+        u = u.view_as(self._image).to(self._image.dtype)
+        return torch.autograd.grad(self._image, to, u, retain_graph=True, materialize_grads=True)
+
+
+class Adjoint:
+    """u -> J^T u + g as a map; its fixed point is the cotangent of the implicit gradient."""
+
+    narrows = False  # a linearised map keeps its samples together
+
+    def __init__(self, linear: Linearised, g: Tensor, pace: Pace) -> None:
+        self._linear, self._g, self.pace = linear, g, pace
+
+    def start(self) -> Tensor:
+        return self._g
+
+    def __call__(self, u: Tensor) -> Tensor:
+        return self._linear.pull(u, self._g)
+
+    def rough(self, u: Tensor) -> Tensor:
+        return self._linear.pull(u, self._g, rough=True)
+
+
+def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
+    """Returns |fz - z| / |fz| over the last axis, for states of any scale; NaN for fz not finite.
+
+    In float64, where the device has it: squares of any float32 are in its range, and the order
+    of the terms, which depends on the shape of the batch, decides on nothing.
+    """
+    if z.dtype == torch.float64:
+        return _scaled_residual(z, fz)
+    wide = torch.float32 if z.device.type == "mps" else torch.float64
+    change = torch.linalg.vector_norm(fz - z, dim=-1, dtype=wide)
+    size = torch.linalg.vector_norm(fz, dim=-1, dtype=wide)
+    return change.div_(size.clamp_min_(torch.finfo(wide).tiny))
+
+
+def _scaled_residual(z: Tensor, fz: Tensor) -> Tensor:
+    # Rows are brought to unit size first, or some squares might leave the range of the dtype; by
+    # a power of two, which rounds nothing.
+    limits = torch.finfo(fz.dtype)
+    largest = fz.abs().amax(-1)
+    finite = largest.isfinite()
+    bound = math.frexp(limits.max)[1] - 2  # so that no factor leaves the range
+    exponent = torch.frexp(torch.where(finite, largest, 1)).exponent.clamp(-bound, bound)
+    factor = torch.ldexp(torch.ones_like(largest), -exponent).unsqueeze(-1)
+    change = torch.linalg.vector_norm((fz - z) * factor, dim=-1)
+    size = torch.linalg.vector_norm(fz * factor, dim=-1)
+    return torch.where(finite, change / size.clamp_min(limits.tiny), torch.nan)

@@ -1,0 +1,130 @@
+"""One place for how an equilibrium is solved, forward and backward, and what failure means."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from .checks import Rule as OptionRule
+from .checks import check_count, check_not_negative, check_options, check_range, one_of, optional
+from .implicit import Make, implicit_fixed_point
+from .maps import Adjoint, FixedPointMap
+from .record import SolveRecord
+from .rules import Rule, make_rule
+from .solve import Observer, Solution, handle_failure, solve
+
+RULES: Mapping[str, OptionRule] = {
+    "tol": check_not_negative,
+    "max_steps": check_count,
+    "backward_tol": optional(check_not_negative),
+    "backward_max_steps": optional(check_count),
+    "on_failure": one_of(("warn", "raise", "ignore")),
+    "gradient": one_of(("exact", "one_step", "neumann")),
+    "neumann_terms": check_count,
+    "neumann_damping": partial(check_range, low=0, high=1, above=True),
+    "ask_every": optional(check_count),
+}
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """Solves for z = f(z, *inputs) with fixed settings; the result carries the gradient.
+
+    For a cotangent g and J = df/dz the inputs receive (df/dinputs)^T u, with
+
+        exact       u = J^T u + g, solved (Bai et al., 2019, theorem 1)
+        one_step    u = g (Fung et al., 2022, Jacobian-free backpropagation)
+        neumann     u = a sum_{k < K} (a J^T + (1 - a) I)^k g, K terms with damping a: for a = 1
+                    the Neumann series cut off, else the phantom gradient (Geng et al., 2021)
+
+    Args:
+        solver: key of `SOLVERS`, or a callable that returns a rule; for both solves.
+        tol, max_steps: bounds of the forward solve (see `find_fixed_point`).
+        backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
+        on_failure: what to do about samples that do not converge (see `handle_failure`).
+        gradient: "exact", "one_step" or "neumann". Only the exact one solves: the others have
+            no convergence to record.
+        neumann_terms, neumann_damping: K, and a, above 0 and at most 1.
+        ask_every: steps between the questions whether all have converged (`find_fixed_point`);
+            None: as suits the map. The result is the same.
+    """
+
+    solver: str | Callable[[], Rule] = "anderson"
+    tol: float = 1e-3
+    max_steps: int = 40
+    backward_tol: float | None = None
+    backward_max_steps: int | None = None
+    on_failure: str = "warn"
+    gradient: str = "exact"
+    neumann_terms: int = 3
+    neumann_damping: float = 1.0
+    ask_every: int | None = None
+
+    def __post_init__(self) -> None:
+        make_rule(self.solver)
+        check_options(vars(self), RULES)
+
+    def _limits(self, direction: str) -> tuple[float, int]:
+        if direction == "forward":
+            return self.tol, self.max_steps
+        tol, max_steps = self.backward_tol, self.backward_max_steps
+        return self.tol if tol is None else tol, self.max_steps if max_steps is None else max_steps
+
+    def solve(
+        self,
+        make: Make,
+        inputs: Sequence[Tensor | None],
+        *,
+        record: SolveRecord,
+        names: Sequence[str],
+        ignored: Tensor | None = None,
+        observe: Observer | None = None,
+    ) -> Tensor:
+        """Returns the fixed point of the map `make(*inputs)`, differentiable by the inputs.
+
+        `names` and `ignored` say how both solves enter the record (see `SolveRecord.add`); the
+        rest: `implicit_fixed_point`.
+        """
+        run = partial(self._run, record, names, ignored)
+        return implicit_fixed_point(
+            make,
+            inputs,
+            solve=partial(run, "forward", observe=observe),
+            solve_adjoint=partial(run, "backward") if self.gradient == "exact" else self._series,
+        )
+
+    def _run(
+        self,
+        record: SolveRecord,
+        names: Sequence[str],
+        ignored: Tensor | None,
+        direction: str,
+        f: FixedPointMap,
+        observe: Observer | None = None,
+    ) -> Solution:
+        tol, max_steps = self._limits(direction)
+        settings = {"tol": tol, "max_steps": max_steps, "ask_every": self.ask_every}
+        solution = solve(f, solver=self.solver, **settings, observe=observe)
+        # an adjoint solve starts from the cotangent; see `unit_cotangent` for those of zero
+        given = f.start().any(-1) if direction == "backward" else None
+        record.add(direction, names, solution, ignored, given)
+        what = f"{direction} solve of {', '.join(names)} ({max_steps} steps at most)"
+        handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
+        return solution
+
+    def _series(self, f: Adjoint) -> Solution:
+        """Returns the u of an approximate gradient as a `Solution` that has not converged.
+
+        What is left out of the series is to be the only error: no step is rough.
+        """
+        terms, a = self.neumann_terms, self.neumann_damping
+        if self.gradient == "one_step":
+            terms, a = 1, 1.0
+        u = a * f.start()
+        for _ in range(terms - 1):
+            u = torch.lerp(u, f(u), a)
+        unknown = u.new_full(u.shape[:-1], torch.nan)
+        steps = torch.full_like(unknown, terms - 1, dtype=torch.long)
+        return Solution(u, unknown, unknown.isfinite(), steps)

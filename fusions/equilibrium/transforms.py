@@ -1,0 +1,38 @@
+"""What torch.func and torch.compile allow to be looked at, and what they cannot follow."""
+
+import torch
+from torch import Tensor
+
+# Whether a transform of torch.func (grad, vmap, jacrev, ...) is at work. torch's own
+# autograd.Function asks so too; without the name, its own errors speak.
+transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
+
+
+def hidden(x: Tensor) -> bool:
+    """Whether no value of a tensor can be looked at: under vmap, and while a graph is traced."""
+    if torch.compiler.is_compiling():
+        return True
+    if not transformed():
+        return False
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
+
+
+def forbid_transforms(*tensors: Tensor) -> None:
+    """Raises RuntimeError where a transform of torch.func would have to follow a solve.
+
+    Args:
+        tensors: cotangents, over which `is_grads_batched` and `vectorize` may run.
+    """
+    legacy = getattr(torch._C._functorch, "is_legacy_batchedtensor", lambda x: False)
+    if transformed() or any(legacy(x) for x in tensors):
+        raise RuntimeError(
+            "an equilibrium is solved for until it converges, sample by sample, which torch.func "
+            "(grad, vmap, jacrev, ...) and batched cotangents (vectorize, is_grads_batched) "
+            "cannot follow; use torch.autograd.grad or torch.autograd.functional.jacobian, or "
+            "take steps in place of the solve, with unroll=k of DEQFusion"
+        )
