@@ -24,7 +24,13 @@ from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
 from .equilibrium.fusion_map import GatedCell, ResidualCells
 from .equilibrium.fusion_map.features import check_features, check_fused, check_present
 from .equilibrium.fusion_map.gated import NORM_ORDERS
-from .equilibrium.fusion_map.inputs import Projection, raw, rms_normalised, scale_free, times
+from .equilibrium.fusion_map.inputs import (
+    Projection,
+    RawInjection,
+    ScaleFreeInjection,
+    rms_normalised,
+    times,
+)
 from .equilibrium.fusion_map.residual import KINDS
 from .equilibrium.fusion_map.system import Constants, SystemStep, TriangularSystem
 from .equilibrium.half import wide, wide_dtype
@@ -255,8 +261,28 @@ class DEQFusion(nn.Module):
             FloatingPointError: if an iterate, what is fused or the penalty is not finite.
             RuntimeError: where a transform of torch.func would have to follow a solve.
         """
-        system, leading = self.pose(features, present), features[0].shape[:-1]
-        self._last, record, penalty = Outcome(), None, None
+        system, injection = self._posed(features, present)
+        leading = features[0].shape[:-1]
+        try:
+            fused, outcome = self._fused(system, leading, observe)
+        except FloatingPointError:
+            # odd features are injected as NaN: they are refused now, or injected with more care
+            injected = injection.careful()
+            self._last = Outcome()
+            if injected is None:
+                raise
+            fused, outcome = self._fused(system.injected(*injected), leading, observe)
+        self._last = outcome
+        return fused.view(*leading, self.dim)
+
+    def _fused(
+        self,
+        system: TriangularSystem,
+        leading: Sequence[int],
+        observe: Callable[[SystemStep], None] | None,
+    ) -> tuple[Tensor, Outcome]:
+        """Returns the fused feature, (B, dim), and what is to be known of how it came about."""
+        record = penalty = None
         if self.unroll is not None:
             from_states = self.unroll_injection == "states"
             inject = self._combined if from_states else lambda _: system.constants.x_fuse
@@ -271,10 +297,11 @@ class DEQFusion(nn.Module):
                 raise
             penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
-        result = result.to(next(self.parameters()).dtype)
-        check_fused(result)
-        self._last = Outcome(record, penalty)
-        return result.view(*leading, self.dim)
+        dtype = next(self.parameters()).dtype
+        if record is None or fused is None or result.dtype != dtype:  # else it was looked at
+            result = result.to(dtype)
+            check_fused(result)
+        return result, Outcome(record, penalty)
 
     @property
     def info(self) -> SolveRecord | None:
@@ -304,9 +331,16 @@ class DEQFusion(nn.Module):
         Features and `present` are those of `forward`; B is the number of their samples. In
         training this draws the masks of dropout.
         """
-        like = next(self.parameters())
-        check_features(features, self.input_dims, like)
-        mask = None
+        system, injection = self._posed(features, present)
+        injected = injection.careful()
+        return system if injected is None else system.injected(*injected)
+
+    def _posed(
+        self, features: Sequence[Tensor], present: Tensor | None
+    ) -> tuple[TriangularSystem, RawInjection | ScaleFreeInjection]:
+        """Returns the same where no feature is odd, and what makes sure of that."""
+        like, mask = next(self.parameters()), None
+        check_features(features, self.input_dims, like, least=0)
         if present is not None:
             check_present(present, features)
             present = present.reshape(-1, len(features)).T.unsqueeze(2)  # (N, B, 1)
@@ -314,13 +348,11 @@ class DEQFusion(nn.Module):
         features = [x.reshape(-1, x.shape[-1]) for x in features]
         if present is not None:
             features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
-        given = features, list(self.projections), self._combined
         # the states have the parameters' dtype, under autocast too, and at least float32
-        if self.injection == "scale_free":
-            least = None if self.bias is None else wide(self.bias.detach()).abs()
-            x, x_fuse = scale_free(*given, like.dtype, least=least)
-        else:
-            x, x_fuse = raw(*given, like.dtype)
+        kind = ScaleFreeInjection if self.injection == "scale_free" else RawInjection
+        least = None if self.bias is None else wide(self.bias.detach()).abs()
+        injection = kind(features, list(self.projections), self._combined, like.dtype, least)
+        x, x_fuse = injection.quick()
         gate_masks = dropped = None
         if self.training and self.dropout and self.fuse is not None:
             if self.fuse.gate:
@@ -329,7 +361,7 @@ class DEQFusion(nn.Module):
         factors = [factor for factor in (mask, gate_masks) if factor is not None]
         m = math.prod(factors).sum(0) if factors else x.new_full((1, 1), len(x))
         constants = Constants(x, mask, x_fuse, gate_masks, m, dropped)
-        return TriangularSystem(self.unimodal, self.fuse, constants)
+        return TriangularSystem(self.unimodal, self.fuse, constants), injection
 
     def _combined(self, y: Tensor, scale: Tensor | None = None) -> Tensor:
         """Returns x_fuse of (12), (B, d), of y (N, B, d); `scale`, (B, 1), is that of y."""

@@ -76,7 +76,7 @@ class _ImplicitGradient(torch.autograd.Function):
             f = ctx.make(*inputs)
             linear = f.at(value, trace)
             unit, scale = unit_cotangent(g)
-            found = ctx.solve(Adjoint(linear, unit, f.pace))
+            found = ctx.solve(Adjoint(linear, unit, f))
             grads = linear.gradients(found.value, scale, latest=found.latest)
         if torch.is_grad_enabled():  # create_graph=True
             grads = forbid_second_derivative(grads, (g, value, *inputs))

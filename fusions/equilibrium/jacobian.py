@@ -30,6 +30,8 @@ def jacobian_penalty(
         FloatingPointError: for entries so large that float64 would be left.
     """
     check_count("probes", probes)
+    if not z.numel():
+        return z.new_zeros((), dtype=wide_dtype(z.dtype))
     dtype, drawn = _reach(z, inputs), wide_dtype(z.dtype)
     z = z.detach().to(dtype).requires_grad_()
     with torch.enable_grad():

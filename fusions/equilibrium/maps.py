@@ -30,15 +30,20 @@ class Pace(NamedTuple):
     rough: int = 0
 
 
+Residual = Callable[[Tensor, Tensor], Tensor]  # (z, f(z)) -> |f(z) - z| / |f(z)|, (..., batch)
+
+
 class FixedPointMap(Protocol):
     """A map at work on some samples, all of them at first.
 
     Attributes:
         pace: how it likes to be solved.
+        residual: `relative_residual`, or `normal_residual` where that will do.
         narrows: whether samples can leave.
     """
 
     pace: Pace
+    residual: Residual
     narrows: bool
 
     def start(self) -> Tensor:
@@ -78,8 +83,8 @@ class Function:
 
     def __init__(self, f: Callable[[Tensor], Tensor], start: Tensor) -> None:
         self._f, self._start = f, start.detach()
-        self.narrows = hasattr(f, "narrow")
-        self.pace = Pace() if start.device.type == "cpu" else Pace(first=5, then=4)
+        self.narrows, self.residual = hasattr(f, "narrow"), relative_residual
+        self.pace = Pace() if start.is_cpu else Pace(first=5, then=4)
 
     def start(self) -> Tensor:
         return self._start.flatten(1)
@@ -152,8 +157,8 @@ class Adjoint:
 
     narrows = False  # a linearised map keeps its samples together
 
-    def __init__(self, linear: Linearised, g: Tensor, pace: Pace) -> None:
-        self._linear, self._g, self.pace = linear, g, pace
+    def __init__(self, linear: Linearised, g: Tensor, f: FixedPointMap) -> None:
+        self._linear, self._g, self.pace, self.residual = linear, g, f.pace, f.residual
 
     def start(self) -> Tensor:
         return self._g
@@ -166,20 +171,7 @@ class Adjoint:
 
 
 def relative_residual(z: Tensor, fz: Tensor) -> Tensor:
-    """Returns |fz - z| / |fz| over the last axis, for states of any scale; NaN for fz not finite.
-
-    In float64, where the device has it: squares of any float32 are in its range, and the order
-    of the terms, which depends on the shape of the batch, decides on nothing.
-    """
-    if z.dtype == torch.float64:
-        return _scaled_residual(z, fz)
-    wide = torch.float32 if z.device.type == "mps" else torch.float64
-    change = torch.linalg.vector_norm(fz - z, dim=-1, dtype=wide)
-    size = torch.linalg.vector_norm(fz, dim=-1, dtype=wide)
-    return change.div_(size.clamp_min_(torch.finfo(wide).tiny))
-
-
-def _scaled_residual(z: Tensor, fz: Tensor) -> Tensor:
+    """Returns |fz - z| / |fz| over the last axis, at any scale; NaN where fz is not finite."""
     # Rows are brought to unit size first, or some squares might leave the range of the dtype; by
     # a power of two, which rounds nothing.
     limits = torch.finfo(fz.dtype)
@@ -191,3 +183,16 @@ def _scaled_residual(z: Tensor, fz: Tensor) -> Tensor:
     change = torch.linalg.vector_norm((fz - z) * factor, dim=-1)
     size = torch.linalg.vector_norm(fz * factor, dim=-1)
     return torch.where(finite, change / size.clamp_min(limits.tiny), torch.nan)
+
+
+def normal_residual(z: Tensor, fz: Tensor) -> Tensor:
+    """Returns the same for states of usual size, with fewer operations.
+
+    A size that squares could not hold counts as the next that they can: the residual of what is
+    larger comes out larger, so that it is never taken for converged, and what is smaller counts
+    as zero. It is infinite or NaN where fz is not finite.
+    """
+    limits = torch.finfo(fz.dtype)
+    change = torch.linalg.vector_norm(fz - z, dim=-1)
+    size = torch.linalg.vector_norm(fz, dim=-1)
+    return change.div_(size.clamp_(limits.tiny**0.4, limits.max**0.4))

@@ -161,6 +161,7 @@ class _Solve:
         self.rough = max(0, min(pace.rough, max_steps - 2)) if tol > 1e-6 else 0
         self.narrows = f.narrows and hasattr(rule, "narrow")
         self.notes: list[tuple[Tensor, Tensor]] = []  # (z, f(z)) of plain steps
+        self.rough_steps: list[tuple[int, Tensor, Tensor]] = []  # what is to be shown of them
         # of each part at the last question: the best iterate, and whether it has converged
         self.best = self.residual = self.steps = self.done = None
         self.left = Left(self.z.shape[-2])
@@ -197,19 +198,23 @@ class _Solve:
         """
         states, images, table, index = [], [], None, None
         for step in range(first, last):
+            image = self._evaluate(step)
+            if step <= self.rough:  # decides nothing
+                if self.observe is not None:
+                    self.rough_steps.append((step, self.z, self.f.residual(self.z, image)))
+                self.z, first = image, step + 1
+                continue
             states.append(self.z)
-            images.append(self._evaluate(step))
-            self.z = self._following(step, images[-1])
+            images.append(image)
+            self.z = self._following(step, image)
         if states:
             plain = all(a is b for a, b in zip(images, [*states[1:], self.z], strict=True))
             states = torch.stack([*states, self.z])
-            table = relative_residual(states[:-1], states[1:] if plain else torch.stack(images))
-            if first <= self.rough:  # what is rough decides nothing
-                table[: self.rough].fill_(torch.inf)
+            table = self.f.residual(states[:-1], states[1:] if plain else torch.stack(images))
             index = len(table) - self._over(table).cummax(0).values.sum(0)
             self.z = _picked(states, index)
         image = self._evaluate(last)
-        residual = relative_residual(self.z, image)
+        residual = self.f.residual(self.z, image)
         failed = residual.numel() - int(self._over(residual).sum())
         return _Seen(first, last, states, table, index, self.z, image, residual, failed)
 
@@ -225,9 +230,8 @@ class _Solve:
 
     def _following(self, step: int, image: Tensor) -> Tensor:
         """Returns the next iterate: by the rule, once its plain steps are done."""
-        if step <= self.plain or step <= self.rough:
-            if self.plain and step > self.rough:
-                self.notes.append((self.z, image))
+        if step <= self.plain:
+            self.notes.append((self.z, image))
             return image
         device = image.device.type
         narrowed = autocast_enabled(device)  # the method keeps full precision
@@ -287,6 +291,9 @@ class _Solve:
 
     def _show(self, seen: "_Seen") -> None:
         """Shows what was seen to who observes: what has converged stays as it was."""
+        for step in self.rough_steps:
+            self.observe(*step)
+        self.rough_steps = []
         for step, z, residual, over in seen.steps_one_by_one():
             if self.done is not None:
                 residual = torch.where(self.done, self.residual, residual)
@@ -335,12 +342,12 @@ class _Seen:
         """Whether the last residual of a part that is not done is not a number."""
         if not self.failed:
             return False
-        bad = self.residual.isnan()
+        bad = relative_residual(self.z, self.image).isnan()
         return bool((bad if done is None else bad & ~done).any())
 
     def where_not_finite(self) -> tuple[int, Tensor]:
-        """Returns the first step with a residual that is not a number, and which are not."""
-        bad = self.whole_table().isnan()
+        """Returns the first step whose image is not finite, and of which parts it is not."""
+        bad = ~self.whole_table().isfinite()
         first = int(bad.flatten(1).any(1).nonzero()[0])
         return self.first + first, bad[first]
 

@@ -15,8 +15,12 @@ from ..half import autocast_enabled
 from ..transforms import hidden
 
 
-def check_features(features: Sequence[Tensor], widths: Sequence[int], like: Tensor | None) -> None:
+def check_features(
+    features: Sequence[Tensor], widths: Sequence[int], like: Tensor | None, *, least: int = 1
+) -> None:
     """Raises unless features are floating tensors (..., width) with one leading shape.
+
+    They must be of `least` samples or more.
 
     Their dtype and device must be those of `like`, a parameter; under autocast any dtype will
     do. Channels come last: what is (batch, channels, height, width) is refused, or, where its
@@ -41,7 +45,7 @@ def check_features(features: Sequence[Tensor], widths: Sequence[int], like: Tens
                 f"features must agree in all dimensions but the last: features[0] has "
                 f"{tuple(leading)}, features[{i}] has {tuple(x.shape[:-1])}"
             )
-    if not leading.numel():
+    if leading.numel() < least:
         raise ValueError(f"the batch must hold at least one sample, got shape {tuple(leading)}")
     if len(leading) > 2 and all(width == leading[1] for width in widths):
         # the other reading fits all modalities as well; of sequences, (batch, steps, width),

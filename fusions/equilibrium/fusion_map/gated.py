@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..half import linear, wide
+from ..maps import normal_residual
 from .products import Norm, NormAt, Product, pace
 
 NORM_ORDERS = ("relu_norm", "norm_relu")
@@ -92,7 +93,7 @@ class GatedCell(nn.Module):
 class GatedMap:
     """A `maps.FixedPointMap` with states (B, d)."""
 
-    narrows = True
+    narrows, residual = True, staticmethod(normal_residual)
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -40,84 +41,111 @@ def projected(
     return torch.stack(y)
 
 
-def raw(
-    features: Sequence[Tensor],
-    projections: Sequence[nn.Module],
-    combined: Combine,
-    dtype: torch.dtype,
-) -> tuple[Tensor, Tensor]:
-    """Returns what the f_i and f_fuse are injected as the paper has it, (N, B, d) and (B, d).
+@dataclass(frozen=True)
+class Injection:
+    """Features on their way into a solve; odd ones, which need a closer look, are made NaN first.
+
+    What is odd is not finite, or of a scale at which something on the way would leave the range of
+    the dtype. To look at values would stop the device and wait for it, so they are not looked at:
+    NaN is, by the solve that meets it, and `careful` then refuses the features or injects them.
 
     Args:
         features: (B, d_i) for each modality.
         projections: their P_i.
         combined: makes x_fuse of the y_i.
         dtype: that of the parameters; the results have that which is computed with (`wide`).
-
-    Raises:
-        ValueError: if features are not finite, or leave the range of what they are computed in,
-            or that of its squares.
+        least: the scale of what `combined` adds to the y_i, if it adds something.
     """
-    y = projected([x.to(wide_dtype(dtype)) for x in features], projections, dtype)
-    check_finite(features, y)
-    x_fuse = combined(y, None)
-    _check_squares(y, x_fuse)
-    return y, x_fuse
+
+    features: Sequence[Tensor]
+    projections: Sequence[nn.Module]
+    combined: Combine
+    dtype: torch.dtype
+    least: Tensor | None = None
+
+    def _projected(self, features: Sequence[Tensor]) -> Tensor:
+        return projected(features, self.projections, self.dtype)
+
+    @property
+    def _computed(self) -> list[Tensor]:
+        return [x.to(wide_dtype(self.dtype)) for x in self.features]
 
 
-def _check_squares(*injected: Tensor) -> None:
-    """Raises ValueError for what is so large that its norms have no variance in this dtype.
+class RawInjection(Injection):
+    """What the f_i and f_fuse are injected as the paper has it: y_i, (N, B, d), and x_fuse."""
 
-    A norm makes zeros of it in silence, and gradients that are not finite.
-    """
-    largest = torch.stack([x.detach().abs().amax() for x in injected]).amax()
-    limit = math.sqrt(torch.finfo(largest.dtype).max / injected[0].shape[-1]) / 2
-    if not hidden(largest) and largest > limit:
-        raise ValueError(
-            f"what is injected raw must be at most {limit:.1e} in {largest.dtype}, for the sake of "
-            f"its norms, and has entries up to {float(largest):.1e}; scale the features down, or "
-            "use injection='scale_free'"
-        )
+    def quick(self) -> tuple[Tensor, Tensor]:
+        """Returns both, NaN where they are not finite or have squares out of range."""
+        y = self._projected(self._computed)
+        return self._within_range(y), self._within_range(self.combined(y, None))
+
+    def careful(self) -> None:
+        """Raises ValueError for features as described; there is no other way to inject them."""
+        y = self._projected(self._computed)
+        check_finite(self.features, y)
+        largest = torch.stack([_largest(x).amax() for x in (y, self.combined(y, None))]).amax()
+        if largest > self._limit(y):
+            raise ValueError(
+                f"what is injected raw must be at most {self._limit(y):.1e} in {y.dtype}, for the "
+                f"sake of its norms, and has entries up to {float(largest):.1e}; scale the "
+                "features down, or use injection='scale_free'"
+            )
+
+    def _limit(self, x: Tensor) -> float:
+        """Returns from where on norms have no variance: they make zeros, and gradients NaN."""
+        return math.sqrt(torch.finfo(x.dtype).max / x.shape[-1]) / 2
+
+    def _within_range(self, x: Tensor) -> Tensor:
+        return x if hidden(x) else x.masked_fill(_largest(x) > self._limit(x), torch.nan)
 
 
-def scale_free(
-    features: Sequence[Tensor],
-    projections: Sequence[nn.Module],
-    combined: Combine,
-    dtype: torch.dtype,
-    *,
-    least: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Returns the same of unit scale, y_i / rms(y_i) and x_fuse, whatever that of the features.
+class ScaleFreeInjection(Injection):
+    """The same of unit scale, y_i / rms(y_i) and x_fuse, whatever that of the features."""
 
-    Args:
-        features, projections, dtype: see `raw`.
-        combined: makes x_fuse, of unit scale, of the y_i.
-        least: the scale of what it adds to them.
-    """
-    given, features = features, [x.to(wide_dtype(dtype)) for x in features]
-    y = projected(features, projections, dtype)
-    largest, limits = y.detach().abs().amax(-1), torch.finfo(dtype)
-    usual = (largest > limits.tiny**0.9) & (largest < limits.max**0.9)  # NaN is not
-    if hidden(y) or bool(usual.all()):
-        return rms_normalised(y), combined(y, None)
-    # The result does not depend on the scale of the features, but on the way the y_i may leave
-    # the range of the dtype, and so may gradients, 1 / rms(y_i). So samples are divided by a
-    # power of two first, which rounds nothing: for the f_i each modality by its own, for f_fuse
-    # all by one.
-    check_finite(given, features)
-    peaks = torch.stack([x.detach().abs().amax(-1) for x in features])  # (N, B)
-    odd = ~usual & (peaks > 0)
-    if not bool(odd.any()):
-        return rms_normalised(y), combined(y, None)
-    together = peaks.amax(0) if least is None else peaks.amax(0).maximum(least)
-    own = torch.where(odd, _reciprocal(peaks), 1).unsqueeze(-1)
-    shared = torch.where(odd.any(0), _reciprocal(together), 1).unsqueeze(-1)
-    scaled = [times(x, factor, dtype) for x, factor in zip(features, own, strict=True)]
-    y = projected(scaled, projections, dtype)
-    check_finite(scaled, y)
-    together = projected([times(x, shared, dtype) for x in features], projections, dtype)
-    return rms_normalised(y), combined(together, shared)
+    def quick(self) -> tuple[Tensor, Tensor]:
+        """Returns both, y_i with NaN where it is of an unusual scale."""
+        features = self._computed
+        y = self._projected(features)
+        if hidden(y):
+            return rms_normalised(y), self.combined(y, None)
+        largest = _largest(y)
+        nothing = torch.stack([_largest(x) for x in features]) == 0
+        usual = largest.clamp(*self._usual) == largest
+        largest = largest.masked_fill(~usual, torch.nan).masked_fill(nothing, 1)
+        return rms_normalised(y, largest), self.combined(y, None)
+
+    @property
+    def _usual(self) -> tuple[float, float]:
+        limits = torch.finfo(self.dtype)
+        return limits.tiny**0.9, limits.max**0.9
+
+    def careful(self) -> tuple[Tensor, Tensor] | None:
+        """Returns both with features of any scale; None where no scale is unusual.
+
+        The result does not depend on the scale of the features, but on the way the y_i may leave
+        the range of the dtype, and so may gradients, 1 / rms(y_i). So samples are divided by a
+        power of two first, which rounds nothing: for the f_i each modality by its own, for f_fuse
+        all by one.
+
+        Raises:
+            ValueError: if features are not finite, or leave the range of what they are computed in.
+        """
+        features = self._computed
+        check_finite(self.features, features)
+        largest = _largest(self._projected(features)).squeeze(-1)
+        peaks = torch.stack([_largest(x).squeeze(-1) for x in features])  # (N, B)
+        odd = ~(largest.clamp(*self._usual) == largest) & (peaks > 0)
+        if not bool(odd.any()):
+            return None
+        together = peaks.amax(0) if self.least is None else peaks.amax(0).maximum(self.least)
+        own = torch.where(odd, _reciprocal(peaks), 1).unsqueeze(-1)
+        shared = torch.where(odd.any(0), _reciprocal(together), 1).unsqueeze(-1)
+        pairs = zip(features, own, strict=True)
+        scaled = [times(x, factor, self.dtype) for x, factor in pairs]
+        y = self._projected(scaled)
+        check_finite(scaled, y)
+        together = self._projected([times(x, shared, self.dtype) for x in features])
+        return rms_normalised(y), self.combined(together, shared)
 
 
 def _reciprocal(x: Tensor) -> Tensor:
@@ -138,11 +166,24 @@ def times(x: Tensor, factor: Tensor, dtype: torch.dtype, parts: int = 2) -> Tens
     return x * factor
 
 
-def rms_normalised(x: Tensor) -> Tensor:
-    """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero."""
+def rms_normalised(x: Tensor, largest: Tensor | None = None) -> Tensor:
+    """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero.
+
+    Args:
+        x: (..., d).
+        largest: (..., 1) what to divide by first: its largest entries, 1 for zero.
+    """
     # Divided by its largest entry first, so that no square leaves the range of the dtype. The
     # result does not depend on that divisor, so neither does its gradient.
-    largest = x.detach().abs().amax(-1, keepdim=True)
-    x = x / torch.where(largest > 0, largest, 1)
+    if largest is None:
+        largest = _largest(x)
+        largest = largest.masked_fill(largest == 0, 1)
+    x = x / largest
     # now at least 1 / d, but for x = 0
     return x * x.square().mean(-1, keepdim=True).clamp_min(0.5 / x.shape[-1]).rsqrt()
+
+
+def _largest(x: Tensor) -> Tensor:
+    """Returns the largest absolute entry over the last axis, (..., 1), as a constant."""
+    with torch.no_grad():
+        return torch.linalg.vector_norm(x, torch.inf, dim=-1, keepdim=True)

@@ -12,7 +12,7 @@ from ..maps import Pace
 
 EPS = 1e-5  # that of torch's group_norm
 ROUGH = torch.bfloat16
-LARGE = 1 << 23  # multiplications of a product from which lower precision pays
+LARGE = 1 << 22  # multiplications of a product from which lower precision pays
 SMALL = 1 << 24  # multiplications of a step below which asking costs as much as computing
 
 
@@ -65,9 +65,6 @@ class Product:
             return result if bias is None else result + bias
         if x.dtype == w.dtype:
             return self._plain(x, w, bias)
-        if self._lower is None:  # rough
-            bias = bias if bias is None else bias.to(w.dtype)
-            return self._plain(x.to(w.dtype), w, bias).to(x.dtype)
         result = self._plain(x.to(w.dtype), w, None).to(x.dtype)
         return result if bias is None else result + bias
 
@@ -130,11 +127,11 @@ def pace(z: Tensor) -> Pace:
     """
     work = z.numel() * z.shape[-1]
     first, then = 1, 1
-    if work < SMALL or z.device.type != "cpu":
+    if work < SMALL or not z.is_cpu:
         first, then = 4 if z.shape[-1] >= 256 else 5, 4
-    # after two steps lower precision would limit the solve
+    # then lower precision would limit the solve
     plain_float = z.dtype == torch.float32 and _autocast_dtype(z) is None
-    rough = 2 if plain_float and work >= LARGE and _bfloat16_pays(z) else 0
+    rough = 3 if plain_float and work >= LARGE and _bfloat16_pays(z) else 0
     # a contraction takes no more steps without the method's memory, and less time
     return Pace(first, then, plain=6, rough=rough)
 

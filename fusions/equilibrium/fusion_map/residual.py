@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..half import wide
+from ..maps import normal_residual
 from .products import Norm, NormAt, Product, pace
 
 KINDS = ("two_layer", "one_layer")
@@ -73,13 +74,13 @@ class ResidualCells(nn.Module):
 class ResidualMap:
     """What both kinds have in common: a `maps.FixedPointMap` with states (N, B, d)."""
 
-    narrows = True
+    narrows, residual = True, staticmethod(normal_residual)
 
     def __init__(
         self, cells: ResidualCells, x: Tensor, mask: Tensor | None, tensors: Sequence[Tensor]
     ) -> None:
         w1, b1, w2, b2, scales, shifts = tensors
-        self.x, self.mask, self.residual_term = x, mask, cells.residual
+        self.x, self.mask, self.adds_state = x, mask, cells.residual
         self.first = Product(w1, cells.scales[0], b1)
         self.second = Product(w2, cells.scales[1], b2)
         pairs = zip(scales.unbind(), shifts.unbind(), strict=True)
@@ -149,7 +150,7 @@ class TwoLayer(ResidualMap):
     def _above(self, e: Tensor, z: Tensor | None) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns f(z) and the trace from e = B h + b + x on; z: None for zero."""
         v, *of_e = self.norms[1](e)
-        v = v.relu_() if z is None or not self.residual_term else torch.relu_(v + z)
+        v = v.relu_() if z is None or not self.adds_state else torch.relu_(v + z)
         image, *of_v = self.norms[2](v)
         return self.masked(image), (e, *of_e, v, *of_v)
 
@@ -175,7 +176,7 @@ class TwoLayerAt:
     def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
         self._cuts = dv, _, _, da = self._cut(u, rough)
         product = self._f.first.pull(da, plus, rough)
-        return product.add_(self._of_second_relu(dv)) if self._f.residual_term else product
+        return product.add_(self._of_second_relu(dv)) if self._f.adds_state else product
 
     def _cut(self, u: Tensor, rough: bool = False) -> tuple[Tensor, ...]:
         """Returns the cotangents of v, e, h and a, that of v as groups."""

@@ -99,6 +99,10 @@ class TriangularSystem:
             observe=observer(observe, "fuse", self.constants.x_fuse.shape, self.fuse, sees),
         )
 
+    def injected(self, x: Tensor, x_fuse: Tensor) -> "TriangularSystem":
+        """Returns the same system with other injections."""
+        return replace(self, constants=self.constants._replace(x=x, x_fuse=x_fuse))
+
     def given(self, states: Tensor) -> "TriangularSystem":
         """Returns the system of z alone, with these z_i, (N, B, d)."""
         return replace(self, unimodal=None, constants=self.constants._replace(x=states))
