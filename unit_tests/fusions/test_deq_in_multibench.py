@@ -21,7 +21,7 @@ import fusions
 from fusions.deq import DEQFusion
 
 FUSIONS = Path(fusions.__file__).parent
-FILES = [Path("deq.py"), *(p.relative_to(FUSIONS) for p in FUSIONS.glob("equilibrium/*.py"))]
+FILES = [Path("deq.py"), *(p.relative_to(FUSIONS) for p in FUSIONS.glob("equilibrium/**/*.py"))]
 DIM = 64
 
 
