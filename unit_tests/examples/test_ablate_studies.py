@@ -147,7 +147,7 @@ def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path, capsys):
 def test_what_makes_a_row_is_among_its_settings_and_cannot_be_changed(parts, capsys):
     _, folder = parts
     found = json.loads((folder / "raw" / "runs" / "no_gate-0.json").read_text())
-    assert "'gate': False" in found["settings"]["options"]
+    assert "'equations.gate': False" in found["settings"]["options"]
     assert (
         "'jacobian_weight': 1.0" in found["settings"]["options"]
     )  # as the recipe treats deq_paper

@@ -23,7 +23,8 @@ def close(got, want, tol=1e-4):
 @paths
 @pytest.mark.parametrize("preset", ["paper", "released", "released_mosi"])
 def test_features_beyond_the_dtype_of_the_module_are_named_with_their_rows(options, preset):
-    fusion = DEQFusion.from_preset(preset, [DIM, DIM], DIM, groups=GROUPS, **options)
+    options = arguments(preset, groups=GROUPS, **options)
+    fusion = DEQFusion.from_preset(preset, [DIM, DIM], DIM, **options)
     features = [torch.randn(4, DIM), torch.randn(4, DIM, dtype=torch.float64)]
     features[1][2] *= 1e40
     message = (
@@ -357,7 +358,8 @@ def test_another_module_may_be_put_in_the_place_of_a_projection(dtype, autocast)
 @paths
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_raw_features_whose_squares_leave_the_range_are_refused(options, dtype):
-    fusion = DEQFusion([DIM, DIM], DIM, groups=GROUPS, equations="paper", **options).to(dtype)
+    options = arguments("paper", groups=GROUPS, **options)
+    fusion = DEQFusion([DIM, DIM], DIM, **options).to(dtype)
     limit = (torch.finfo(torch.promote_types(dtype, torch.float32)).max / DIM) ** 0.5 / 2
     features = [torch.randn(4, DIM).to(dtype).requires_grad_() for _ in range(2)]
     with torch.no_grad():
