@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Union
+from typing import Any
 
 from ..checks import Rule, check_choice, check_flag, check_options, one_of, shown
 
@@ -74,7 +74,7 @@ class Equations:
             raise ValueError("f_theta and f_fuse must not both be False: nothing would be fused")
 
     @classmethod
-    def like(cls, equations: Union[str, "Equations"], **changes: Any) -> "Equations":
+    def like(cls, equations: "str | Equations", **changes: Any) -> "Equations":
         """Returns equations, given by name or as they are, with these fields changed."""
         if not isinstance(equations, Equations):
             check_choice("equations", equations, EQUATIONS)
