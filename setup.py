@@ -8,6 +8,7 @@ ROOT = "deq_fusion"  # a namespace without a folder of its own
 PACKAGES = (
     "fusions",
     "fusions.equilibrium",
+    "fusions.equilibrium.fusion_map",
     "unimodals",
     "objective_functions",
     "training_structures",

@@ -64,11 +64,11 @@ PARTS = {
     "once": Variant("f_theta and f_fuse once, from zero, on x_fuse", {"unroll": 1}),
     "once_states": Variant(
         "f_theta and f_fuse once, on sum w_i z_i, as the paper describes it",
-        {"unroll": 1, "unroll_injection": "states"},
+        {"unroll": 1, "equations.unroll_injection": "states"},
     ),
-    "f_theta": Variant("f_theta + DEQ: sum of the z_i", {"f_fuse": False}),
-    "f_fuse": Variant("f_fuse + DEQ: z_i = x_i", {"f_theta": False}),
-    "no_gate": Variant("all but the gate", {"gate": False}),
+    "f_theta": Variant("f_theta + DEQ: sum of the z_i", {"equations.f_fuse": False}),
+    "f_fuse": Variant("f_fuse + DEQ: z_i = x_i", {"equations.f_theta": False}),
+    "no_gate": Variant("all but the gate", {"equations.gate": False}),
     "full": Variant("DEQ fusion"),
 }
 WEIGHTS, STEPS = (0.0, 0.01, 0.1, 1.0, 10.0), (1, 2, 4, 8, 16)
@@ -140,10 +140,11 @@ def marks(variant: Variant) -> list[str]:
     """Returns which of `PARTS_OF` a row has, as the paper's tables mark them."""
     if variant.wrap is weighted_sum:
         return ["", "", "", "-"]
-    given = variant.options
-    fuse = given.get("f_fuse", True)
-    gate = "-" if not fuse else "x" * given.get("gate", True)
-    return ["x" * given.get("f_theta", True), "x" * fuse, "x" * ("unroll" not in given), gate]
+    theta, fuse, gate = (
+        variant.options.get(f"equations.{part}", True) for part in ("f_theta", "f_fuse", "gate")
+    )
+    solved = "unroll" not in variant.options
+    return ["x" * theta, "x" * fuse, "x" * solved, "x" * gate if fuse else "-"]
 
 
 def numbers(reports: Mapping[str, Report]) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fusions.deq import DEQFusion
 
+FUSIONS = {"deq": "scale_free", "deq_paper": "paper"}  # name -> its equations
 MODALITIES, WIDTHS, BATCH = (2, 3, 5), (64, 300, 512, 1024), 128
 INPUTS: dict[str, Callable[[Tensor], Tensor]] = {  # of standard normal features (batch, width)
     "normal": lambda x: x,
@@ -40,10 +41,10 @@ def convergence(seed: int = 0) -> None:
     print(f"{BATCH} samples, N in {MODALITIES}, d in {WIDTHS}, tolerance 1e-3, at most 40 steps\n")
     print("| inputs | fusion | most steps | converged | most backward | backward converged |")
     print("|---|---|---|---|---|---|")
-    for kind, preset in itertools.product(INPUTS, (None, "paper")):
+    for kind, name in itertools.product(INPUTS, FUSIONS):
         torch.manual_seed(seed)
-        records = [_solve(INPUTS[kind], preset, n, d) for n in MODALITIES for d in WIDTHS]
-        cells = [kind, "deq" if preset is None else "deq_paper"]
+        records = [_solve(INPUTS[kind], FUSIONS[name], n, d) for n in MODALITIES for d in WIDTHS]
+        cells = [kind, name]
         for direction in ("forward", "backward"):
             stats = [s for record in records for s in getattr(record, direction).values()]
             converged = torch.cat([s.converged for s in stats]).double().mean()
@@ -51,13 +52,8 @@ def convergence(seed: int = 0) -> None:
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def _solve(transform: Callable[[Tensor], Tensor], preset: str | None, n: int, d: int):
-    options = {"on_failure": "ignore"}
-    fusion = (
-        DEQFusion([d] * n, d, **options)
-        if preset is None
-        else DEQFusion.from_preset(preset, [d] * n, d, **options)
-    )
+def _solve(transform: Callable[[Tensor], Tensor], equations: str, n: int, d: int):
+    fusion = DEQFusion([d] * n, d, equations=equations, on_failure="ignore")
     fused = fusion([transform(torch.randn(BATCH, d)).requires_grad_() for _ in range(n)])
     fused.backward(torch.randn_like(fused))
     return fusion.info

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from . import common_fusions as common
-from .deq import DEQFusion
+from .deq import DEQFusion, Equations
 from .equilibrium import checks
 from .evidential import EvidentialFusion
 from .late import LateFusion
@@ -101,15 +101,19 @@ class Encoded(nn.Module):
 
 
 def deq(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
-    """DEQ fusion, silent about convergence: a comparison's table has it."""
-    fusion = DEQFusion(input_dims, **{"dim": dim, "on_failure": "ignore"} | options)
-    return fusion, fusion.dim
+    """DEQ fusion, silent about convergence: a comparison's table has it.
 
-
-def deq_paper(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
-    """DEQ fusion with the paper's equations, injected as they are written."""
+    An option "equations.gate" is that field of the `equations` given, so that one can be changed,
+    and named on a command line, whichever the others are.
+    """
     options = {"dim": dim, "on_failure": "ignore"} | options
-    fusion = DEQFusion.from_preset("paper", input_dims, **options)
+    prefix = "equations."
+    changes = {name: options.pop(name) for name in list(options) if name.startswith(prefix)}
+    if changes:
+        changes = {name.removeprefix(prefix): value for name, value in changes.items()}
+        equations = options.get("equations", "scale_free")
+        options["equations"] = Equations.like(equations, **changes)
+    fusion = DEQFusion(input_dims, **options)
     return fusion, fusion.dim
 
 

@@ -11,6 +11,7 @@ f_i sees z or another modality. So all z_i are solved first, as one batched prob
 Axis letters: N modalities, B samples, d = dim.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,9 +22,10 @@ from torch import Tensor, nn
 
 from .equilibrium import Equilibrium, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
-from .equilibrium.fusion_map import GatedCell, ResidualCells
+from .equilibrium.fusion_map.building import build_cells, check_norm_groups, check_start
+from .equilibrium.fusion_map.equations import EQUATIONS as EQUATIONS
+from .equilibrium.fusion_map.equations import Equations, refuse_old
 from .equilibrium.fusion_map.features import check_features, check_fused, check_present
-from .equilibrium.fusion_map.gated import NORM_ORDERS
 from .equilibrium.fusion_map.inputs import (
     Projection,
     RawInjection,
@@ -31,48 +33,30 @@ from .equilibrium.fusion_map.inputs import (
     rms_normalised,
     times,
 )
-from .equilibrium.fusion_map.residual import KINDS
 from .equilibrium.fusion_map.system import Constants, SystemStep, TriangularSystem
 from .equilibrium.half import wide, wide_dtype
 from .equilibrium.solve import ConvergenceError
 
 LARGEST = 2**31  # entries of a weight: 8 GiB of float32
-RULES: Mapping[str, Rule] = {  # of the options that are not `Equilibrium`'s
+RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s nor `Equations`'
     "input_dims": checks.check_widths,
     "dim": checks.check_width,
-    "injection": one_of(("scale_free", "raw")),
-    "cell": one_of(KINDS),
-    "residual": check_flag,
-    "norm_order": one_of(NORM_ORDERS),
-    "fuse_weights": check_flag,
-    "fuse_bias": check_flag,
+    "start": check_start,
     "dropout": checks.check_probability,
-    "recurrent_scale": checks.check_not_negative,
-    "f_theta": check_flag,
-    "f_fuse": check_flag,
-    "gate": check_flag,
     "unroll": optional(check_count),
-    "unroll_injection": one_of(("features", "states")),
     "joint": check_flag,
     "jacobian_weight": checks.check_not_negative,
     "jacobian_blocks": one_of(("diagonal", "joint")),
     "jacobian_probes": check_count,
     "jacobian_every": check_count,
 }
-_RELEASED = {"injection": "raw", "residual": True, "jacobian_blocks": "joint", "jacobian_probes": 2}
-PRESETS: Mapping[str, Mapping[str, Any]] = {
-    # the equations as the paper writes them
-    "paper": {"injection": "raw"},
-    # the variants of the authors' release, whose equations differ from the paper's
-    "released": _RELEASED | {"fuse_bias": True},
-    "released_brca": _RELEASED | {"fuse_weights": False, "jacobian_weight": 20.0},
-    "released_imdb": _RELEASED
-    | {"fuse_bias": True, "norm_order": "norm_relu", "jacobian_weight": 0.1},
-    # with GroupNorm for the release's BatchNorm, which couples the samples of a batch and
-    # makes another map in evaluation
-    "released_mosi": _RELEASED
-    | {"residual": False, "cell": "one_layer", "fuse_bias": True, "fuse_groups": 1}
-    | {"jacobian_weight": 0.01},
+_RELEASED = {"jacobian_blocks": "joint", "jacobian_probes": 2}
+PRESETS: Mapping[str, Mapping[str, Any]] = {  # what they set besides the equations of their name
+    "paper": {},
+    "released": _RELEASED,
+    "released_brca": _RELEASED | {"jacobian_weight": 20.0},
+    "released_imdb": _RELEASED | {"jacobian_weight": 0.1},
+    "released_mosi": _RELEASED | {"jacobian_weight": 0.01, "fuse_groups": 1},
 }
 
 
@@ -93,38 +77,34 @@ class DEQFusion(nn.Module):
     memory of one evaluation, whatever the number of steps. Every sample is solved on its own:
     its result depends neither on its batch-mates nor on an earlier forward.
 
-    With the scale-free injection every modality is projected, y_i = P_i x_i, with P_i
-    orthogonal at the start; f_i sees y_i / rms(y_i), f_fuse sees x_fuse / rms(x_fuse) with
-    x_fuse = sum_i w_i y_i. Convergence then does not depend on the scale of the features,
-    while their relative magnitudes still weigh in x_fuse.
-
-    Where the map contracts, as it does at the start with the default `recurrent_scale`, the
-    equilibrium is unique. That its spectral radius is below 1 at an equilibrium does not say
-    so; nothing less than a contraction everywhere does. At a `recurrent_scale` near 1, which
-    training can bring about, a map may have several equilibria, and rounding then decides which
-    of them a solve ends at: the same sample alone and in a batch may end at different ones, both
-    converged. `analysis.fixed_points` looks for them, in a trained fusion as well.
+    Where the map contracts, as it does at the default `start`, the equilibrium is unique. That
+    its spectral radius is below 1 at an equilibrium does not say so; nothing less than a
+    contraction everywhere does. At a `start` near 1, which training can bring about, a map may
+    have several equilibria, and rounding then decides which of them a solve ends at: the same
+    sample alone and in a batch may end at different ones, both converged. `analysis.fixed_points`
+    looks for them, in a trained fusion as well.
 
     Args:
         input_dims: width of each modality's features, in order.
-        dim: width d of the states and of the fused feature.
-        injection: "scale_free", or "raw": x_i as it is, projected where its width is not d.
-        cell: f_i as "two_layer" (equation 8) or "one_layer" (the release's for CMU-MOSI).
-        residual: f_i adds its state before its last ReLU, as the release does.
-        norm_order: f_fuse ends in GroupNorm(ReLU()) ("relu_norm", equation 11) or in
-            ReLU(GroupNorm()) ("norm_relu", the release's for MM-IMDB).
-        groups, fuse_groups: groups of the GroupNorms of f_i and (None: as many) of f_fuse.
-        fuse_weights, fuse_bias: whether x_fuse has learnt scalars w_i, and a learnt scalar.
+        dim: width d of the states and of the fused feature, at least 2.
+        equations: what f_i, f_fuse and x_fuse are: `Equations(...)`, or the name of some, out of
+            `EQUATIONS`: "scale_free", "paper", "released", "released_brca", "released_imdb",
+            "released_mosi". `Equations.like("paper", gate=False)` varies them. Nothing but the
+            equations follows from a name; `from_preset` sets what the release trains with, too.
+        start: how it starts: a number is the recurrent terms as a fraction of the injected, and
+            "contractive" the number 0.1. "released" starts as the authors' release, with the
+            weights of `nn.Linear` and the recurrent terms as large as these make them; nothing
+            makes the map contract then. The fraction is a constant of the map, and no parameter:
+            a state_dict is for a fusion of the same start.
+        groups, fuse_groups: groups of the GroupNorms of f_i and of f_fuse. None: the largest
+            divisor of `dim` up to 4 that leaves each group at least four channels, or else one
+            group; of f_fuse, as many as of f_i. Fewer than four channels are warned of where a
+            number asks for them, and of less than two GroupNorm makes zero.
         dropout: probability of dropout, in training, on the gates and on the fused update;
             one mask for a whole solve, so that there is a fixed point.
-        recurrent_scale: the recurrent terms as a fraction of the injected, at the start.
-        f_theta, f_fuse, gate: False leaves the part out: z_i = x_i; z = sum_i z_i; z_i in
-            place of the gated z in (10).
         unroll: in place of the equilibrium this many steps from zero, backpropagated; there
-            is no penalty, no `info` and nothing to observe then.
-        unroll_injection: what the unrolled f_fuse is injected: "features" (x_fuse; with one
-            step no gradient reaches f_i, since the gate multiplies zero) or "states"
-            (sum_i w_i z_i, as the paper describes its row without equilibrium).
+            is no penalty, no `info` and nothing to observe then. What f_fuse is injected is
+            the equations' `unroll_injection`.
         joint: solve all states together, as (17) is written, and not block by block; without
             f_theta or f_fuse there is one block only.
         solver: key of `equilibrium.SOLVERS`, or a callable that returns a rule.
@@ -158,21 +138,12 @@ class DEQFusion(nn.Module):
         input_dims: Sequence[int],
         dim: int,
         *,
-        injection: str = "scale_free",
-        cell: str = "two_layer",
-        residual: bool = False,
-        norm_order: str = "relu_norm",
-        groups: int = 4,
+        equations: str | Equations = "scale_free",
+        start: str | float = "contractive",
+        groups: int | None = None,
         fuse_groups: int | None = None,
-        fuse_weights: bool = True,
-        fuse_bias: bool = False,
         dropout: float = 0.0,
-        recurrent_scale: float = 0.1,
-        f_theta: bool = True,
-        f_fuse: bool = True,
-        gate: bool = True,
         unroll: int | None = None,
-        unroll_injection: str = "features",
         joint: bool = False,
         solver: str | Callable = "anderson",
         tol: float = 1e-3,
@@ -187,13 +158,17 @@ class DEQFusion(nn.Module):
         jacobian_probes: int = 1,
         jacobian_every: int = 1,
         on_failure: str = "warn",
+        **old: Any,
     ) -> None:
         super().__init__()
+        refuse_old(old, equations)
+        self.equations = equations = Equations.like(equations)
         _check_options(locals())
         input_dims, dim, n = tuple(map(int, input_dims)), int(dim), len(input_dims)
-        self.input_dims, self.dim, self.injection = input_dims, dim, injection
-        self.dropout, self.unroll, self.unroll_injection = dropout, unroll, unroll_injection
-        self.joint = joint and f_theta and f_fuse
+        self.input_dims, self.dim, self.start = input_dims, dim, start
+        self.groups, self.fuse_groups = groups, fuse_groups
+        self.dropout, self.unroll = dropout, unroll
+        self.joint = joint and equations.f_theta and equations.f_fuse
         self.jacobian_weight, self.jacobian_blocks = jacobian_weight, jacobian_blocks
         self.jacobian_probes, self.jacobian_every = jacobian_probes, jacobian_every
         self.equilibrium = Equilibrium(
@@ -207,19 +182,18 @@ class DEQFusion(nn.Module):
             neumann_terms=neumann_terms,
             neumann_damping=neumann_damping,
         )
+        as_it_is = equations.injection == "raw"
         self.projections = nn.ModuleList(
-            nn.Identity() if injection == "raw" and width == dim else Projection(width, dim)
+            nn.Identity() if as_it_is and width == dim else Projection(width, dim)
             for width in input_dims
         )
-        shared = {"groups": groups, "recurrent_scale": recurrent_scale}
-        self.unimodal = self.fuse = None
-        if f_theta:
-            self.unimodal = ResidualCells(n, dim, kind=cell, residual=residual, **shared)
-        if f_fuse:
-            shared["groups"] = groups if fuse_groups is None else fuse_groups
-            self.fuse = GatedCell(n, dim, norm_order=norm_order, gate=gate, **shared)
-        self.weights = nn.Parameter(torch.ones(n)) if f_fuse and fuse_weights else None
-        self.bias = nn.Parameter(torch.zeros(())) if f_fuse and fuse_bias else None
+        shared = {"groups": groups, "fuse_groups": fuse_groups, "start": start}
+        self.unimodal, self.fuse = build_cells(equations, n, dim, **shared)
+        self.weights = self.bias = None
+        if equations.f_fuse and equations.fuse_weights:
+            self.weights = nn.Parameter(torch.ones(n))
+        if equations.f_fuse and equations.fuse_bias:
+            self.bias = nn.Parameter(torch.zeros(()))
         if jacobian_every > 1:  # part of the state, so that a resumed training keeps in step
             self.register_buffer("training_forwards", torch.zeros((), dtype=torch.long))
         self._last = Outcome()
@@ -228,15 +202,27 @@ class DEQFusion(nn.Module):
     def from_preset(
         cls, preset: str, input_dims: Sequence[int], dim: int, **options: Any
     ) -> "DEQFusion":
-        """Builds the equations of a preset; `options` are the constructor's, and come first.
+        """Builds the equations of this name, with what the release trains them with.
 
         "paper" follows the paper; "released", "released_brca", "released_imdb" and
-        "released_mosi" the variants of the authors' release (the last with GroupNorm for the
-        BatchNorm inside its map). A preset chooses the equations and the Jacobian penalty,
-        never the initialisation.
+        "released_mosi" the variants of the authors' release, with their Jacobian penalty (and the
+        last with one group in f_fuse). The start is that of `start`. `options` are the
+        constructor's, and come first: `equations`, too, which may be a variation,
+        `Equations.like(preset, gate=False)`.
         """
         checks.check_choice("preset", preset, PRESETS)
-        return cls(input_dims, dim, **{**PRESETS[preset], **options})
+        return cls(input_dims, dim, **{"equations": preset, **PRESETS[preset], **options})
+
+    def extra_repr(self) -> str:
+        """Shows the widths, and the options that differ from the defaults."""
+        options = {**vars(self.equilibrium), **vars(self)}
+        options["equations"] = self.equations.name or self.equations
+        told = [f"input_dims={self.input_dims}", f"dim={self.dim}"]
+        for name, option in inspect.signature(DEQFusion).parameters.items():
+            value = options.get(name, option.default)
+            if option.kind is option.KEYWORD_ONLY and value != option.default:
+                told.append(f"{name}={value!r}")
+        return ", ".join(told)
 
     def forward(
         self,
@@ -284,7 +270,7 @@ class DEQFusion(nn.Module):
         """Returns the fused feature, (B, dim), and what is to be known of how it came about."""
         record = penalty = None
         if self.unroll is not None:
-            from_states = self.unroll_injection == "states"
+            from_states = self.equations.unroll_injection == "states"
             inject = self._combined if from_states else lambda _: system.constants.x_fuse
             states, fused = system.unroll(self.unroll, inject)
         else:
@@ -349,7 +335,7 @@ class DEQFusion(nn.Module):
         if present is not None:
             features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
         # the states have the parameters' dtype, under autocast too, and at least float32
-        kind = ScaleFreeInjection if self.injection == "scale_free" else RawInjection
+        kind = ScaleFreeInjection if self.equations.injection == "scale_free" else RawInjection
         least = None if self.bias is None else wide(self.bias.detach()).abs()
         injection = kind(features, list(self.projections), self._combined, like.dtype, least)
         x, x_fuse = injection.quick()
@@ -371,7 +357,7 @@ class DEQFusion(nn.Module):
             if scale is not None:
                 bias = times(bias.expand_as(scale), scale, self.bias.dtype, parts=len(scale))
             x = x + bias
-        return rms_normalised(x) if self.injection == "scale_free" else x
+        return rms_normalised(x) if self.equations.injection == "scale_free" else x
 
     def _penalised(
         self, system: TriangularSystem, states: Tensor, fused: Tensor | None
@@ -404,12 +390,7 @@ def _check_options(options: Mapping[str, Any]) -> None:
             f"every weight must have at most {LARGEST} entries, and dim={dim} is too wide for "
             f"that beside input_dims of up to {widest}, and {len(options['input_dims'])} of them"
         )
-    checks.check_groups("groups", options["groups"], dim)
-    if options["fuse_groups"] is not None:
-        checks.check_groups("fuse_groups", options["fuse_groups"], dim)
-    if options["residual"] and options["cell"] == "one_layer":
-        raise ValueError("residual=True must go with cell='two_layer': the other has none")
+    for name in ("groups", "fuse_groups"):
+        check_norm_groups(name, options[name], dim)
     if options["joint"] and options["unroll"] is not None:
         raise ValueError("joint=True must not be given with unroll: nothing is solved then")
-    if not (options["f_theta"] or options["f_fuse"]):
-        raise ValueError("f_theta and f_fuse must not both be False: nothing would be fused")

@@ -1,7 +1,7 @@
 """How many equilibria a fusion has for given features: solves from several starts.
 
 Of 80 samples, 8 of each of 10 fusions as they start (two modalities, dim 32), 0 were found to
-have more than one at the default `recurrent_scale`, and 31 at 1.0, up to 87 % apart.
+have more than one at the default `start`, and 31 at 1.0, up to 87 % apart.
 """
 
 import copy

@@ -88,7 +88,10 @@ FUSIONS: Mapping[str, Entry] = {
         search=_DEQ,
     ),
     "deq_paper": Entry(
-        adapters.deq_paper, "DEQ fusion, the paper's equations as written", _SOLVES, search=_DEQ
+        partial(adapters.deq, equations="paper"),
+        "DEQ fusion, the paper's equations as written",
+        _SOLVES,
+        search=_DEQ,
     ),
     "deq_unrolled": Entry(
         partial(adapters.deq, unroll=6),

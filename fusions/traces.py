@@ -98,7 +98,7 @@ def posed(
     fusion: DEQFusion, features: Sequence[Tensor], present: Tensor | None
 ) -> Iterator[TriangularSystem]:
     """Yields what a fusion solves for these features when it is evaluated, without gradients."""
-    if fusion.unroll is not None and fusion.unroll_injection == "states":
+    if fusion.unroll is not None and fusion.equations.unroll_injection == "states":
         raise ValueError(
             "the map must be that of an equilibrium, and unroll_injection='states' has none: "
             "what its f_fuse is injected changes with every step"

@@ -163,7 +163,7 @@ def _maps_sum(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
     return MapSum(), dim
 
 
-_MAPS = {"groups": 5}  # the usual 4 does not divide 50, or 510
+_MAPS = {"groups": 5}  # as in the recipes: 4 does not divide 50, or 510
 _OMICS = FUSIONS["concat"], {}, PATIENTS, 0.87
 _EMBEDDED = {"hidden": None, "dropout": 0.0}  # by the host, before
 _MUTAN = partial(questions, "mutan"), nn.functional.cross_entropy

@@ -41,7 +41,7 @@ IDEAS_ON = (
     ("features of one scale", Case(128, 2, 512), {}),
     ("features of one scale", Case(612, 3, 500), {}),
     ("features of one scale", Case(196, 3, 128), {}),
-    ("raw injection, features of scales 0.01 to 10", Case(128, 2, 512), {"injection": "raw"}),
+    ("raw injection, features of scales 0.01 to 10", Case(128, 2, 512), {"equations": "paper"}),
 )
 
 

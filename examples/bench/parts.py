@@ -11,6 +11,7 @@ from tqdm import tqdm
 from examples.bench.ideas import ideas
 from examples.bench.measure import Row, Settings, peak_bytes, threads
 from examples.bench.methods import METHODS, Case, deq
+from fusions.deq import Equations
 from fusions.equilibrium import Anderson, Equilibrium, GatedCell, ResidualCells, SolveRecord
 
 SHAPES = (
@@ -83,7 +84,7 @@ def sweeps(settings: Settings) -> Iterator[Row]:
         case = Case(**(shape if options else shape | {name: value}), device=settings.device)
         made = {"deq": deq(case, **options), "concat + linear": METHODS["concat + linear"](case)}
         if name == "modalities":
-            made["fusion part"] = deq(case, f_theta=False, injection="raw")
+            made["fusion part"] = deq(case, equations=Equations(injection="raw", f_theta=False))
         features, cotangent = case.features(), case.cotangent()
         with threads(1):
             taken = settings.time(
@@ -99,15 +100,13 @@ def gradients(settings: Settings, scales: Sequence[float] = (0.1, 0.3)) -> Itera
     for scale in tqdm(scales, desc="gradients"):
         case = Case(*BASE, device=settings.device)
         features, cotangent = case.features(), case.cotangent()
-        made = {
-            name: deq(case, recurrent_scale=scale, **options) for name, options in GRADIENTS.items()
-        }
+        made = {name: deq(case, start=scale, **options) for name, options in GRADIENTS.items()}
         with threads(1):
             taken = settings.time(
                 {name: partial(m.train, features, cotangent) for name, m in made.items()}
             )
         truth = _gradient(
-            deq(case, "plain", recurrent_scale=scale, tol=1e-11, max_steps=200).module.double(),
+            deq(case, "plain", start=scale, tol=1e-11, max_steps=200).module.double(),
             [x.detach().double() for x in features],
             cotangent.double(),
         )
@@ -117,7 +116,7 @@ def gradients(settings: Settings, scales: Sequence[float] = (0.1, 0.3)) -> Itera
                 "part": "gradients",
                 "threads": 1,
                 **case.shape,
-                "recurrent_scale": scale,
+                "start": scale,
                 "method": name,
                 "train_ms": taken[name],
                 "error": float((got - truth).norm() / truth.norm()),

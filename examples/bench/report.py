@@ -118,9 +118,9 @@ def _power(rows: Sequence[Row], method: str) -> float:
 
 def _gradients(rows: Sequence[Row]) -> str:
     lines = ["## Gradients: error and cost"]
-    for scale, group in _grouped(rows, lambda row: row["recurrent_scale"]).items():
+    for scale, group in _grouped(rows, lambda row: row["start"]).items():
         exact = group[0]["train_ms"]
-        lines += ["", f"(B, N, d) = {_shape(group[0])}, recurrent_scale {scale}", ""]
+        lines += ["", f"(B, N, d) = {_shape(group[0])}, start {scale}", ""]
         table = [["gradient", "relative error", "cosine", "training step", "to exact"]]
         for row in group:
             error = [f"{row['error']:.1e}", f"{row['cosine']:.5f}"]

@@ -88,15 +88,19 @@ check_probability = partial(check_range, low=0, high=1)
 check_not_negative = partial(check_range, low=0, high=math.inf)
 
 
-def check_groups(name: str, groups: Any, dim: int) -> None:
-    """Raises ValueError unless `groups` divides `dim`."""
+def check_groups(name: str, groups: Any, dim: int, *, least: int = 1) -> None:
+    """Raises ValueError unless `groups` divides `dim` into groups of at least `least` channels."""
     check_count(name, groups)
+    if dim % groups == 0 and dim // groups >= least:
+        return
+    fitting = [k for k in range(1, dim // least + 1) if dim % k == 0]
+    advice = f"choose {name} from {fitting}, or another dim"
     if dim % groups:
-        divisors = [k for k in range(1, dim + 1) if dim % k == 0]
-        raise ValueError(
-            f"dim (={dim}) must be divisible by {name} (={groups}); choose {name} from "
-            f"{divisors}, or another dim"
-        )
+        raise ValueError(f"dim (={dim}) must be divisible by {name} (={groups}); {advice}")
+    raise ValueError(
+        f"{name} (={groups}) must leave at least {least} channels of dim (={dim}) to a group; "
+        f"{advice}"
+    )
 
 
 def shown(value: Any) -> str:

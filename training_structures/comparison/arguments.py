@@ -219,7 +219,7 @@ def _integers(text: str) -> list[int]:
 
 
 def _option(text: str) -> tuple[str, str, Any]:
-    match = re.fullmatch(r"(\w+)\.(\w+)=(.+)", text)
+    match = re.fullmatch(r"(\w+)\.(\w+(?:\.\w+)*)=(.+)", text)
     if not match:
         raise argparse.ArgumentTypeError(f"must be FUSION.NAME=VALUE, got {text!r}")
     return match[1], match[2], literal(match[3])

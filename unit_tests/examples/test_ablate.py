@@ -41,7 +41,7 @@ rows = pytest.mark.parametrize("row", PARTS)
 
 
 def build(row, injection, **options):
-    options = {"groups": GROUPS, "recurrent_scale": 0.03, **options}
+    options = {"groups": GROUPS, "start": 0.03, **options}
     module, width = entries(PARTS, injection)[row].build(WIDTHS[:3], DIM, **options)
     assert width == DIM
     return module.double()

@@ -147,13 +147,13 @@ def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path, capsys):
 def test_what_makes_a_row_is_among_its_settings_and_cannot_be_changed(parts, capsys):
     _, folder = parts
     found = json.loads((folder / "raw" / "runs" / "no_gate-0.json").read_text())
-    assert "'gate': False" in found["settings"]["options"]
+    assert "'equations.gate': False" in found["settings"]["options"]
     assert (
         "'jacobian_weight': 1.0" in found["settings"]["options"]
     )  # as the recipe treats deq_paper
     with pytest.raises(SystemExit):
-        ablate.main([*SMALL, "--option", "no_gate.gate=True"])
-    assert "--option no_gate.gate is what makes this row" in capsys.readouterr().err
+        ablate.main([*SMALL, "--option", "no_gate.equations.gate=True"])
+    assert "--option no_gate.equations.gate is what makes this row" in capsys.readouterr().err
 
 
 def test_a_run_that_fails_leaves_the_others_their_table(tmp_path, monkeypatch, capsys):

@@ -99,7 +99,7 @@ def test_everything_is_measured_and_written(monkeypatch, tmp_path, capsys):
         "examples.bench.parts.SWEEPS",
         {"modalities": (1, 2), "dim": (16, 32), "batch": (4, 8), "tol": (1e-1, 1e-2)},
     )
-    monkeypatch.setattr("examples.bench.ideas.IDEAS_ON", (("x", CASE, {"injection": "raw"}),))
+    monkeypatch.setattr("examples.bench.ideas.IDEAS_ON", (("x", CASE, {"equations": "paper"}),))
     arguments = ["--shapes", "6,2,16", "--seconds", "0", "--most", "1", "--threads", "1"]
     bench.main([*arguments, "--output", str(tmp_path)])
     text = (tmp_path / "bench.md").read_text()

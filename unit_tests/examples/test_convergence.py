@@ -9,7 +9,7 @@ import torch
 
 from examples.convergence import curves
 from examples.convergence.measure import LIMITS, TOLERANCES, measure
-from examples.convergence.rows import ROWS, TIED, start_as_linear
+from examples.convergence.rows import ROWS, TIED
 from examples.digits.recipe import recipe as digits
 from examples.studies import INJECTIONS, entries
 from fusions.analysis import spectral_radii, trace
@@ -180,8 +180,7 @@ def test_a_fusion_of_another_kind_is_compared_and_not_measured():
 
 def test_the_released_start_is_that_of_linear_maps():
     torch.manual_seed(0)
-    fusion = DEQFusion([64, 64], 64, injection="raw")
-    start_as_linear(fusion)
+    fusion = DEQFusion([64, 64], 64, equations="paper", start="released")
     bound = 1 / math.sqrt(64)
     z, x, other = torch.randn(3, 5, 64)
     for i in range(2):

@@ -6,6 +6,7 @@ import pytest
 from examples.brca import brca_deq
 from examples.compare_fusions import PROGRAM, RECIPES
 from examples.digits import digits_deq
+from examples.digits.recipe import WIDTH
 from fusions.registry import FUSIONS, LATER
 from training_structures.comparison import command_line
 
@@ -33,6 +34,21 @@ def test_digits_deq_learns(capsys):
     assert result["scores"]["accuracy"] > 0.85  # chance is 0.1
     assert result["solver_converged"] > 0.99
     assert "converged" in capsys.readouterr().out
+
+
+def test_the_equations_are_options_of_a_comparison(tmp_path):
+    options = ["--option", "deq.equations=paper", "--option", "deq.equations.gate=False"]
+    found = compared(
+        *("--fusions", "deq", "--no-unimodal", "--runs", "1", "--epochs", "1"),
+        *("--output", str(tmp_path)),
+        *options,
+    )
+    (result,) = (result for result in found.results if result["method"] == "deq")
+    for option in ("'equations': 'paper'", "'equations.gate': False"):
+        assert option in result["settings"]["options"]
+    plain = FUSIONS["deq_paper"]([WIDTH] * 4, WIDTH)[0]
+    without_gate = sum(p.numel() for p in plain.parameters()) - WIDTH * (WIDTH + 1)
+    assert result["fusion_parameters"] == without_gate
 
 
 def test_brca_deq_runs_and_resumes(omics, tmp_path):

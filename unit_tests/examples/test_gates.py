@@ -37,7 +37,7 @@ class Model(nn.Module):
 
 
 def make_fusion(**options):
-    options = {"groups": 2, "on_failure": "ignore", "recurrent_scale": 0.5, **options}
+    options = {"groups": 2, "on_failure": "ignore", "start": 0.5, **options}
     return DEQFusion(WIDTHS, DIM, **options)
 
 
@@ -151,7 +151,7 @@ def test_only_as_many_batches_are_read_as_asked_for_and_of_the_part_that_is_scor
 
 
 def test_a_sample_that_has_arrived_stays_where_it_is():
-    fusion = make_fusion(recurrent_scale=1e-3, solver="picard")
+    fusion = make_fusion(start=1e-3, solver="picard")
     features, steps = make_inputs(4), 12
     shown = trace(fusion, features, joint=True, steps=steps)["joint"].gates
     assert shown[-1].isnan().any() or len(shown) < steps  # some arrived, to the last bit

@@ -7,13 +7,15 @@ fixed points come from plain iteration and gradients from a dense linear system.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from typing import Any
 from unittest import mock
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fusions import deq
 from fusions.deq import DEQFusion
 
 DIM, GROUPS = 16, 2  # GroupNorm of 2 channels is a sign function; these groups have 8
@@ -50,13 +52,14 @@ VARIANTS = {
 
 def make(variant: str, widths: Sequence[int], **options) -> tuple[DEQFusion, "Reference"]:
     """Builds a variant in float64, every parameter moved away from its start, as a contraction."""
-    options = {"groups": GROUPS, "recurrent_scale": 0.03, **options}
+    options = {"groups": GROUPS, "start": 0.03, **options}
     equations, preset = VARIANTS[variant], variant.split()[0]
     if preset == "default":
-        fusion = DEQFusion(widths, DIM, **options)
+        fusion = DEQFusion(widths, DIM, **arguments(**options))
     else:
-        injection = "scale_free" if equations.scale_free else "raw"
-        fusion = DEQFusion.from_preset(preset, widths, DIM, injection=injection, **options)
+        options["injection"] = "scale_free" if equations.scale_free else "raw"
+        options = arguments(preset, **options)
+        fusion = DEQFusion.from_preset(preset, widths, DIM, **options)
     with torch.no_grad():
         for parameter in fusion.parameters():
             spread = parameter.std(unbiased=False).item() or 1.0
@@ -66,6 +69,13 @@ def make(variant: str, widths: Sequence[int], **options) -> tuple[DEQFusion, "Re
             fusion.unimodal.norm_weight[-1] *= 0.3
     fusion.double()
     return fusion, Reference(fusion, equations)
+
+
+def arguments(equations: str = "scale_free", /, **options) -> dict[str, Any]:
+    """Returns arguments of DEQFusion; options that are fields of equations change the named."""
+    names = {field.name for field in fields(deq.Equations)}
+    changes = {name: options.pop(name) for name in names & options.keys()}
+    return {"equations": deq.Equations.like(equations, **changes), **options}
 
 
 def make_features(widths: Sequence[int], batch: int = 2, dtype=torch.float64) -> list[Tensor]:

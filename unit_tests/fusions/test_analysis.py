@@ -10,7 +10,7 @@ import torch
 from fusions.analysis import solved_with, spectral_radii, trace
 from unit_tests.fusions.deq_reference import DIM, WIDTHS, make, make_features
 
-STEPS, LARGE = 6, {"recurrent_scale": 0.1}  # slow enough that no iterate is at rest
+STEPS, LARGE = 6, {"start": 0.1}  # slow enough that no iterate is at rest
 PARTS = [{}, {"gate": False}, {"f_theta": False}, {"f_fuse": False}]
 CASES = [*((options, False) for options in PARTS), ({}, True), ({"gate": False}, True)]
 PRESENT = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])

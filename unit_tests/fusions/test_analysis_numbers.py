@@ -5,9 +5,9 @@ import torch
 
 from fusions.analysis import gate_shares, solved_with, spectral_radii, trace
 from fusions.deq import DEQFusion
-from unit_tests.fusions.deq_reference import DIM, EXACT, WIDTHS, make, make_features
+from unit_tests.fusions.deq_reference import DIM, EXACT, WIDTHS, arguments, make, make_features
 
-LARGE = {"recurrent_scale": 0.1}
+LARGE = {"start": 0.1}
 PARTS = [{}, {"gate": False}, {"f_theta": False}, {"f_fuse": False}]
 PRESENT = torch.tensor([[True, True, True], [False, True, True], [True, False, False]])
 
@@ -174,7 +174,7 @@ def test_a_solve_that_zero_ends_has_no_steps():
 @pytest.mark.parametrize("part", ["f_theta", "f_fuse"])
 def test_a_fusion_of_one_block_has_nothing_to_solve_jointly(part):
     torch.manual_seed(0)
-    fusion = DEQFusion([8, 8], 8, **{part: False})
+    fusion = DEQFusion([8, 8], 8, **arguments(**{part: False}))
     features = [torch.randn(3, 8), torch.randn(3, 8)]
     expected = fusion(features)
     with solved_with(fusion, joint=True):

@@ -15,6 +15,7 @@ from unit_tests.fusions.deq_reference import (
     EXACT,
     GROUPS,
     WIDTHS,
+    arguments,
     gradients,
     make,
     make_features,
@@ -131,7 +132,7 @@ def test_observe_sees_every_step(joint):
 
 
 def test_observe_sees_no_gates_where_there_are_none():
-    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, gate=False)
+    fusion = DEQFusion([5, 7], DIM, **arguments(groups=GROUPS, gate=False))
     seen = []
     fusion(make_features(fusion.input_dims, dtype=torch.float32), observe=seen.append)
     assert {s.block for s in seen} == {"unimodal", "fuse"}
@@ -220,7 +221,7 @@ def test_dropout_has_one_mask_a_solve(joint):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"joint": True}, {"injection": "raw"}, {"unroll": 3}], ids=str
+    "options", [{}, {"joint": True}, {"equations": "paper"}, {"unroll": 3}], ids=str
 )
 def test_mixed_precision_stays_near_single(options):
     fusion = DEQFusion([20, 30], 64, on_failure="ignore", **options)

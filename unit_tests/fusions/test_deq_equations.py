@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
+from fusions.deq import DEQFusion, Equations
 from unit_tests.fusions.deq_reference import (
     DIM,
     EXACT,
@@ -155,7 +155,8 @@ def test_presets_set_the_penalty_of_the_paper(preset):
 
 
 def test_options_come_before_a_preset_s():
-    fusion = DEQFusion.from_preset("released", [8], 8, residual=False, fuse_bias=False)
+    equations = Equations.like("released", residual=False, fuse_bias=False)
+    fusion = DEQFusion.from_preset("released", [8], 8, equations=equations)
     assert not fusion.unimodal.residual and fusion.bias is None
 
 
@@ -167,7 +168,7 @@ def test_scale_free_injection_projects_orthogonally(width):
 
 
 def test_raw_injection_projects_only_where_the_width_differs():
-    fusion = DEQFusion([DIM, 5], DIM, injection="raw")
+    fusion = DEQFusion([DIM, 5], DIM, equations="paper")
     assert not list(fusion.projections[0].parameters())
     assert fusion.projections[1].weight.shape == (DIM, 5)
 

@@ -1,10 +1,13 @@
 """Options and features that do not fit are refused with a message that helps."""
 
+import inspect
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
+from fusions.deq import PRESETS, DEQFusion, Equations
 from fusions.gated import GatedMultimodalUnit
 from fusions.late import LateFusion
 from unit_tests.fusions.deq_reference import EXACT, WIDTHS, make, make_features
@@ -18,18 +21,17 @@ NAN, INF = float("nan"), float("inf")
 
 
 COUNTS = ("max_steps", "unroll", "jacobian_probes", "jacobian_every", "neumann_terms")
-FLAGS = ("residual", "fuse_weights", "fuse_bias", "f_theta", "f_fuse", "gate", "joint")
-TEXTS = ("injection", "cell", "norm_order", "gradient", "on_failure", "jacobian_blocks", "solver")
-NUMBERS = ("tol", "backward_tol", "dropout", "recurrent_scale", "jacobian_weight")
+TEXTS = ("equations", "gradient", "on_failure", "jacobian_blocks", "solver")
+NUMBERS = ("tol", "backward_tol", "dropout", "start", "jacobian_weight")
 SENSELESS = [
     *((name, value) for name in COUNTS for value in (0, -1, 2.0, True, "3", NAN, 10**12, [4])),
-    *((name, value) for name in FLAGS for value in ("no", "False", 0, 1, NAN, None, [])),
+    *(("joint", value) for value in ("no", "False", 0, 1, NAN, None, [])),
     *((name, value) for name in TEXTS for value in ("x", None, 1, NAN, True, [], {"anderson": 1})),
     *((name, value) for name in NUMBERS for value in (INF, NAN, -1e-9, True, "x", [1.0], 1j)),
     *(("neumann_damping", value) for value in (0, 1.1, NAN, INF, True, "x", None)),
     *(("dim", value) for value in (0, -4, 16.0, True, "16", None, [16], 10**12, 2**20, NAN)),
-    *(("groups", value) for value in (0, -1, 3, 2.0, True, "2", None)),
-    *(("fuse_groups", value) for value in (0, 3, True, "2")),
+    *(("groups", value) for value in (0, -1, 3, 2.0, True, "2", 16)),
+    *(("fuse_groups", value) for value in (0, 3, True, "2", 16)),
     *(("max_steps", value) for value in (None, INF)),
     *(("tol", value) for value in (None, torch.tensor(1e-3))),
 ]
@@ -67,8 +69,6 @@ def test_what_would_only_take_memory_is_refused_first():
         DEQFusion([2**24], 2**10)
     with pytest.raises(ValueError, match="every weight must have at most 2147483648 entries"):
         DEQFusion([4] * 900, 2**11)
-    with pytest.raises(ValueError, match=r"unknown cell '.{70,79}…"):
-        DEQFusion([4], 16, cell="x" * 10**7)
 
 
 def test_numbers_of_numpy_are_numbers():
@@ -95,10 +95,6 @@ def test_numbers_of_numpy_are_numbers():
         ),
         ({"groups": 0}, "groups must be an integer of at least 1"),
         ({"fuse_groups": 3}, r"divisible by fuse_groups \(=3\)"),
-        ({"injection": "none"}, r"unknown injection 'none'; choose from \['raw', 'scale_free'\]"),
-        ({"cell": "three_layer"}, "unknown cell 'three_layer'; choose from"),
-        ({"norm_order": "norm"}, "unknown norm_order 'norm'; choose from"),
-        ({"unroll_injection": "x"}, "unknown unroll_injection 'x'; choose from"),
         ({"jacobian_blocks": "all"}, r"unknown jacobian_blocks 'all'; choose from \['diagonal'"),
         ({"solver": "newton"}, r"unknown solver 'newton'; choose from \['anderson', 'broyden'"),
         ({"on_failure": "cry"}, "unknown on_failure 'cry'; choose from"),
@@ -111,15 +107,14 @@ def test_numbers_of_numpy_are_numbers():
         ({"dropout": 1.0}, "dropout must be at least 0 and below 1, got 1.0"),
         ({"dropout": -0.1}, "dropout must be at least 0 and below 1, got -0.1"),
         ({"dropout": NAN}, "dropout must be at least 0"),
-        ({"recurrent_scale": -1.0}, "recurrent_scale must be at least 0"),
-        ({"recurrent_scale": INF}, "recurrent_scale must be at least 0 and below inf, got inf"),
+        ({"start": "zero"}, r"start must be one of \('contractive', 'released'\) or a number"),
+        ({"start": -1.0}, "start must be at least 0"),
+        ({"start": INF}, "start must be at least 0 and below inf, got inf"),
         ({"jacobian_weight": -1.0}, "jacobian_weight must be at least 0"),
         ({"jacobian_probes": 0}, "jacobian_probes must be an integer of at least 1"),
         ({"jacobian_every": 0}, "jacobian_every must be an integer of at least 1"),
         ({"unroll": 0}, "unroll must be an integer of at least 1"),
         ({"unroll": 2, "joint": True}, "joint=True must not be given with unroll"),
-        ({"residual": True, "cell": "one_layer"}, "residual=True must go with cell='two_layer'"),
-        ({"f_theta": False, "f_fuse": False}, "f_theta and f_fuse must not both be False"),
     ],
     ids=str,
 )
@@ -148,6 +143,77 @@ def test_unknown_options_and_presets_are_refused():
         DEQFusion.from_preset("paper", [5], 16, tolerance=1e-3)
     with pytest.raises(ValueError, match=r"unknown preset 'brca'; choose from \['paper', 'rel"):
         DEQFusion.from_preset("brca", [5], 16)
+
+
+OLD = [
+    ({"injection": "raw"}, " injection='raw' ", "equations=Equations(injection='raw')"),
+    ({"gate": False, "cell": "one_layer"}, "s gate=False, cell='one_layer' ", None),
+    ({"recurrent_scale": 0.3}, " recurrent_scale=0.3 ", "start=0.3"),
+    ({"fuse_bias": 3, "recurrent_scale": 1.0}, None, "equations=Equations(fuse_bias=3), start=1.0"),
+    ({"equations": "paper", "gate": False}, None, "equations=Equations.like('paper', gate=False)"),
+    (
+        {"equations": Equations(cell="one_layer"), "residual": False},
+        " residual=False ",
+        "equations=Equations.like(Equations(cell='one_layer'), residual=False)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("options", "was", "now"), OLD, ids=str)
+def test_options_of_before_name_what_took_their_place(options, was, now):
+    with pytest.raises(TypeError, match=r"^DEQFusion has no option.* any more: pass ") as raised:
+        DEQFusion([5], 16, **options)
+    first, _, last = str(raised.value).partition("any more: pass ")
+    assert first == f"DEQFusion has no option{was}" or was is None
+    assert last == now or now is None
+
+
+def test_presets_name_it_too_and_what_they_name_works():
+    with pytest.raises(TypeError, match=r"equations=Equations.like\('paper', gate=False\)$"):
+        DEQFusion.from_preset("paper", [5], 16, gate=False)
+    equations = Equations.like("paper", gate=False)
+    assert not DEQFusion.from_preset("paper", [5], 16, equations=equations).fuse.gate
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_the_equations_of_its_name_and_how_they_are_trained(preset):
+    fusion, plain = DEQFusion.from_preset(preset, [5], 16), DEQFusion([5], 16, equations=preset)
+    assert fusion.equations == plain.equations == Equations.like(preset)
+    assert plain.jacobian_weight == 0 and plain.jacobian_blocks == "diagonal"
+    assert fusion.jacobian_blocks == ("diagonal" if preset == "paper" else "joint")
+    assert fusion.start == plain.start == "contractive"
+
+
+def test_there_are_about_twenty_options():
+    parameters = inspect.signature(DEQFusion).parameters.values()
+    assert sum(p.kind is p.KEYWORD_ONLY for p in parameters) <= 20
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({}, ""),
+        ({"equations": "paper"}, ", equations='paper'"),
+        ({"equations": Equations(injection="raw"), "tol": 1e-3}, ", equations='paper'"),
+        ({"equations": Equations(gate=False)}, ", equations=Equations(gate=False)"),
+        (
+            {"max_steps": 9, "groups": 2, "start": 0.3, "joint": True},
+            ", start=0.3, groups=2, joint=True, max_steps=9",
+        ),
+        ({"unroll": 3, "jacobian_every": 2}, ", unroll=3, jacobian_every=2"),
+    ],
+    ids=str,
+)
+def test_a_fusion_shows_its_widths_and_what_differs_from_the_defaults(options, shown):
+    fusion = DEQFusion([5, 7], 16, **options)
+    assert fusion.extra_repr() == f"input_dims=(5, 7), dim=16{shown}"
+    assert f"DEQFusion(\n  {fusion.extra_repr()}\n" in repr(fusion)
+
+
+def test_what_is_shown_is_what_holds():
+    fusion = DEQFusion([5], 16, jacobian_weight=1.0)
+    fusion.jacobian_weight, fusion.equilibrium = 0.5, replace(fusion.equilibrium, tol=1e-6)
+    assert fusion.extra_repr().endswith("dim=16, tol=1e-06, jacobian_weight=0.5")
 
 
 class Alone:
@@ -309,7 +375,8 @@ def test_a_present_modality_that_is_not_finite_is_refused_beside_an_absent_one()
 
 
 def test_iterates_that_leave_the_range_of_the_dtype_raise():
-    fusion = DEQFusion([5], 16, groups=2, f_fuse=False, cell="one_layer")
+    equations = Equations(f_fuse=False, cell="one_layer")
+    fusion = DEQFusion([5], 16, groups=2, equations=equations)
     with torch.no_grad():
         fusion.unimodal.weight2.fill_(1e38)
     with pytest.raises(FloatingPointError, match="iterates must stay finite"):
@@ -336,20 +403,3 @@ def test_the_backward_solve_has_limits_of_its_own():
     fused.backward(torch.randn_like(fused))
     backward = fusion.info.backward["z_fuse"]
     assert backward.residual.max() <= 1e-10 < fusion.info.residual.max()
-
-
-@pytest.mark.parametrize("scale", [0.05, 0.3])
-@pytest.mark.parametrize("n", [1, 4])
-def test_the_recurrent_terms_start_as_the_fraction_asked_for(scale, n):
-    dim = 256
-    fusion = DEQFusion([dim] * n, dim, recurrent_scale=scale)
-    two_layer, fuse = fusion.unimodal.tensors(), fusion.fuse.tensors()
-    z = torch.nn.functional.group_norm(torch.randn(512, dim), 4)
-    h = torch.nn.functional.group_norm(z @ two_layer[0][0], 4).relu()
-    assert (h @ two_layer[2][0]).std().item() == pytest.approx(scale, rel=0.1)
-    states = torch.randn(n, 512, dim)
-    s = z * torch.nn.functional.linear(z + states, fuse[0]).sum(0)
-    # half of it, because s is quadratic in z
-    assert (s @ fuse[2].T).std().item() == pytest.approx(scale / 2, rel=0.2)
-    one_layer = DEQFusion([dim], dim, cell="one_layer", recurrent_scale=scale).unimodal.tensors()
-    assert (z @ one_layer[0][0]).std().item() == pytest.approx(scale, rel=0.1)

@@ -7,7 +7,15 @@ import torch
 from torch import Tensor
 
 from fusions.deq import DEQFusion
-from unit_tests.fusions.deq_reference import DIM, EXACT, GROUPS, WIDTHS, make, make_features
+from unit_tests.fusions.deq_reference import (
+    DIM,
+    EXACT,
+    GROUPS,
+    WIDTHS,
+    arguments,
+    make,
+    make_features,
+)
 
 PROBES = 300
 
@@ -65,7 +73,7 @@ def test_its_gradient_is_that_of_the_dense_mean_square_at_a_constant_state():
     ids=str,
 )
 def test_it_trains_the_parameters_of_the_map(options):
-    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=1.0, **options)
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, jacobian_weight=1.0, **arguments(**options))
     fusion(make_features(fusion.input_dims, dtype=torch.float32))
     assert fusion.auxiliary_loss.ndim == 0 and fusion.auxiliary_loss > 0
     fusion.auxiliary_loss.backward()
@@ -149,7 +157,7 @@ def test_an_absent_modality_does_not_dilute_it(double, blocks):
 
 
 def test_a_frozen_fusion_without_a_gate_has_one():
-    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, gate=False, jacobian_weight=1.0)
+    fusion = DEQFusion([5, 7], DIM, **arguments(groups=GROUPS, gate=False, jacobian_weight=1.0))
     fusion.requires_grad_(False)(make_features(fusion.input_dims, dtype=torch.float32))
     assert fusion.auxiliary_loss.isfinite()
 

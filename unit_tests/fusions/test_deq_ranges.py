@@ -9,7 +9,7 @@ import torch
 from fusions.deq import DEQFusion
 from fusions.equilibrium import jacobian_penalty
 from fusions.registry import FUSIONS
-from unit_tests.fusions.deq_reference import DIM, GROUPS, gradients, make, make_features
+from unit_tests.fusions.deq_reference import DIM, GROUPS, arguments, gradients, make, make_features
 
 PATHS = [{}, {"joint": True}, {"unroll": 1}, {"unroll": 3}, {"f_theta": False}]
 paths = pytest.mark.parametrize("options", PATHS, ids=str)
@@ -23,7 +23,8 @@ def close(got, want, tol=1e-4):
 @paths
 @pytest.mark.parametrize("preset", ["paper", "released", "released_mosi"])
 def test_features_beyond_the_dtype_of_the_module_are_named_with_their_rows(options, preset):
-    fusion = DEQFusion.from_preset(preset, [DIM, DIM], DIM, groups=GROUPS, **options)
+    options = arguments(preset, groups=GROUPS, **options)
+    fusion = DEQFusion.from_preset(preset, [DIM, DIM], DIM, **options)
     features = [torch.randn(4, DIM), torch.randn(4, DIM, dtype=torch.float64)]
     features[1][2] *= 1e40
     message = (
@@ -34,7 +35,7 @@ def test_features_beyond_the_dtype_of_the_module_are_named_with_their_rows(optio
 
 
 def test_features_beyond_the_range_of_autocast_are_computed_with():
-    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, injection="raw")
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, equations="paper")
     features = [torch.randn(3, 5), torch.randn(3, 7) * 1e5]
     want = fusion(features)
     with torch.autocast("cpu", dtype=torch.float16):
@@ -52,8 +53,9 @@ halves = pytest.mark.parametrize("options", HALVES, ids=str)
 def half_and_whole(options, scale, dtype):
     """A fusion of half precision, features, and both of float32."""
     torch.manual_seed(4)
-    settings = {"preset": "paper", "injection": "scale_free", "on_failure": "ignore", **options}
-    half = DEQFusion.from_preset(settings.pop("preset"), [5, DIM], DIM, groups=2, **settings)
+    settings = {"injection": "scale_free", "on_failure": "ignore", "groups": 2, **options}
+    preset = settings.pop("preset", "paper")
+    half = DEQFusion.from_preset(preset, [5, DIM], DIM, **arguments(preset, **settings))
     half.to(dtype)
     features = [torch.randn(6, width).to(dtype) * scale for width in (5, DIM)]
     return (half, features), (copy.deepcopy(half).float(), [x.float() for x in features])
@@ -99,12 +101,13 @@ def test_gradients_under_autocast_to_float16_stay_in_range(options, scale):
 
 @pytest.mark.parametrize("options", PATHS[2:4], ids=str)
 def test_steps_that_leave_the_range_raise_as_a_solve_does(options):
-    fusion = DEQFusion([5], DIM, groups=GROUPS, cell="one_layer", f_fuse=False, **options)
+    shared = arguments(cell="one_layer", f_fuse=False, groups=GROUPS)
+    fusion = DEQFusion([5], DIM, **shared, **options)
     with torch.no_grad():
         fusion.unimodal.weight2.fill_(3e38)
     with pytest.raises(FloatingPointError, match=r"leaves the range of torch.float32 in 4 of 4"):
         fusion([torch.randn(4, 5)])
-    solved = DEQFusion([5], DIM, groups=GROUPS, cell="one_layer", f_fuse=False)
+    solved = DEQFusion([5], DIM, **shared)
     solved.load_state_dict(fusion.state_dict())
     with pytest.raises(FloatingPointError, match="iterates must stay finite"):
         solved([torch.randn(4, 5)])
@@ -164,7 +167,7 @@ TINY = {torch.float32: 1e-40, torch.float64: 1e-310, torch.float16: 1e-6, torch.
 def test_gradients_of_denormal_features_are_those_of_float64(options, dtype, both):
     torch.manual_seed(3)
     tight = {"tol": 1e-6 if dtype.itemsize > 2 else 1e-3, "max_steps": 200, "on_failure": "ignore"}
-    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, **tight, **options).to(dtype)
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, **tight, **arguments(**options)).to(dtype)
     features = [torch.randn(3, 5), torch.randn(3, 7)]
     features = [x.double().to(dtype) * 1 for x in features]
     factor = torch.tensor(TINY[dtype], dtype=torch.float64)
@@ -207,7 +210,7 @@ def test_the_gradient_by_a_denormal_feature_ends_at_half_of_the_largest_number()
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 3e38, 1e-38])
 @paths
 def test_zero_and_constant_features_have_finite_results_and_gradients(options, value):
-    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, **options)
+    fusion = DEQFusion([5, 7], DIM, groups=GROUPS, **arguments(**options))
     features = [torch.full((2, 5), value, requires_grad=True), torch.zeros(2, 7)]
     features[1].requires_grad_()
     fused = fusion(features)
@@ -217,7 +220,7 @@ def test_zero_and_constant_features_have_finite_results_and_gradients(options, v
 
 @paths
 def test_ordinary_and_odd_samples_of_one_batch_do_not_disturb_each_other(options):
-    fusion = DEQFusion([20, 30], 64, **options)
+    fusion = DEQFusion([20, 30], 64, **arguments(**options))
     features = make_features(fusion.input_dims, batch=4, dtype=torch.float32)
     alone = fusion(features)
     with torch.no_grad():
@@ -353,7 +356,8 @@ def test_another_module_may_be_put_in_the_place_of_a_projection(dtype, autocast)
 @paths
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_raw_features_whose_squares_leave_the_range_are_refused(options, dtype):
-    fusion = DEQFusion([DIM, DIM], DIM, groups=GROUPS, injection="raw", **options).to(dtype)
+    options = arguments("paper", groups=GROUPS, **options)
+    fusion = DEQFusion([DIM, DIM], DIM, **options).to(dtype)
     limit = (torch.finfo(torch.promote_types(dtype, torch.float32)).max / DIM) ** 0.5 / 2
     features = [torch.randn(4, DIM).to(dtype).requires_grad_() for _ in range(2)]
     with torch.no_grad():

@@ -6,6 +6,7 @@ from torch.func import functional_call, grad, hessian, jacfwd, jacrev, vmap
 
 from fusions.deq import DEQFusion
 from fusions.equilibrium import find_fixed_point
+from unit_tests.fusions.deq_reference import arguments
 
 # torch 2.13 says so of what its own forward mode imports
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprec:DeprecationWarning")
@@ -40,13 +41,13 @@ def features():
 @pytest.mark.parametrize("options", EVERY, ids=str)
 def test_a_solve_names_what_is_offered(name, options):
     with pytest.raises(RuntimeError, match=MESSAGE):
-        cases(DEQFusion([5, 6], 8, **options), features())[name]()
+        cases(DEQFusion([5, 6], 8, **arguments(**options)), features())[name]()
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("options", [{}, {"injection": "raw"}, {"unroll_injection": "states"}])
 def test_the_steps_work(name, options):
-    fusion, x = DEQFusion([5, 6], 8, unroll=3, **options), features()
+    fusion, x = DEQFusion([5, 6], 8, unroll=3, **arguments(**options)), features()
     got = cases(fusion, x)[name]()
     if name == "grad":
         parameters = dict(fusion.named_parameters())

@@ -68,7 +68,7 @@ def test_the_default_start_has_one_and_a_recurrence_as_large_as_the_injection_se
     counts = {}
     for scale in (0.1, 1.0):
         torch.manual_seed(0)
-        fusion = DEQFusion([16, 12], 32, recurrent_scale=scale)
+        fusion = DEQFusion([16, 12], 32, start=scale)
         features = [torch.randn(8, 16), torch.randn(8, 12)]
         found = fixed_points(fusion, features, starts=4, max_steps=150)
         counts[scale] = found.count

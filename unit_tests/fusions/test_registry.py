@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from fusions import adapters
+from fusions.deq import Equations
 from fusions.registry import CLASSES_ONLY, FUSIONS
 
 DIM, BATCH, TIME, CLASSES = 8, 4, 3, 3
@@ -138,6 +139,10 @@ def test_modalities_that_do_not_fit_are_refused(name):
         ("early_transformer", [4], {"outputs": 1, "task": "regression", "dep": 1}, "dep"),
         ("mult", WIDTHS[:2], {"layer": 2}, "no hyperparameter 'layer'"),
         ("deq", WIDTHS, {"drop": 0.5}, "drop"),
+        ("deq", WIDTHS, {"gate": False}, r"pass equations=Equations\(gate=False\)"),
+        ("deq_paper", WIDTHS, {"gate": False}, r"equations=Equations.like\('paper', gate=False\)"),
+        ("deq", WIDTHS, {"equations.gat": False}, "gat"),
+        ("deq", WIDTHS, {"equations.gate": 3}, "gate must be True or False, got 3"),
         ("late", WIDTHS, {"outputs": 1, "task": "classification"}, "at least 2 outputs"),
     ],
 )
@@ -233,3 +238,24 @@ def test_a_gpu_gives_what_the_cpu_gives(name):
 
     for cpu, gpu in zip(run("cpu"), run("cuda"), strict=True):
         torch.testing.assert_close(gpu, cpu, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "equations"),
+    [
+        ("deq", {}, Equations()),
+        ("deq", {"equations": "paper"}, Equations(injection="raw")),
+        ("deq", {"equations.gate": False}, Equations(gate=False)),
+        ("deq_paper", {"equations.gate": False}, Equations(injection="raw", gate=False)),
+        ("deq_paper", {"equations": "scale_free"}, Equations()),
+        (
+            "deq_unrolled",
+            {"equations": "released", "equations.fuse_bias": False, "equations.gate": False},
+            Equations.like("released", fuse_bias=False, gate=False),
+        ),
+    ],
+    ids=str,
+)
+def test_equations_are_an_option_and_so_is_each_of_their_fields(name, options, equations):
+    fusion, _ = FUSIONS[name](WIDTHS, DIM, **options)
+    assert fusion.equations == equations

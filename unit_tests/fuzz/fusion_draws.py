@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fusions.deq import PRESETS, DEQFusion
 from fusions.registry import FUSIONS
-from unit_tests.fusions.deq_reference import DIM, GROUPS
+from unit_tests.fusions.deq_reference import DIM, GROUPS, arguments
 from unit_tests.fuzz.fusion_truths import by_the_equations, like_double, may_be_infinite
 
 Wide = dict[str, Tensor]
@@ -26,12 +26,12 @@ OPTIONS: dict[str, Sequence[Any]] = {
     "injection": ("scale_free", "raw"),
     "residual": (False, True),
     "norm_order": ("relu_norm", "norm_relu"),
-    "groups": (1, GROUPS, GROUPS, GROUPS),
+    "groups": (1, None, GROUPS, GROUPS),
     "fuse_groups": (None, None, 1),
     "fuse_weights": (True, False),
     "fuse_bias": (False, True),
     "dropout": (0.0, 0.0, 0.3),
-    "recurrent_scale": (0.0, 0.03, 0.03, 0.1, 0.1, 1.0, 30.0),
+    "start": (0.0, 0.03, 0.03, "contractive", "released", 1.0, 30.0),
     "f_theta": (True, True, False),
     "f_fuse": (True, True, False),
     "gate": (True, True, False),
@@ -70,25 +70,25 @@ def deq_draw(rng: random.Random) -> Check:
     }
     if rng.random() < 0.15:
         options["cell"], options["residual"] = "one_layer", rng.random() < 0.1
-    arguments: dict[str, Any] = {"input_dims": widths, "dim": DIM, **options}
+    drawn: dict[str, Any] = {"input_dims": widths, "dim": DIM, **options}
     if rng.random() < 0.15:
-        arguments["dim"] = rng.choice((4, 10, 32, 7))
+        drawn["dim"] = rng.choice((4, 10, 32, 7))
     elif rng.random() < 0.6:
-        arguments |= EQUAL
-        arguments["recurrent_scale"] = rng.choice((0.0, 0.03, 0.1))
+        drawn |= EQUAL
+        drawn["start"] = rng.choice((0.0, 0.03, 0.1))
     if rng.random() < 0.1:
-        arguments[rng.choice(["input_dims", "dim", *OPTIONS])] = rng.choice(ODD)
+        drawn[rng.choice(["input_dims", "dim", *OPTIONS])] = rng.choice(ODD)
     if "unroll" in options and rng.random() < 0.9:
-        arguments["joint"] = False
+        drawn["joint"] = False
     preset = rng.choice(5 * [None] + [*PRESETS])
-    return lambda: _deq(rng, preset, arguments)
+    return lambda: _deq(rng, preset, drawn)
 
 
-def _deq(rng: random.Random, preset: str | None, arguments: dict[str, Any]) -> tuple[str, str]:
+def _deq(rng: random.Random, preset: str | None, drawn: dict[str, Any]) -> tuple[str, str]:
     if preset is None:
-        fusion = DEQFusion(**arguments)
+        fusion = DEQFusion(**arguments(**drawn))
     else:
-        fusion = DEQFusion.from_preset(preset, **arguments)
+        fusion = DEQFusion.from_preset(preset, **arguments(preset, **drawn))
     damaged = rng.random() < 0.2
     if damaged:  # as training, or damage, may leave it
         with torch.no_grad():

@@ -65,7 +65,8 @@ def may_be_infinite(tried: Any, name: str) -> bool:
     if tried.deq:
         if tried.damaged and any(beyond.values()):
             return True
-        decided = tried.autocast is None and tried.solved and tried.fusion.injection != "raw"
+        raw = tried.fusion.equations.injection == "raw"
+        decided = tried.autocast is None and tried.solved and not raw
         return not decided and overflows_in_torch(tried.loss(), "ToCopyBackward0")
     return overflows_in_torch(tried.loss()) or _attends_too_far(tried)
 
@@ -221,7 +222,7 @@ def _comparable(tried: Any, fusion: DEQFusion) -> bool:
             return False
     size = [x.detach().double().abs().amax(-1) for x in tried.features]
     usual = all(((s > 1e-100) & (s < 1e100)).all() for s in size)
-    if fusion.injection == "raw":  # what it injects has a scale, with which rounding grows
+    if fusion.equations.injection == "raw":  # it has a scale, with which rounding grows
         usual = all(((s > 1e-3) & (s < 1e3)).all() for s in size)
     return usual
 
@@ -240,7 +241,7 @@ def _exact(tried: Any, fusion: DEQFusion) -> bool:
 
 def _equations(fusion: DEQFusion) -> Equations:
     return Equations(
-        scale_free=fusion.injection == "scale_free",
+        scale_free=fusion.equations.injection == "scale_free",
         one_layer=fusion.unimodal is not None and fusion.unimodal.kind == "one_layer",
         residual=fusion.unimodal is not None and fusion.unimodal.residual,
         relu_last=fusion.fuse is not None and fusion.fuse.norm_order == "norm_relu",
@@ -256,7 +257,7 @@ def _of_one_sample(
     """Returns what is fused of one sample, and the gradients of all that it depends on."""
     fusion = reference.fusion
     if fusion.unroll is not None:
-        states = fusion.unroll_injection == "states"
+        states = fusion.equations.unroll_injection == "states"
         end = reference.unrolled(fusion.unroll, sample, inject_states=states)
         u = cotangent
     else:

@@ -58,7 +58,8 @@ def outcome(seed: int) -> Outcome:
         with _limited(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("error")
             warnings.simplefilter("ignore", ConvergenceWarning)
-            warnings.filterwarnings("ignore", ".*are read with their channels last", UserWarning)
+            for message in (".*are read with their channels last", ".*channels to a group"):
+                warnings.filterwarnings("ignore", message, UserWarning)
             if rng.random() < 0.25:
                 drawn, check = registry_draw(rng)
             else:

@@ -22,8 +22,6 @@ from ..half import linear, wide
 from ..maps import normal_residual
 from .products import Norm, NormAt, Product, pace
 
-NORM_ORDERS = ("relu_norm", "norm_relu")
-
 
 class GatedCell(nn.Module):
     """The parameters of the map. It starts as a contraction (see `ResidualCells`).

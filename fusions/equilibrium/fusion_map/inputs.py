@@ -88,7 +88,7 @@ class RawInjection(Injection):
             raise ValueError(
                 f"what is injected raw must be at most {self._limit(y):.1e} in {y.dtype}, for the "
                 f"sake of its norms, and has entries up to {float(largest):.1e}; scale the "
-                "features down, or use injection='scale_free'"
+                "features down, or use equations=Equations(injection='scale_free')"
             )
 
     def _limit(self, x: Tensor) -> float:

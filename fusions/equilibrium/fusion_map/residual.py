@@ -16,8 +16,6 @@ from ..half import wide
 from ..maps import normal_residual
 from .products import Norm, NormAt, Product, pace
 
-KINDS = ("two_layer", "one_layer")
-
 
 class ResidualCells(nn.Module):
     """The parameters of N cells. They start as contractions.

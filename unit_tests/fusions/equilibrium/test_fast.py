@@ -5,13 +5,21 @@ from unittest import mock
 
 import pytest
 import torch
-
-from fusions.deq import DEQFusion
-from fusions.equilibrium import find_fixed_point
 from fusions.equilibrium.fast import Traced
 from fusions.equilibrium.kernels import TwoLayerKernel
 from fusions.equilibrium.products import Weights
-from unit_tests.fusions.deq_reference import DIM, EXACT, VARIANTS, WIDTHS, make, make_features
+
+from fusions.deq import DEQFusion
+from fusions.equilibrium import find_fixed_point
+from unit_tests.fusions.deq_reference import (
+    DIM,
+    EXACT,
+    VARIANTS,
+    WIDTHS,
+    arguments,
+    make,
+    make_features,
+)
 
 PAYS = "fusions.equilibrium.fast._bfloat16_pays"
 
@@ -72,7 +80,7 @@ def mixed_features(batch, width, dtype):
 @pytest.mark.parametrize("solver", ["anderson", "broyden", "picard"])
 def test_samples_that_leave_early_change_nothing(solver):
     options = {"injection": "raw", "groups": 2, "solver": solver, "tol": 1e-11}
-    fusion = DEQFusion([DIM] * 3, DIM, **options, max_steps=300, recurrent_scale=0.03).double()
+    fusion = DEQFusion([DIM] * 3, DIM, **arguments(**options), max_steps=300, start=0.03).double()
     features = mixed_features(16, DIM, torch.float64)
     with (
         mock.patch("fusions.equilibrium.solvers.PATIENCE", 0.0),
@@ -90,8 +98,8 @@ def test_samples_that_leave_early_change_nothing(solver):
 def test_where_a_solve_ends_early_the_gradient_is_that_of_its_best_iterate(double):
     """Against a dense solve with the Jacobian at that very state."""
     limits = {"tol": 0.0, "max_steps": 4, "backward_tol": 1e-13, "backward_max_steps": 200}
-    options = {"f_theta": False, "injection": "raw", "groups": 2, "recurrent_scale": 1.0}
-    fusion = DEQFusion([DIM], DIM, **options, **limits, on_failure="ignore")
+    options = {"f_theta": False, "injection": "raw", "groups": 2, "start": 1.0}
+    fusion = DEQFusion([DIM], DIM, **arguments(**options), **limits, on_failure="ignore")
     x = torch.randn(1, DIM)
     z, ours, info = run(fusion, [x], "fast")
     assert info.residual.max() > 1e-6 and info.backward["z_fuse"].converged.all()
@@ -111,7 +119,7 @@ def test_where_a_solve_ends_early_the_gradient_is_that_of_its_best_iterate(doubl
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
 def test_an_approach_in_bfloat16_ends_at_the_tolerance_of_float32(tol):
-    fusion = DEQFusion([32, 48], 64, tol=tol, max_steps=60, recurrent_scale=0.3)
+    fusion = DEQFusion([32, 48], 64, tol=tol, max_steps=60, start=0.3)
     features = [torch.randn(10, 32).requires_grad_(), torch.randn(10, 48).requires_grad_()]
     with (
         mock.patch(PAYS, lambda rows: True),
@@ -121,7 +129,7 @@ def test_an_approach_in_bfloat16_ends_at_the_tolerance_of_float32(tol):
     ):
         fast = run(fusion, features, "fast")
     assert find.call_count == 8  # two blocks, forward and backward, approached and solved
-    exact = DEQFusion([32, 48], 64, tol=1e-12, max_steps=200, recurrent_scale=0.3).double()
+    exact = DEQFusion([32, 48], 64, tol=1e-12, max_steps=200, start=0.3).double()
     exact.load_state_dict(fusion.state_dict())
     wide = [x.detach().double().requires_grad_() for x in features]
     truth = run(exact, wide, "plain")
@@ -138,7 +146,7 @@ def test_an_approach_in_bfloat16_ends_at_the_tolerance_of_float32(tol):
 
 @pytest.mark.parametrize("most", [1, 2, 3, 4, 7])
 def test_an_approach_leaves_steps_for_the_solve(most):
-    options = {"tol": 1e-7, "max_steps": most, "on_failure": "ignore", "recurrent_scale": 0.5}
+    options = {"tol": 1e-7, "max_steps": most, "on_failure": "ignore", "start": 0.5}
     fusion = DEQFusion([16], 16, **options)
     with mock.patch(PAYS, lambda rows: True):
         fusion([torch.randn(5, 16)])
@@ -180,7 +188,7 @@ def test_observing_takes_the_plain_engine():
 
 def test_inference_evaluates_nothing_for_a_gradient():
     options = {"tol": 0.0, "max_steps": 3, "on_failure": "ignore", "f_fuse": False}
-    fusion, image = DEQFusion([16], 16, **options), TwoLayerKernel.image
+    fusion, image = DEQFusion([16], 16, **arguments(**options)), TwoLayerKernel.image
     for grad, evaluations in ((False, 3), (True, 4)):  # the best iterate, once more
         with (
             torch.set_grad_enabled(grad),
@@ -219,7 +227,7 @@ def test_prepared_weights_do_not_outlive_the_backward_pass():
 )
 def test_samples_leave_with_all_that_is_theirs(options):
     options = {"injection": "raw", "groups": 2, "tol": 1e-11, "max_steps": 300, **options}
-    fusion = DEQFusion([DIM] * 3, DIM, **options, recurrent_scale=0.03).double()
+    fusion = DEQFusion([DIM] * 3, DIM, **arguments(**options), start=0.03).double()
     features = mixed_features(16, DIM, torch.float64)
     present = torch.ones(16, 3, dtype=torch.bool)
     present[::3, 0] = present[1::5, 2] = False
@@ -230,7 +238,7 @@ def test_samples_leave_with_all_that_is_theirs(options):
 
 def test_a_sample_has_its_steps_whatever_its_batch_mates_took():
     options = {"injection": "raw", "max_steps": 24, "on_failure": "ignore", "tol": 1e-4}
-    fusion = DEQFusion([64], 64, **options, recurrent_scale=0.3)
+    fusion = DEQFusion([64], 64, **arguments(**options), start=0.3)
     x = torch.randn(12, 64) * torch.logspace(-2, 1, 12).unsqueeze(1)
     with mock.patch(PAYS, lambda rows: True):
         fusion([x])
@@ -273,7 +281,8 @@ def test_engines_agree_on_approximate_gradients(options):
 
 def test_a_long_neumann_series_is_as_exact_as_the_solve():
     """An approach in lower precision has no part in it."""
-    options = {"tol": 1e-6, "recurrent_scale": 0.05, "fuse_weights": False}
+    options = {"tol": 1e-6, "start": 0.05, "fuse_weights": False}
+    options = arguments(**options)
     fusion = DEQFusion([64], 64, **options, gradient="neumann", neumann_terms=60)
     exact = DEQFusion([64], 64, **options)
     exact.load_state_dict(fusion.state_dict())

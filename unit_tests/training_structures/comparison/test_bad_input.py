@@ -55,6 +55,8 @@ def error(tmp_path, capsys):
         ("--seeds 1,01", r"runs must be different numbers, at least one, got \[1, 1\]"),
         ("--part train", "--part: invalid choice: 'train'"),
         ("--option sum=3", "--option: must be FUSION.NAME=VALUE, got 'sum=3'"),
+        ("--option sum.a.=3", "--option: must be FUSION.NAME=VALUE, got 'sum.a.=3'"),
+        ("--option sum.a.b=1", r"sum cannot be built with \{'a.b': 1\}: .*a.b"),
         ("--option film.a=3", r"--option film.a must be of a fusion in \['sum', 'concat'\]"),
         ("--option sum.fial=1", r"sum cannot be built with \{'fial': 1\}: .*fial"),
         ("--device nonsense", "--device nonsense cannot be used here"),
