@@ -253,7 +253,8 @@ class DEQFusion(nn.Module):
             fused, outcome = self._fused(system, leading, observe)
         except FloatingPointError:
             # odd features are injected as NaN: they are refused now, or injected with more care
-            injected = injection.careful()
+            constants = system.constants
+            injected = injection.careful(constants.x, constants.x_fuse)
             self._last = Outcome()
             if injected is None:
                 raise
@@ -271,7 +272,7 @@ class DEQFusion(nn.Module):
         record = penalty = None
         if self.unroll is not None:
             from_states = self.equations.unroll_injection == "states"
-            inject = self._combined if from_states else lambda _: system.constants.x_fuse
+            inject = self._of_states if from_states else lambda _: system.constants.x_fuse
             states, fused = system.unroll(self.unroll, inject)
         else:
             record = SolveRecord(leading)
@@ -318,7 +319,7 @@ class DEQFusion(nn.Module):
         training this draws the masks of dropout.
         """
         system, injection = self._posed(features, present)
-        injected = injection.careful()
+        injected = injection.careful(system.constants.x, system.constants.x_fuse)
         return system if injected is None else system.injected(*injected)
 
     def _posed(
@@ -357,6 +358,11 @@ class DEQFusion(nn.Module):
             if scale is not None:
                 bias = times(bias.expand_as(scale), scale, self.bias.dtype, parts=len(scale))
             x = x + bias
+        return x
+
+    def _of_states(self, states: Tensor) -> Tensor:
+        """Returns what f_fuse is injected in place of x_fuse: sum w_i z_i, of z (N, B, d)."""
+        x = self._combined(states)
         return rms_normalised(x) if self.equations.injection == "scale_free" else x
 
     def _penalised(

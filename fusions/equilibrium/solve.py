@@ -179,16 +179,20 @@ class _Solve:
                 if self.done is not None:
                     steps = torch.where(self.done, self.steps, steps)
                     seen.residual = torch.where(self.done, self.residual, seen.residual)
-                return self._solution(seen.z, seen.residual, steps, 0)
+                return self._solution(seen.z, seen.residual, steps, seen.over, 0)
             self._settle(seen)
             if step == self.max_steps:
-                return self._solution(self.best, self.residual, self.steps, seen.failed)
+                return self._solution(self.best, self.residual, self.steps, self.done, seen.failed)
             self._go_on(self._following(step, seen.image), seen.failed)
 
-    def _solution(self, value: Tensor, residual: Tensor, steps: Tensor, failed: int) -> Solution:
-        value, residual, steps = self.left.whole((value, residual, steps))
+    def _solution(
+        self, value: Tensor, residual: Tensor, steps: Tensor, converged: Tensor, failed: int
+    ) -> Solution:
+        if self.left.some:
+            value, residual, steps = self.left.whole((value, residual, steps))
+            converged = residual <= self.tol
         latest = not failed and not self.left.some
-        return Solution(value, residual, residual <= self.tol, steps, failed, latest)
+        return Solution(value, residual, converged, steps, failed, latest)
 
     def _walk(self, first: int, last: int) -> "_Seen":
         """Takes the steps `first` to `last`, and asks how many parts have not converged then.
@@ -215,8 +219,9 @@ class _Solve:
             self.z = _picked(states, index)
         image = self._evaluate(last)
         residual = self.f.residual(self.z, image)
-        failed = residual.numel() - int(self._over(residual).sum())
-        return _Seen(first, last, states, table, index, self.z, image, residual, failed)
+        over = self._over(residual)
+        failed = residual.numel() - int(over.sum())
+        return _Seen(first, last, states, table, index, self.z, image, residual, over, failed)
 
     def _over(self, residual: Tensor) -> Tensor:
         over = residual <= self.tol
@@ -315,7 +320,8 @@ class _Seen:
     z: Tensor
     image: Tensor
     residual: Tensor
-    failed: int
+    over: Tensor  # (..., batch) bool, which have converged
+    failed: int  # how many have not
 
     def steps(self) -> Tensor:
         """Returns the step at which each part converged, or the last."""

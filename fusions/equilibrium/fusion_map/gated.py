@@ -121,7 +121,7 @@ class GatedMap:
         if not self.has_gate:
             return self._normed(self._updated(self.total, False))[0]
         if self.dropped is None:
-            return self._normed(self.update.bias.clone())[0]
+            return self._normed(self.update.bias, in_place=False)[0]
         return self._normed(torch.addcmul(self.x, self.update.bias, self.dropped))[0]
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -154,10 +154,10 @@ class GatedMap:
         u = self.update(s, rough)
         return u if self.dropped is None else torch.addcmul(self.x, u, self.dropped)
 
-    def _normed(self, u: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Returns Norm(ReLU(u)) or ReLU(Norm(u)), computed in place of u, and the trace."""
+    def _normed(self, u: Tensor, in_place: bool = True) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns Norm(ReLU(u)) or ReLU(Norm(u)), perhaps computed in place of u, and the trace."""
         if self.relu_first:
-            u = u.relu_()
+            u = u.relu_() if in_place else u.relu()
             image, *of_u = self.norm(u)
             return image, (u, *of_u)
         image, *of_u = self.norm(u)
@@ -185,8 +185,8 @@ class GatedAt:
         self._f, self._z = f, z
         self._gates, self._s, before, mean, rstd, *image = trace
         self._norm = NormAt(before, mean, rstd, f.norm.groups)
-        # of the ReLU below the norm, or of that above it
-        self._below = (before > 0).to(z.dtype) if f.relu_first else None
+        # of the ReLU below the norm its image, or of that above it the slope
+        self._below = before if f.relu_first else None
         self._above = None if f.relu_first else image[0] > 0
         self._slope = f.norm.scale if f.relu_first else self._above * f.norm.scale
 
@@ -203,7 +203,8 @@ class GatedAt:
         """Returns the cotangents of x, s, the gates, and what the gate's matrix multiplies."""
         f, norm = self._f, self._norm
         dx = norm.pull(norm.grouped(u * self._slope)).view(u.shape)
-        dx = dx if self._below is None else dx * self._below
+        if self._below is not None:
+            dx = torch.ops.aten.threshold_backward(dx, self._below, 0)
         ds = f.update.pull(dx if f.dropped is None else dx * f.dropped, None, rough)
         if not f.has_gate:
             return dx, ds, None, None

@@ -79,7 +79,7 @@ class RawInjection(Injection):
         y = self._projected(self._computed)
         return self._within_range(y), self._within_range(self.combined(y, None))
 
-    def careful(self) -> None:
+    def careful(self, x: Tensor, x_fuse: Tensor) -> None:
         """Raises ValueError for features as described; there is no other way to inject them."""
         y = self._projected(self._computed)
         check_finite(self.features, y)
@@ -103,24 +103,32 @@ class ScaleFreeInjection(Injection):
     """The same of unit scale, y_i / rms(y_i) and x_fuse, whatever that of the features."""
 
     def quick(self) -> tuple[Tensor, Tensor]:
-        """Returns both, y_i with NaN where it is of an unusual scale."""
+        """Returns both, NaN where they are of an unusual scale."""
         features = self._computed
         y = self._projected(features)
+        x_fuse = self.combined(y, None)
         if hidden(y):
-            return rms_normalised(y), self.combined(y, None)
-        largest = _largest(y)
-        nothing = torch.stack([_largest(x) for x in features]) == 0
-        usual = largest.clamp(*self._usual) == largest
-        largest = largest.masked_fill(~usual, torch.nan).masked_fill(nothing, 1)
-        return rms_normalised(y, largest), self.combined(y, None)
+            return rms_normalised(y), rms_normalised(x_fuse)
+        zero = torch.stack([_largest(x) for x in features]) == 0
+        together = zero.all(0) if self.least is None else torch.zeros_like(zero[0])
+        return self._normalised(y, zero), self._normalised(x_fuse, together)
 
-    @property
-    def _usual(self) -> tuple[float, float]:
-        limits = torch.finfo(self.dtype)
-        return limits.tiny**0.9, limits.max**0.9
+    def _normalised(self, x: Tensor, zero: Tensor) -> Tensor:
+        """Returns x / rms(x), NaN where gradients or squares may leave their range.
 
-    def careful(self) -> tuple[Tensor, Tensor] | None:
-        """Returns both with features of any scale; None where no scale is unusual.
+        Args:
+            x: (..., d).
+            zero: (..., 1) bool, where x is zero and stays so.
+        """
+        given, computed = torch.finfo(self.dtype), torch.finfo(x.dtype)
+        least = max(given.tiny**0.9, computed.tiny**0.4)
+        most = min(given.max**0.9, computed.max**0.4)
+        rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True) * x.shape[-1] ** -0.5
+        unusual = rms.clamp(least, most) != rms
+        return x / rms.masked_fill(unusual, torch.nan).masked_fill(zero, 1)
+
+    def careful(self, x: Tensor, x_fuse: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Returns both with features of any scale; None if what `quick` returned is finite.
 
         The result does not depend on the scale of the features, but on the way the y_i may leave
         the range of the dtype, and so may gradients, 1 / rms(y_i). So samples are divided by a
@@ -132,11 +140,10 @@ class ScaleFreeInjection(Injection):
         """
         features = self._computed
         check_finite(self.features, features)
-        largest = _largest(self._projected(features)).squeeze(-1)
-        peaks = torch.stack([_largest(x).squeeze(-1) for x in features])  # (N, B)
-        odd = ~(largest.clamp(*self._usual) == largest) & (peaks > 0)
-        if not bool(odd.any()):
+        odd = ~x.isfinite().all(-1)
+        if not bool(odd.any() | ~x_fuse.isfinite().all()):
             return None
+        peaks = torch.stack([_largest(x).squeeze(-1) for x in features])  # (N, B)
         together = peaks.amax(0) if self.least is None else peaks.amax(0).maximum(self.least)
         own = torch.where(odd, _reciprocal(peaks), 1).unsqueeze(-1)
         shared = torch.where(odd.any(0), _reciprocal(together), 1).unsqueeze(-1)
@@ -145,7 +152,7 @@ class ScaleFreeInjection(Injection):
         y = self._projected(scaled)
         check_finite(scaled, y)
         together = self._projected([times(x, shared, self.dtype) for x in features])
-        return rms_normalised(y), self.combined(together, shared)
+        return rms_normalised(y), rms_normalised(self.combined(together, shared))
 
 
 def _reciprocal(x: Tensor) -> Tensor:
@@ -166,19 +173,12 @@ def times(x: Tensor, factor: Tensor, dtype: torch.dtype, parts: int = 2) -> Tens
     return x * factor
 
 
-def rms_normalised(x: Tensor, largest: Tensor | None = None) -> Tensor:
-    """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero.
-
-    Args:
-        x: (..., d).
-        largest: (..., 1) what to divide by first: its largest entries, 1 for zero.
-    """
+def rms_normalised(x: Tensor) -> Tensor:
+    """Returns x / rms(x) over the last axis, for x of any scale; zero stays zero."""
     # Divided by its largest entry first, so that no square leaves the range of the dtype. The
     # result does not depend on that divisor, so neither does its gradient.
-    if largest is None:
-        largest = _largest(x)
-        largest = largest.masked_fill(largest == 0, 1)
-    x = x / largest
+    largest = _largest(x)
+    x = x / torch.where(largest > 0, largest, 1)
     # now at least 1 / d, but for x = 0
     return x * x.square().mean(-1, keepdim=True).clamp_min(0.5 / x.shape[-1]).rsqrt()
 

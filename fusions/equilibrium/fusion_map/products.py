@@ -36,7 +36,6 @@ class Product:
         self._matrices = {False: self._weight if exact else self._weight.to(self._lower)}
         self._transposed: dict[bool, Tensor] = {}
         self._times = torch.baddbmm if weight.ndim == 3 else torch.addmm
-        self._none: Tensor | None = None  # a placeholder for no bias
 
     def __call__(self, x: Tensor, rough: bool = False) -> Tensor:
         return self._product(x, self._matrix(rough), self.bias)
@@ -52,28 +51,26 @@ class Product:
         if self._constant:
             return torch.zeros_like(self._weight)
         lower = self._lower not in (None, torch.float16)
-        return self._product(x.mT, u.to(self._lower) if lower else u, None)
+        return self._product(x.mT, u.to(self._lower) if lower else u, None, like=self._weight)
 
     def _matrix(self, rough: bool) -> Tensor:
         if rough not in self._matrices:
             self._matrices[rough] = self._weight.to(ROUGH)
         return self._matrices[rough]
 
-    def _product(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
+    def _product(
+        self, x: Tensor, w: Tensor, bias: Tensor | None, like: Tensor | None = None
+    ) -> Tensor:
+        """Returns factor * x w + bias; `like`: a tensor of its shape, if that is not x's."""
         if self._lower == torch.float16:  # states and cotangents have any scale
             result = self._factor * product(x, w)
             return result if bias is None else result + bias
-        if x.dtype == w.dtype:
-            return self._plain(x, w, bias)
-        result = self._plain(x.to(w.dtype), w, None).to(x.dtype)
-        return result if bias is None else result + bias
-
-    def _plain(self, x: Tensor, w: Tensor, bias: Tensor | None) -> Tensor:
-        if bias is not None:
+        narrow = x.to(w.dtype)
+        if bias is not None and narrow is x:
             return self._times(bias, x, w, alpha=self._factor)
-        if self._none is None or self._none.dtype != w.dtype:
-            self._none = w.new_zeros(1)
-        return self._times(self._none, x, w, beta=0, alpha=self._factor)
+        like = narrow if like is None else like.to(w.dtype)  # with beta=0 nothing of it counts
+        result = self._times(like, narrow, w, beta=0, alpha=self._factor).to(x.dtype)
+        return result if bias is None else result + bias
 
 
 class Norm:
