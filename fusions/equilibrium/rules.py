@@ -44,60 +44,56 @@ class Anderson:
     def __init__(self, memory: int = 6, ridge: float | None = None) -> None:
         check_count("memory", memory)
         self.memory, self.ridge = memory, ridge
-        self._last: tuple[Tensor, Tensor] | None = None
-        self._residuals: list[Tensor] = []  # differences, the latest last
-        self._images: list[Tensor] = []
-        self._gram: Tensor | None = None  # (..., batch, kept, kept)
+        self._taken = 0  # differences, of which the oldest make room
+        self._last: tuple[Tensor, Tensor] | None = None  # residual, image
 
     def __call__(self, z: Tensor, fz: Tensor) -> Tensor:
-        residual = fz - z
-        self._take(residual, fz)
-        if not self._residuals:
+        right = self._take(z, fz)
+        if right is None:
             return fz
-        changes = torch.stack(self._residuals, -2).to(self._gram.dtype)
-        right = changes @ residual.unsqueeze(-1).to(changes.dtype)
         gamma = self._least_squares(self._gram, right).to(fz.dtype)
-        return fz - (gamma.mT @ torch.stack(self._images, -2)).squeeze(-2)
+        return fz - (gamma.mT @ self._images).squeeze(-2)
 
     def recall(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
         """Takes in the (z, f(z)) of steps that it was not asked for."""
         for z, fz in seen:
-            self._take(fz - z, fz)
+            self._take(z, fz)
 
     def narrow(self, rows: Tensor) -> None:
         """Keeps the samples of the given indices only."""
         if self._last is None:
             return
         self._last = tuple(x.index_select(-2, rows) for x in self._last)
-        self._residuals = [x.index_select(-2, rows) for x in self._residuals]
-        self._images = [x.index_select(-2, rows) for x in self._images]
-        if self._gram is not None:
-            self._gram = self._gram.index_select(-3, rows)
+        self._residuals, self._images, self._gram = (
+            x.index_select(-3, rows) for x in (self._residuals, self._images, self._gram)
+        )
 
-    def _take(self, residual: Tensor, fz: Tensor) -> None:
-        """Stores the differences to what came before, and completes the Gram matrix."""
-        if self._last is not None:
-            self._residuals = [*self._residuals, residual - self._last[0]][-self.memory :]
-            self._images = [*self._images, fz - self._last[1]][-self.memory :]
-            self._extend()
+    def _take(self, z: Tensor, fz: Tensor) -> Tensor | None:
+        """Stores the differences to what came before, and returns dR^T r, (..., memory, 1)."""
+        residual, last = fz - z, self._last
         self._last = residual, fz
-
-    def _extend(self) -> None:
-        # half precision would neither resolve the Gram matrix nor find a solver
-        wide = torch.promote_types(self._residuals[0].dtype, torch.float32)
-        changes = torch.stack(self._residuals, -2).to(wide)
-        new = (changes @ changes[..., -1:, :].mT).squeeze(-1)  # all that is new
-        kept = new.shape[-1]
-        gram = new.new_empty(*new.shape, kept)
-        if kept > 1:
-            gram[..., :-1, :-1] = self._gram[..., 1 - kept :, 1 - kept :]
-        gram[..., -1], gram[..., -1, :] = new, new
-        self._gram = gram
+        if last is None:
+            *leading, size = fz.shape
+            # half precision would neither resolve the Gram matrix nor find a solver
+            wide = torch.promote_types(fz.dtype, torch.float32)
+            self._residuals = fz.new_zeros(*leading, self.memory, size, dtype=wide)
+            self._images = fz.new_zeros(*leading, self.memory, size)
+            self._gram = fz.new_zeros(*leading, self.memory, self.memory, dtype=wide)
+            return None
+        slot = self._taken % self.memory
+        self._taken += 1
+        change = residual - last[0]
+        self._residuals[..., slot, :] = change
+        self._images[..., slot, :] = fz - last[1]
+        both = torch.stack([change, residual], -1).to(self._residuals.dtype)
+        new, right = (self._residuals @ both).unbind(-1)
+        self._gram[..., slot, :], self._gram[..., :, slot] = new, new
+        return right.unsqueeze(-1)
 
     def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
-        """Returns the minimising gamma, (..., kept, 1), of dR^T dR and (..., kept, 1) dR^T r."""
+        """Returns the minimising gamma, (..., memory, 1), of dR^T dR and dR^T r."""
         precision = torch.finfo(gram.dtype)
-        # 1/|column|; a column of a sample at rest is zero, and gets weight zero
+        # 1/|column|; one that is zero, of a sample at rest or not yet there, gets weight zero
         scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(precision.tiny).rsqrt().unsqueeze(-1)
         gram = gram * scale * scale.mT
         ridge = 10 * precision.eps if self.ridge is None else self.ridge

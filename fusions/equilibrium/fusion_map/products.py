@@ -130,7 +130,7 @@ def pace(z: Tensor) -> Pace:
     plain_float = z.dtype == torch.float32 and _autocast_dtype(z) is None
     rough = 3 if plain_float and work >= LARGE and _bfloat16_pays(z) else 0
     # a contraction takes no more steps without the method's memory, and less time
-    return Pace(first, then, plain=6, rough=rough)
+    return Pace(first, then, plain=4, rough=rough)
 
 
 def _bfloat16_pays(z: Tensor) -> bool:
