@@ -35,7 +35,7 @@ from .equilibrium.fusion_map.inputs import (
 )
 from .equilibrium.fusion_map.system import Constants, SystemStep, TriangularSystem
 from .equilibrium.half import wide, wide_dtype
-from .equilibrium.solve import ConvergenceError
+from .equilibrium.settings import ConvergenceError
 
 LARGEST = 2**31  # entries of a weight: 8 GiB of float32
 RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s nor `Equations`'

@@ -10,7 +10,7 @@ from .rules import SOLVERS as SOLVERS
 from .rules import Anderson as Anderson
 from .rules import Broyden as Broyden
 from .rules import Picard as Picard
+from .settings import ConvergenceWarning as ConvergenceWarning
 from .settings import Equilibrium as Equilibrium
-from .solve import ConvergenceWarning as ConvergenceWarning
 from .solve import Solution as Solution
 from .solve import find_fixed_point as find_fixed_point

@@ -1,5 +1,6 @@
 """One place for how an equilibrium is solved, forward and backward, and what failure means."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from .implicit import Make, implicit_fixed_point
 from .maps import Adjoint, FixedPointMap
 from .record import SolveRecord
 from .rules import Rule, make_rule
-from .solve import Observer, Solution, handle_failure, solve
+from .solve import Observer, Solution, solve
 
 RULES: Mapping[str, OptionRule] = {
     "tol": check_not_negative,
@@ -26,6 +27,14 @@ RULES: Mapping[str, OptionRule] = {
     "neumann_damping": partial(check_range, low=0, high=1, above=True),
     "ask_every": optional(check_count),
 }
+
+
+class ConvergenceWarning(UserWarning):
+    """Some samples of a fixed-point solve did not reach the tolerance."""
+
+
+class ConvergenceError(RuntimeError):
+    """Some samples did not, and on_failure="raise" asked for an error."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +137,32 @@ class Equilibrium:
         unknown = u.new_full(u.shape[:-1], torch.nan)
         steps = torch.full_like(unknown, terms - 1, dtype=torch.long)
         return Solution(u, unknown, unknown.isfinite(), steps)
+
+
+def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) -> None:
+    """Warns of, raises for, or ignores the parts that did not converge.
+
+    Args:
+        policy: "warn" (a `ConvergenceWarning`), "raise" (a `ConvergenceError`) or "ignore".
+        what: names the solve in the message.
+        tol: the tolerance that was asked for.
+    """
+    failed, count = solution.failed, solution.residual.numel()
+    if policy == "ignore" or not failed:
+        return
+    advice = "raise max_steps or tol, or regularise the map (Jacobian penalty)"
+    if policy == "raise":
+        raise ConvergenceError(
+            f"{what}: every sample must reach tol={tol:g}, but {failed} of {count} did not (worst "
+            f"residual {float(solution.residual.max()):.1e}); {advice}"
+        )
+    # Python shows a text once a place: with the number rounded down to a power of two, training
+    # is not told of every step
+    some = (
+        f"{failed} of {count}"
+        if failed == count
+        else f"{2 ** (failed.bit_length() - 1)} or more of {count}"
+    )
+    warnings.warn(
+        f"{what}: {some} samples did not reach tol={tol:g}; {advice}", ConvergenceWarning, 3
+    )
