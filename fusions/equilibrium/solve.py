@@ -175,8 +175,9 @@ class _Solve:
                 break
             self._go_on(self._following(step, window.image), window.failed)
         value, residual, steps = self.left.whole(self.best)
+        converged = residual <= self.tol if self.left.some else self.done
         latest = not window.failed and not self.left.some
-        return Solution(value, residual, residual <= self.tol, steps, window.failed, latest)
+        return Solution(value, residual, converged, steps, window.failed, latest)
 
     def _walk(self, first: int, last: int) -> Window:
         """Takes the steps `first` to `last`, and asks how many parts have not converged then.
@@ -188,7 +189,8 @@ class _Solve:
         for step in range(first, last):
             image = self._evaluate(step)
             if step <= self.rough:  # decides nothing
-                self.rough_steps.append((step, self.z, image))
+                if self.observe is not None:
+                    self.rough_steps.append((step, self.z, image))
                 self.z, first = image, step + 1
                 continue
             states.append(self.z)

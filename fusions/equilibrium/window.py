@@ -34,7 +34,7 @@ class Window:
     failed: int
 
     def end(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the last state, its residual, and the step at which it converged, or the last."""
+        """Returns the last state, its residual, and the step of its convergence, or the last."""
         if self.index is None:
             return (
                 self.z,

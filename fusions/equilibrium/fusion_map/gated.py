@@ -107,12 +107,13 @@ class GatedMap:
         self.total, self.lifted, self.m, self.dropped, self.x = total, lifted, m, dropped, x
         self.has_gate, self.relu_first = cell.gate, cell.norm_order == "relu_norm"
         if cell.gate:
-            self.gate = Product(gate.mT, 1.0)
+            self.gate = Product(gate, 1.0, transposed=True)
             if lifted is None:
                 self.gate.bias = m * gate_bias
             else:
                 self.lifted = torch.addcmul(lifted, m, gate_bias)
-        self.update = Product(weight.mT, cell.scale, bias + x if dropped is None else bias)
+        bias = bias + x if dropped is None else bias
+        self.update = Product(weight, cell.scale, bias, transposed=True)
         self.norm = Norm(cell.groups, scale, shift)
         self.pace = pace(x)
 
@@ -219,12 +220,12 @@ class GatedAt:
         f, (dx, ds, dgates, dtotal) = self._f, cuts
         dn = u if self._above is None else u * self._above
         du = dx if f.dropped is None else dx * f.dropped
-        of_update = f.update.gradient(self._s, du).mT, du.sum(0)
+        of_update = f.update.gradient(self._s, du), du.sum(0)
         of_norm = (dn * self._norm.normalised()).sum(0), dn.sum(0)
         if not f.has_gate:
             return ds, None, None, None, dx, None, None, *of_update, *of_norm
         shift = dgates * f.m
         dproduct = dgates if f.lifted is None else shift
-        of_gate = f.gate.gradient(f.gated(self._z), dproduct).mT, shift.sum(0)
+        of_gate = f.gate.gradient(f.gated(self._z), dproduct), shift.sum(0)
         of_context = (dtotal, None) if f.lifted is None else (None, dgates)
         return *of_context, None, None, dx, *of_gate, *of_update, *of_norm

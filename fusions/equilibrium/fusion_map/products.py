@@ -17,7 +17,7 @@ SMALL = 1 << 24  # multiplications of a step below which asking costs as much as
 
 
 class Product:
-    """factor * x W + bias for states x, with one matrix W a cell.
+    """factor * x W + bias for states x, with one matrix W a cell, or the same with W^T.
 
     Under autocast products are computed in its dtype; all else keeps that of the state.
 
@@ -25,38 +25,51 @@ class Product:
         weight: (N, d, d), or (d, d) of a single cell.
         factor: a number.
         bias: (N, 1, d), (N, B, d) or, of a single cell, (d,) or (B, d); None: zero.
+        transposed: whether it is W^T.
     """
 
-    def __init__(self, weight: Tensor, factor: float, bias: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        weight: Tensor,
+        factor: float,
+        bias: Tensor | None = None,
+        *,
+        transposed: bool = False,
+    ) -> None:
         # oneDNN leaves the memory of a product with a factor of 0 as it is
         self._weight, self._factor = (weight, factor) if factor else (weight * 0, 1.0)
         self._constant = not factor
         self.bias, self._lower = bias, _autocast_dtype(weight)
         exact = self._lower is None or self._lower == torch.float16
-        self._matrices = {False: self._weight if exact else self._weight.to(self._lower)}
-        self._transposed: dict[bool, Tensor] = {}
+        self._transposed = transposed
+        # rough or not, as it is or transposed -> matrix
+        matrix = self._weight if exact else self._weight.to(self._lower)
+        self._matrices = {(False, False): matrix}
         self._times = torch.baddbmm if weight.ndim == 3 else torch.addmm
 
     def __call__(self, x: Tensor, rough: bool = False) -> Tensor:
-        return self._product(x, self._matrix(rough), self.bias)
+        return self._product(x, self._matrix(rough, self._transposed), self.bias)
 
     def pull(self, u: Tensor, plus: Tensor | None = None, rough: bool = False) -> Tensor:
-        """Returns factor * u W^T, and something more."""
-        if rough not in self._transposed:
-            self._transposed[rough] = self._matrix(rough).mT
-        return self._product(u, self._transposed[rough], plus)
+        """Returns the cotangent of x, of that of the product, and something more."""
+        return self._product(u, self._matrix(rough, not self._transposed), plus)
 
     def gradient(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the gradient of the weight, for all states x and cotangents u of the product."""
         if self._constant:
             return torch.zeros_like(self._weight)
+        a, b = (u, x) if self._transposed else (x, u)
         lower = self._lower not in (None, torch.float16)
-        return self._product(x.mT, u.to(self._lower) if lower else u, None, like=self._weight)
+        return self._product(a.mT, b.to(self._lower) if lower else b, None, like=self._weight)
 
-    def _matrix(self, rough: bool) -> Tensor:
-        if rough not in self._matrices:
-            self._matrices[rough] = self._weight.to(ROUGH)
-        return self._matrices[rough]
+    def _matrix(self, rough: bool, transposed: bool) -> Tensor:
+        if (rough, transposed) not in self._matrices:
+            if transposed:
+                matrix = self._matrix(rough, False).mT
+            else:
+                matrix = self._weight.to(ROUGH)
+            self._matrices[rough, transposed] = matrix
+        return self._matrices[rough, transposed]
 
     def _product(
         self, x: Tensor, w: Tensor, bias: Tensor | None, like: Tensor | None = None
