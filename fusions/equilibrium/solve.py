@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .checks import check_count, check_not_negative
+from .checks import check_count, check_not_negative, optional
 from .half import autocast_enabled
 from .maps import FixedPointMap, Function
 from .rules import Rule, make_rule
@@ -28,17 +28,6 @@ Observer = Callable[[int, Tensor, Tensor], None]  # (step from 1, state, residua
 # Converged samples leave once they have cost so many evaluations of all, and are the greater
 # part: what is kept of them, and the rest apart, then take no more memory than there was.
 PATIENCE = 0.5
-
-
-class IterateError(FloatingPointError):
-    """An iterate of a solve is not finite; `step` is the evaluation that made it so."""
-
-    def __init__(self, message: str, step: int) -> None:
-        super().__init__(message, step)
-        self.step = step
-
-    def __str__(self) -> str:
-        return self.args[0]
 
 
 @dataclass(frozen=True)
@@ -100,7 +89,7 @@ def find_fixed_point(
 
     Raises:
         ValueError: for settings or a start that make no sense, or images of another shape.
-        FloatingPointError: if f returns a value that is not finite (an `IterateError`).
+        FloatingPointError: if f returns a value that is not finite.
         RuntimeError: inside a transform of torch.func, which cannot follow.
     """
     _check_start(start)
@@ -125,9 +114,9 @@ def solve(
     observe: Observer | None = None,
 ) -> Solution:
     """Finds the fixed point of a map from its own start; arguments: `find_fixed_point`."""
-    check_limits(tol, max_steps)
-    if ask_every is not None:
-        check_count("ask_every", ask_every)
+    check_not_negative("tol", tol)
+    check_count("max_steps", max_steps)
+    optional(check_count)("ask_every", ask_every)
     forbid_transforms()
     with torch.no_grad():
         return _Solve(f, make_rule(solver), tol, max_steps, ask_every, observe).run()
@@ -238,8 +227,11 @@ class _Solve:
         if found is not None:
             step, bad = found
             rows = self.left.original(bad.nonzero().squeeze(1)).tolist()
-            message = _not_finite(rows, self.left.total, step, self.max_steps)
-            raise IterateError(message, step)
+            raise FloatingPointError(
+                f"iterates must stay finite, but f returned NaN or infinity at step {step} of "
+                f"{self.max_steps} for {len(rows)} of {self.left.total} samples (first: "
+                f"{rows[:5]}); check the inputs and weights, or try solver='picard'"
+            )
 
     def _settle(self, value: Tensor, residual: Tensor, steps: Tensor) -> None:
         """Brings the best iterate of every part up to date."""
@@ -303,12 +295,6 @@ def _within_reach(tol: float, dtype: torch.dtype) -> float:
     return least
 
 
-def check_limits(tol: float, max_steps: int, prefix: str = "") -> None:
-    """Raises ValueError unless tol is finite and >= 0, and max_steps an integer >= 1."""
-    check_not_negative(f"{prefix}tol", tol)
-    check_count(f"{prefix}max_steps", max_steps)
-
-
 def _check_start(start: Tensor) -> None:
     if not isinstance(start, Tensor):
         came = type(start).__name__
@@ -323,12 +309,4 @@ def _other_shape(what: str, came: Tensor, wanted: Tensor) -> str:
     return (
         f"{what} must return a state for each sample, {tuple(wanted.shape)} with its entries in a "
         f"row, got {tuple(came.shape)}"
-    )
-
-
-def _not_finite(rows: Sequence[int], count: int, step: int, max_steps: int) -> str:
-    return (
-        f"iterates must stay finite, but f returned NaN or infinity at step {step} of "
-        f"{max_steps} for {len(rows)} of {count} samples (first: {rows[:5]}); "
-        "check the inputs and weights, or try solver='picard'"
     )
