@@ -7,14 +7,13 @@ from torch import Tensor, nn
 
 from .equilibrium import checks
 from .equilibrium.fusion_map.features import (
-    as_computed,
     check_features,
     check_finite,
     check_fused,
     check_present,
     check_tensor,
-    in_products,
 )
+from .equilibrium.half import autocast_enabled
 from .equilibrium.transforms import hidden
 
 
@@ -116,3 +115,25 @@ def still_finite(features: Sequence[Tensor], computed: list[Tensor]) -> list[Ten
     """Returns what features (..., width) are computed with as; a ValueError if it is not finite."""
     check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (features, computed)))
     return computed
+
+
+def as_computed(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Returns features in the parameters' `dtype`, which they may lack under autocast only.
+
+    Autocast would bring together some dtypes, not all: where there are no parameters (None), what
+    is of the half precision that is not its own becomes float32.
+    """
+    device = x.device.type
+    if not autocast_enabled(device):
+        return x
+    if dtype is None:
+        foreign = {x.dtype, torch.get_autocast_dtype(device)} == {torch.float16, torch.bfloat16}
+        dtype = torch.float32 if foreign else x.dtype
+    return x.to(dtype)
+
+
+def in_products(x: Tensor) -> Tensor:
+    """Returns features as matrix products take them, which autocast makes narrower."""
+    device = x.device.type
+    narrowed = autocast_enabled(device) and x.dtype != torch.float64
+    return x.to(torch.get_autocast_dtype(device)) if narrowed else x

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .equilibrium.fusion_map.features import as_computed
-from .modalities import check_tensors
+from .modalities import as_computed, check_tensors
 
 _PRODUCTS = {  # y with the generated weights; those of "scalar" have width 1 and broadcast
     "matrix3D": "...m,...mpq->...pq",

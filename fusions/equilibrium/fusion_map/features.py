@@ -120,28 +120,6 @@ def check_tensor(name: str, x: Any, like: Tensor | None) -> None:
         )
 
 
-def as_computed(x: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Returns features in the parameters' `dtype`, which they may lack under autocast only.
-
-    Autocast would bring together some dtypes, not all: where there are no parameters (None), what
-    is of the half precision that is not its own becomes float32.
-    """
-    device = x.device.type
-    if not autocast_enabled(device):
-        return x
-    if dtype is None:
-        foreign = {x.dtype, torch.get_autocast_dtype(device)} == {torch.float16, torch.bfloat16}
-        dtype = torch.float32 if foreign else x.dtype
-    return x.to(dtype)
-
-
-def in_products(x: Tensor) -> Tensor:
-    """Returns features as matrix products take them, which autocast makes narrower."""
-    device = x.device.type
-    narrowed = autocast_enabled(device) and x.dtype != torch.float64
-    return x.to(torch.get_autocast_dtype(device)) if narrowed else x
-
-
 def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None = None) -> None:
     """Raises ValueError if features, (batch, width) each, or their projections, are not finite.
 
