@@ -36,6 +36,7 @@ from .equilibrium.fusion_map.inputs import (
 from .equilibrium.fusion_map.system import Constants, SystemStep, TriangularSystem
 from .equilibrium.half import wide, wide_dtype
 from .equilibrium.settings import ConvergenceError
+from .equilibrium.transforms import untraced
 
 LARGEST = 2**31  # entries of a weight: 8 GiB of float32
 RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s nor `Equations`'
@@ -247,6 +248,15 @@ class DEQFusion(nn.Module):
             FloatingPointError: if an iterate, what is fused or the penalty is not finite.
             RuntimeError: where a transform of torch.func would have to follow a solve.
         """
+        fuse = self._fuse if self.unroll is not None else self._fuse_untraced
+        return fuse(features, present, observe)
+
+    def _fuse(
+        self,
+        features: Sequence[Tensor],
+        present: Tensor | None,
+        observe: Callable[[SystemStep], None] | None,
+    ) -> Tensor:
         system, injection = self._posed(features, present)
         leading = features[0].shape[:-1]
         try:
@@ -259,8 +269,11 @@ class DEQFusion(nn.Module):
             if injected is None:
                 raise
             fused, outcome = self._fused(system.injected(*injected), leading, observe)
-        self._last = outcome
+        if self.unroll is None:  # an exported graph may not set anything
+            self._last = outcome
         return fused.view(*leading, self.dim)
+
+    _fuse_untraced = untraced(_fuse)
 
     def _fused(
         self,

@@ -1,5 +1,8 @@
 """What torch.func and torch.compile allow to be looked at, and what they cannot follow."""
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 from torch import Tensor
 
@@ -7,10 +10,15 @@ from torch import Tensor
 # autograd.Function asks so too; without the name, its own errors speak.
 transformed = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
 
+# Whether what is traced is to be exported; of older torch only the way that is not strict.
+exporting = getattr(
+    torch.compiler, "is_exporting", lambda: not torch.compiler.is_dynamo_compiling()
+)  # torch >= 2.7
+
 
 def hidden(x: Tensor) -> bool:
     """Whether no value of a tensor can be looked at: under vmap, and while a graph is traced."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return True
     if not transformed():
         return False
@@ -36,3 +44,28 @@ def forbid_transforms(*tensors: Tensor) -> None:
             "cannot follow; use torch.autograd.grad or torch.autograd.functional.jacobian, or "
             "take steps in place of the solve, with unroll=k of DEQFusion"
         )
+
+
+def untraced(f: Callable) -> Callable:
+    """Returns f as torch.compile leaves it alone: a graph break, and nothing inside is traced.
+
+    Where torch.export or torch.jit.trace would have to follow it raises a RuntimeError.
+    """
+    disabled = None  # made where it is needed, for that imports the compiler
+
+    @wraps(f)
+    def call(*args, **options):
+        nonlocal disabled
+        if torch.jit.is_tracing() or (torch.compiler.is_compiling() and exporting()):
+            raise RuntimeError(
+                "an equilibrium is solved for until it converges, in as many steps as the data "
+                "need, which torch.export, torch.onnx and torch.jit.trace cannot follow; export "
+                "a fixed number of steps, with unroll=k of DEQFusion"
+            )
+        if disabled is None:
+            if not torch.compiler.is_compiling():
+                return f(*args, **options)
+            disabled = torch.compiler.disable(f)
+        return disabled(*args, **options)
+
+    return call

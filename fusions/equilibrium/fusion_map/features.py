@@ -4,6 +4,7 @@ The rule for values: finite as they come, finite in the dtype that they are comp
 finite as they leave; the error names the modality and the samples.
 """
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +46,7 @@ def check_features(
                 f"features must agree in all dimensions but the last: features[0] has "
                 f"{tuple(leading)}, features[{i}] has {tuple(x.shape[:-1])}"
             )
-    if leading.numel() < least:
+    if math.prod(leading) < least:  # of symbolic sizes, too
         raise ValueError(f"the batch must hold at least one sample, got shape {tuple(leading)}")
     if len(leading) > 2 and all(width == leading[1] for width in widths):
         # the other reading fits all modalities as well; of sequences, (batch, steps, width),

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..half import linear, wide
-from ..maps import normal_residual
+from ..maps import Pace, normal_residual
 from .products import Norm, NormAt, Product, pace
 
 
@@ -115,7 +115,6 @@ class GatedMap:
         bias = bias + x if dropped is None else bias
         self.update = Product(weight, cell.scale, bias, transposed=True)
         self.norm = Norm(cell.groups, scale, shift)
-        self.pace = pace(x)
 
     def start(self) -> Tensor:
         """Returns the image of zero, where the gate closes."""
@@ -124,6 +123,11 @@ class GatedMap:
         if self.dropped is None:
             return self._normed(self.update.bias, in_place=False)[0]
         return self._normed(torch.addcmul(self.x, self.update.bias, self.dropped))[0]
+
+    @property
+    def pace(self) -> Pace:
+        """How it likes to be solved."""
+        return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
         image, self._trace = self.step(z)

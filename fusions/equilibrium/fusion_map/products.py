@@ -4,6 +4,8 @@ States are (N, B, d), or (B, d) of a single cell. Axis letters: N cells, B sampl
 G groups.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -94,7 +96,7 @@ class Norm:
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the result, and mean and 1 / deviation of every group."""
-        rows, width = x.shape[:-1].numel(), x.shape[-1]
+        rows, width = math.prod(x.shape[:-1]), x.shape[-1]
         # the kernel goes by the number of rows, forward-mode derivatives by the first axis
         flat = torch.is_grad_enabled()
         seen = x.reshape(rows, width) if flat else x

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..half import wide
-from ..maps import normal_residual
+from ..maps import Pace, normal_residual
 from .products import Norm, NormAt, Product, pace
 
 
@@ -83,7 +83,11 @@ class ResidualMap:
         self.second = Product(w2, cells.scales[1], b2)
         pairs = zip(scales.unbind(), shifts.unbind(), strict=True)
         self.norms = [Norm(cells.groups, *pair) for pair in pairs]
-        self.pace = pace(x)
+
+    @property
+    def pace(self) -> Pace:
+        """How it likes to be solved."""
+        return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
         image, self._trace = self.step(z)
