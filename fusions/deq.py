@@ -13,6 +13,7 @@ Axis letters: N modalities, B samples, d = dim.
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -270,10 +271,20 @@ class DEQFusion(nn.Module):
                 raise
             fused, outcome = self._fused(system.injected(*injected), leading, observe)
         if self.unroll is None:  # an exported graph may not set anything
-            self._last = outcome
+            self._keep(outcome)
         return fused.view(*leading, self.dim)
 
     _fuse_untraced = untraced(_fuse)
+
+    def _keep(self, outcome: Outcome) -> None:
+        """Makes what is to be known of a forward `info` and `auxiliary_loss`."""
+        if getattr(self, "_is_replica", False):
+            warnings.warn(
+                "info and auxiliary_loss of a replica of nn.DataParallel do not reach the fusion "
+                "that was replicated; use nn.parallel.DistributedDataParallel",
+                stacklevel=2,
+            )
+        self._last = outcome
 
     def _fused(
         self,
@@ -297,7 +308,7 @@ class DEQFusion(nn.Module):
                 raise
             penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
-        dtype = next(self.parameters()).dtype
+        dtype = self._like.dtype
         if record is None or fused is None or result.dtype != dtype:  # else it was looked at
             result = result.to(dtype)
             check_fused(result)
@@ -319,7 +330,13 @@ class DEQFusion(nn.Module):
         It is to be added to the loss. None is taken in evaluation or without gradients.
         """
         penalty = self._last.penalty
-        return next(self.parameters()).new_zeros(()) if penalty is None else penalty
+        return self._like.new_zeros(()) if penalty is None else penalty
+
+    @property
+    def _like(self) -> Tensor:
+        """One of the parameters; nn.DataParallel's replicas have them, but do not list them."""
+        cells = [cell for cell in (self.fuse, self.unimodal) if cell is not None]
+        return cells[0].norm_bias if cells else next(self.parameters())
 
     def __getstate__(self) -> dict[str, Any]:
         # the graph of the last forward can be neither copied nor pickled
@@ -339,7 +356,7 @@ class DEQFusion(nn.Module):
         self, features: Sequence[Tensor], present: Tensor | None
     ) -> tuple[TriangularSystem, RawInjection | ScaleFreeInjection]:
         """Returns the same where no feature is odd, and what makes sure of that."""
-        like, mask = next(self.parameters()), None
+        like, mask = self._like, None
         check_features(features, self.input_dims, like, least=0)
         if present is not None:
             check_present(present, features)
