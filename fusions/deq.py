@@ -13,9 +13,8 @@ Axis letters: N modalities, B samples, d = dim.
 
 import inspect
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,8 +35,14 @@ from .equilibrium.fusion_map.inputs import (
 )
 from .equilibrium.fusion_map.system import Constants, SystemStep, TriangularSystem
 from .equilibrium.half import wide, wide_dtype
+from .equilibrium.record import Outcome
 from .equilibrium.settings import ConvergenceError
-from .equilibrium.transforms import untraced
+from .equilibrium.transforms import (
+    in_backward,
+    untraced,
+    warn_of_late_penalty,
+    warn_of_replica,
+)
 
 LARGEST = 2**31  # entries of a weight: 8 GiB of float32
 RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s nor `Equations`'
@@ -60,13 +65,6 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {  # what they set besides the equati
     "released_imdb": _RELEASED | {"jacobian_weight": 0.1},
     "released_mosi": _RELEASED | {"jacobian_weight": 0.01, "fuse_groups": 1},
 }
-
-
-class Outcome(NamedTuple):
-    """What a forward leaves behind: one object, so that who reads it never sees half of two."""
-
-    record: SolveRecord | None = None
-    penalty: Tensor | None = None
 
 
 class DEQFusion(nn.Module):
@@ -258,6 +256,7 @@ class DEQFusion(nn.Module):
         present: Tensor | None,
         observe: Callable[[SystemStep], None] | None,
     ) -> Tensor:
+        again = self._runs_again()
         system, injection = self._posed(features, present)
         leading = features[0].shape[:-1]
         try:
@@ -270,21 +269,19 @@ class DEQFusion(nn.Module):
             if injected is None:
                 raise
             fused, outcome = self._fused(system.injected(*injected), leading, observe)
-        if self.unroll is None:  # an exported graph may not set anything
-            self._keep(outcome)
+        if self.unroll is None and not again:  # an exported graph may not set anything
+            warn_of_replica(self)
+            self._last = outcome
         return fused.view(*leading, self.dim)
 
     _fuse_untraced = untraced(_fuse)
 
-    def _keep(self, outcome: Outcome) -> None:
-        """Makes what is to be known of a forward `info` and `auxiliary_loss`."""
-        if getattr(self, "_is_replica", False):
-            warnings.warn(
-                "info and auxiliary_loss of a replica of nn.DataParallel do not reach the fusion "
-                "that was replicated; use nn.parallel.DistributedDataParallel",
-                stacklevel=2,
-            )
-        self._last = outcome
+    def _runs_again(self) -> bool:
+        """Whether activation checkpointing runs a forward again that has recorded gradients.
+
+        What the first run left behind stays: its record is the one that the backward pass fills.
+        """
+        return self._last.graded and in_backward()
 
     def _fused(
         self,
@@ -312,7 +309,7 @@ class DEQFusion(nn.Module):
         if record is None or fused is None or result.dtype != dtype:  # else it was looked at
             result = result.to(dtype)
             check_fused(result)
-        return result, Outcome(record, penalty)
+        return result, Outcome(record, penalty, torch.is_grad_enabled())
 
     @property
     def info(self) -> SolveRecord | None:
@@ -401,10 +398,15 @@ class DEQFusion(nn.Module):
         """Returns the weighted Jacobian penalty, if this forward has one."""
         if not (self.training and torch.is_grad_enabled() and self.jacobian_weight):
             return None
+        again = self._runs_again()
         if self.jacobian_every > 1:
-            self.training_forwards += 1
+            self.training_forwards += not again
             if self.training_forwards.item() % self.jacobian_every:
                 return None
+        if not again:
+            warn_of_late_penalty()
+        # the penalty's own derivative already has checkpointing run the forward again
+        self._last = self._last._replace(graded=True)
         joint = self.jacobian_blocks == "joint"
         penalty = system.penalty(states, fused, joint=joint, probes=self.jacobian_probes)
         penalty = self.jacobian_weight * penalty

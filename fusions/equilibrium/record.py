@@ -132,3 +132,11 @@ class SolveRecord:
             numbers[f"{prefix}converged"] = float(converged[solved].float().mean())
             numbers[f"{prefix}residual"] = float(residual[solved].max())
         return numbers
+
+
+class Outcome(NamedTuple):
+    """What a forward leaves behind: one object, so that who reads it never sees half of two."""
+
+    record: SolveRecord | None = None
+    penalty: Tensor | None = None
+    graded: bool = False  # whether gradients were recorded

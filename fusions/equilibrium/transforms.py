@@ -1,10 +1,11 @@
-"""What torch.func and torch.compile allow to be looked at, and what they cannot follow."""
+"""What PyTorch's tools make of a solve: what they can follow, what can be looked at, and when."""
 
+import warnings
 from collections.abc import Callable
 from functools import wraps
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 # Whether a transform of torch.func (grad, vmap, jacrev, ...) is at work. torch's own
 # autograd.Function asks so too; without the name, its own errors speak.
@@ -28,6 +29,11 @@ def hidden(x: Tensor) -> bool:
             return True
         x = functorch.get_unwrapped(x)
     return False
+
+
+def in_backward() -> bool:
+    """Whether a backward pass is at work, in which activation checkpointing runs forwards again."""
+    return torch._C._current_graph_task_id() != -1
 
 
 def forbid_transforms(*tensors: Tensor) -> None:
@@ -69,3 +75,24 @@ def untraced(f: Callable) -> Callable:
         return disabled(*args, **options)
 
     return call
+
+
+def warn_of_replica(module: nn.Module) -> None:
+    """Warns where a module is a replica of nn.DataParallel, which keeps what it sets."""
+    if getattr(module, "_is_replica", False):
+        warnings.warn(
+            "info and auxiliary_loss of a replica of nn.DataParallel do not reach the fusion that "
+            "was replicated; use nn.parallel.DistributedDataParallel",
+            stacklevel=2,
+        )
+
+
+def warn_of_late_penalty() -> None:
+    """Warns where a penalty is taken for the first time in a backward pass."""
+    if in_backward():
+        warnings.warn(
+            "activation checkpointing with use_reentrant=True records no gradients before the "
+            "backward pass, so that auxiliary_loss was zero when the loss was made; pass "
+            "use_reentrant=False to torch.utils.checkpoint",
+            stacklevel=2,
+        )

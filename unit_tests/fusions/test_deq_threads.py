@@ -54,7 +54,7 @@ def test_the_record_and_the_penalty_are_of_one_forward():
     fusion = DEQFusion([5], 8, jacobian_weight=1.0)
     assert fusion.info is None and fusion.auxiliary_loss == 0
     fusion([torch.randn(2, 5)])
-    record, penalty = fusion._last
+    record, penalty, _ = fusion._last
     assert fusion.info is record and fusion.auxiliary_loss is penalty and penalty > 0
     with torch.no_grad():
         fusion([torch.randn(2, 5)])
