@@ -58,7 +58,9 @@ class ResidualCells(nn.Module):
     def inputs(self) -> tuple[Tensor, ...]:
         """The parameters as `map` takes them, in the dtype that is computed with."""
         linear = (self.weight1, self.bias1, self.weight2, self.bias2)
-        return tuple(wide(x) for x in (*linear, self.norm_weight, self.norm_bias))
+        # of four dimensions, so that .to(memory_format=torch.channels_last) takes them for images
+        norms = (self.norm_weight.contiguous(), self.norm_bias.contiguous())
+        return tuple(wide(x) for x in (*linear, *norms))
 
     def map(self, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> "ResidualMap":
         """Returns the map with these parameters, injections (N, B, d) and mask (N, B, 1).
