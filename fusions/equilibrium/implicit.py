@@ -15,12 +15,13 @@ from torch.autograd.function import FunctionCtx
 from .half import autocast_enabled
 from .maps import Adjoint, FixedPointMap
 from .solve import Solution
-from .transforms import forbid_transforms
+from .transforms import forbid_transforms, untraced
 
 Make = Callable[..., FixedPointMap]  # the inputs -> the map
 Solve = Callable[[FixedPointMap], Solution]
 
 
+@untraced
 def implicit_fixed_point(
     make: Make, inputs: Sequence[Tensor | None], *, solve: Solve, solve_adjoint: Solve
 ) -> Tensor:

@@ -19,7 +19,7 @@ from .checks import check_count, check_not_negative, optional
 from .half import autocast_enabled
 from .maps import FixedPointMap, Function
 from .rules import Rule, make_rule
-from .transforms import forbid_transforms
+from .transforms import forbid_transforms, untraced
 from .window import Left, Window, picked
 
 Map = Callable[[Tensor], Tensor]  # (batch, ...) -> (batch, ...)
@@ -52,6 +52,7 @@ class Solution:
     latest: bool = False
 
 
+@untraced
 def find_fixed_point(
     f: Map,
     start: Tensor,  # shape: (batch, ...)

@@ -137,7 +137,9 @@ def replicated(network: nn.Module) -> nn.Module:
     return replicas[network]
 
 
-@pytest.mark.parametrize("options", [{}, {"equations": "paper"}, {"unroll": 2}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"equations": "paper", "max_steps": 300}, {"unroll": 2}], ids=str
+)
 def test_a_replica_of_data_parallel_learns_and_says_what_it_keeps(options):
     host, x = Host(jacobian_weight=1.0, **options), inputs()
     want = host(*x)
