@@ -12,19 +12,22 @@ Axis letters: N modalities, B samples, d = dim.
 """
 
 import inspect
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .equilibrium import Equilibrium, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
-from .equilibrium.fusion_map.building import build_cells, check_norm_groups, check_start
+from .equilibrium.fusion_map.building import (
+    build_cells,
+    check_norm_groups,
+    check_sizes,
+    check_start,
+)
 from .equilibrium.fusion_map.equations import EQUATIONS as EQUATIONS
-from .equilibrium.fusion_map.equations import Equations, refuse_old
+from .equilibrium.fusion_map.equations import PRESETS, Equations, refuse_old
 from .equilibrium.fusion_map.features import check_features, check_fused, check_present
 from .equilibrium.fusion_map.inputs import (
     Projection,
@@ -33,7 +36,7 @@ from .equilibrium.fusion_map.inputs import (
     rms_normalised,
     times,
 )
-from .equilibrium.fusion_map.system import Constants, SystemStep, TriangularSystem
+from .equilibrium.fusion_map.system import SystemStep, TriangularSystem, pose
 from .equilibrium.half import wide, wide_dtype
 from .equilibrium.record import Outcome
 from .equilibrium.settings import ConvergenceError
@@ -44,7 +47,6 @@ from .equilibrium.transforms import (
     warn_of_replica,
 )
 
-LARGEST = 2**31  # entries of a weight: 8 GiB of float32
 RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s nor `Equations`'
     "input_dims": checks.check_widths,
     "dim": checks.check_width,
@@ -56,14 +58,6 @@ RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s
     "jacobian_blocks": one_of(("diagonal", "joint")),
     "jacobian_probes": check_count,
     "jacobian_every": check_count,
-}
-_RELEASED = {"jacobian_blocks": "joint", "jacobian_probes": 2}
-PRESETS: Mapping[str, Mapping[str, Any]] = {  # what they set besides the equations of their name
-    "paper": {},
-    "released": _RELEASED,
-    "released_brca": _RELEASED | {"jacobian_weight": 20.0},
-    "released_imdb": _RELEASED | {"jacobian_weight": 0.1},
-    "released_mosi": _RELEASED | {"jacobian_weight": 0.01, "fuse_groups": 1},
 }
 
 
@@ -367,15 +361,8 @@ class DEQFusion(nn.Module):
         least = None if self.bias is None else wide(self.bias.detach()).abs()
         injection = kind(features, list(self.projections), self._combined, like.dtype, least)
         x, x_fuse = injection.quick()
-        gate_masks = dropped = None
-        if self.training and self.dropout and self.fuse is not None:
-            if self.fuse.gate:
-                gate_masks = F.dropout(torch.ones_like(x), self.dropout)
-            dropped = F.dropout(torch.ones_like(x[0]), self.dropout)
-        factors = [factor for factor in (mask, gate_masks) if factor is not None]
-        m = math.prod(factors).sum(0) if factors else x.new_full((1, 1), len(x))
-        constants = Constants(x, mask, x_fuse, gate_masks, m, dropped)
-        return TriangularSystem(self.unimodal, self.fuse, constants), injection
+        dropout = self.dropout if self.training else 0.0
+        return pose(self.unimodal, self.fuse, x, x_fuse, mask=mask, dropout=dropout), injection
 
     def _combined(self, y: Tensor, scale: Tensor | None = None) -> Tensor:
         """Returns x_fuse of (12), (B, d), of y (N, B, d); `scale`, (B, 1), is that of y."""
@@ -421,14 +408,8 @@ class DEQFusion(nn.Module):
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raises for the first option of the constructor that does not fit."""
     checks.check_options(options, RULES)
-    dim = options["dim"]
-    widest = max(dim, *options["input_dims"])
-    if dim * max(widest, len(options["input_dims"]) * dim) > LARGEST:
-        raise ValueError(
-            f"every weight must have at most {LARGEST} entries, and dim={dim} is too wide for "
-            f"that beside input_dims of up to {widest}, and {len(options['input_dims'])} of them"
-        )
+    check_sizes(options["input_dims"], options["dim"])
     for name in ("groups", "fuse_groups"):
-        check_norm_groups(name, options[name], dim)
+        check_norm_groups(name, options[name], options["dim"])
     if options["joint"] and options["unroll"] is not None:
         raise ValueError("joint=True must not be given with unroll: nothing is solved then")

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from numbers import Real
 from typing import Any
 
@@ -15,6 +16,7 @@ from .residual import ResidualCells
 
 CONTRACTIVE = 0.1  # the recurrent terms as a fraction of the injected: the map contracts
 STARTS = ("contractive", "released")
+LARGEST = 2**31  # entries of a weight: 8 GiB of float32
 
 
 def check_start(name: str, value: Any) -> None:
@@ -23,6 +25,16 @@ def check_start(name: str, value: Any) -> None:
         check_not_negative(name, value)
     elif not isinstance(value, str) or value not in STARTS:
         raise ValueError(f"{name} must be one of {STARTS} or a number, got {shown(value)}")
+
+
+def check_sizes(input_dims: Sequence[int], dim: int) -> None:
+    """Raises ValueError for a weight of more than `LARGEST` entries."""
+    n, widest = len(input_dims), max(dim, *input_dims)
+    if dim * max(widest, n * dim) > LARGEST:
+        raise ValueError(
+            f"every weight must have at most {LARGEST} entries, and dim={dim} is too wide for "
+            f"that beside input_dims of up to {widest}, and {n} of them"
+        )
 
 
 def check_norm_groups(name: str, groups: Any, dim: int) -> None:

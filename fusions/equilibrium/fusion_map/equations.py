@@ -107,6 +107,15 @@ EQUATIONS: Mapping[str, Equations] = {
     "released_mosi": replace(_RELEASED, residual=False, cell="one_layer"),
 }
 
+_TRAINED = {"jacobian_blocks": "joint", "jacobian_probes": 2}
+PRESETS: Mapping[str, Mapping[str, Any]] = {  # what they set besides these equations
+    "paper": {},
+    "released": _TRAINED,
+    "released_brca": _TRAINED | {"jacobian_weight": 20.0},
+    "released_imdb": _TRAINED | {"jacobian_weight": 0.1},
+    "released_mosi": _TRAINED | {"jacobian_weight": 0.01, "fuse_groups": 1},
+}
+
 
 def refuse_old(old: Mapping[str, Any], equations: Any) -> None:
     """Raises TypeError for options that `DEQFusion` has not, or no more, and says what it has.

@@ -7,12 +7,14 @@ and z then with the z_i given (`solve_blocks`); `solve_joint` solves all of them
 `unroll` takes steps without solving. Either block may be missing.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..jacobian import jacobian_penalty
@@ -202,6 +204,26 @@ class TriangularSystem:
 
 def _given_states(states: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     return z, states
+
+
+def pose(
+    unimodal: ResidualCells | None,
+    fuse: GatedCell | None,
+    x: Tensor,
+    x_fuse: Tensor,
+    *,
+    mask: Tensor | None,
+    dropout: float,
+) -> TriangularSystem:
+    """Returns the system of these cells; draws the masks of dropout, one for all of a solve."""
+    gate_masks = dropped = None
+    if dropout and fuse is not None:
+        if fuse.gate:
+            gate_masks = F.dropout(torch.ones_like(x), dropout)
+        dropped = F.dropout(torch.ones_like(x[0]), dropout)
+    factors = [factor for factor in (mask, gate_masks) if factor is not None]
+    m = math.prod(factors).sum(0) if factors else x.new_full((1, 1), len(x))
+    return TriangularSystem(unimodal, fuse, Constants(x, mask, x_fuse, gate_masks, m, dropped))
 
 
 # The maps below are handed to the graph, so they hold cells and no tensors of a forward.
