@@ -1,12 +1,8 @@
 """Deep equilibrium fusion of modalities (Ni et al., 2023, arXiv:2306.16645).
 
-The features x_i of N modalities and the fused feature are driven to a joint equilibrium
-
-    z_i = f_i(z_i; x_i)                          equations (7) and (8)
-    z   = f_fuse(z; z_1, ..., z_N, x_fuse)       equations (9) to (13)
-
-by a fixed-point solver, and differentiated implicitly. The system is block-triangular: no
-f_i sees z or another modality. So all z_i are solved first, as one batched problem, then z.
+The features of N modalities and the fused feature are driven to a joint equilibrium by a
+fixed-point solver, and differentiated implicitly. The system is block-triangular: no f_i sees z or
+another modality. So all z_i are solved first, as one batched problem, then z.
 
 Axis letters: N modalities, B samples, d = dim.
 """
@@ -20,12 +16,7 @@ from torch import Tensor, nn
 
 from .equilibrium import Equilibrium, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
-from .equilibrium.fusion_map.building import (
-    build_cells,
-    check_norm_groups,
-    check_sizes,
-    check_start,
-)
+from .equilibrium.fusion_map.building import build_cells, check_sizes, check_start
 from .equilibrium.fusion_map.equations import EQUATIONS as EQUATIONS
 from .equilibrium.fusion_map.equations import PRESETS, Equations, refuse_old
 from .equilibrium.fusion_map.features import check_features, check_fused, check_present
@@ -40,12 +31,7 @@ from .equilibrium.fusion_map.system import SystemStep, TriangularSystem, pose
 from .equilibrium.half import wide, wide_dtype
 from .equilibrium.record import Outcome
 from .equilibrium.settings import ConvergenceError
-from .equilibrium.transforms import (
-    in_backward,
-    untraced,
-    warn_of_late_penalty,
-    warn_of_replica,
-)
+from .equilibrium.transforms import in_backward, untraced, warn_of_late_penalty, warn_of_replica
 
 RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s nor `Equations`'
     "input_dims": checks.check_widths,
@@ -408,8 +394,6 @@ class DEQFusion(nn.Module):
 def _check_options(options: Mapping[str, Any]) -> None:
     """Raises for the first option of the constructor that does not fit."""
     checks.check_options(options, RULES)
-    check_sizes(options["input_dims"], options["dim"])
-    for name in ("groups", "fuse_groups"):
-        check_norm_groups(name, options[name], options["dim"])
+    check_sizes(**{name: options[name] for name in ("input_dims", "dim", "groups", "fuse_groups")})
     if options["joint"] and options["unroll"] is not None:
         raise ValueError("joint=True must not be given with unroll: nothing is solved then")

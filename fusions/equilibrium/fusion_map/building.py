@@ -27,17 +27,21 @@ def check_start(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be one of {STARTS} or a number, got {shown(value)}")
 
 
-def check_sizes(input_dims: Sequence[int], dim: int) -> None:
-    """Raises ValueError for a weight of more than `LARGEST` entries."""
+def check_sizes(
+    input_dims: Sequence[int], dim: int, groups: int | None, fuse_groups: int | None
+) -> None:
+    """Raises ValueError for weights of more than `LARGEST` entries, or groups that do not fit."""
     n, widest = len(input_dims), max(dim, *input_dims)
     if dim * max(widest, n * dim) > LARGEST:
         raise ValueError(
             f"every weight must have at most {LARGEST} entries, and dim={dim} is too wide for "
             f"that beside input_dims of up to {widest}, and {n} of them"
         )
+    for name, count in (("groups", groups), ("fuse_groups", fuse_groups)):
+        _check_norm_groups(name, count, dim)
 
 
-def check_norm_groups(name: str, groups: Any, dim: int) -> None:
+def _check_norm_groups(name: str, groups: Any, dim: int) -> None:
     """Raises ValueError unless a GroupNorm over `dim` channels may have so many groups.
 
     Of a group of one channel it makes zero, whatever comes; of two it keeps the sign of their
@@ -52,7 +56,7 @@ def check_norm_groups(name: str, groups: Any, dim: int) -> None:
         warnings.warn(
             f"{name}={groups} leaves {dim // groups} of dim={dim} channels to a group, of which "
             "GroupNorm keeps little but signs; take fewer groups, or None",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
