@@ -34,7 +34,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Returns x W^T + bias, (..., n) in the dtype of x (..., k), for a weight (n, k)."""
     if not _narrowed(x):
         return F.linear(x, weight, bias).to(x.dtype)
-    result = product(x.flatten(0, -2), weight.mT).view(*x.shape[:-1], -1)
+    result = product(x.flatten(0, -2), weight.mT).view(*x.shape[:-1], len(weight))
     return result if bias is None else result + bias
 
 
