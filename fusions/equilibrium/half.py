@@ -92,6 +92,8 @@ def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unit(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    if not x.numel():
+        return x, x.new_ones(())
     largest = x.abs().amax(dims, keepdim=True)
     bounds = 2.0**-126, 2.0**126
     power = largest.clamp(*bounds).log2().ceil().clamp(-126, 126).exp2()
