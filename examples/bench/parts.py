@@ -62,6 +62,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "penalty, joint": {"jacobian_weight": 1.0, "jacobian_blocks": "joint"},
 }
 MEMORY = 6  # differences that Anderson keeps by default
+MEMORY_CASE = Case(2048, 2, 128)  # states larger than the weights
 
 
 def _training(settings: Settings, case: Case, methods: Mapping[str, Method]) -> dict[str, float]:
@@ -160,9 +161,6 @@ def memory(settings: Settings, limits: Sequence[int] = (10, 50)) -> Iterator[Gro
         yield group
 
 
-MEMORY_CASE = Case(2048, 2, 128)  # states larger than the weights
-
-
 def _block(case: Case, block: str, limit: int) -> tuple[Callable[[], None], int]:
     """Returns a solve of a block, forward and backward, and the bytes of its state."""
     fusion = case.fusion()
@@ -179,11 +177,12 @@ def _block(case: Case, block: str, limit: int) -> tuple[Callable[[], None], int]
     tol = 1e-3 if block == "leaving" else 0.0
     limits = {"tol": tol, "max_steps": limit, "on_failure": "ignore"}
     equilibrium, cotangent = Equilibrium(partial(Anderson, MEMORY), **limits), torch.randn_like(x)
+    names = ["z"] if block == "fuse" else [f"z_{i + 1}" for i in range(case.modalities)]
     wanted = [c for c in constants if c is not None and c.requires_grad] + list(cell.parameters())
 
     def step() -> None:
         inputs, record = [*constants, *cell.inputs()], SolveRecord([case.batch])
-        z = equilibrium.solve(cell.map, inputs, record=record, names=["z"] * (x.ndim - 1))
+        z = equilibrium.solve(cell.map, inputs, record=record, names=names)
         torch.autograd.grad(z, wanted, cotangent)
 
     return step, x.numel() * x.element_size()
