@@ -93,7 +93,7 @@ def solved_with(
     Args:
         fusion: is as before afterwards.
         joint: see `DEQFusion`; None: as it is.
-        settings: those of `Equilibrium`: solver, tol, max_steps, engine, ...
+        settings: those of `Equilibrium`: solver, tol, max_steps, gradient, ...
 
     Raises:
         TypeError, ValueError: for settings that there are not, or a fusion that solves nothing.

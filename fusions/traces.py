@@ -60,7 +60,8 @@ def trace(
         fusion: any DEQ fusion.
         features, present: as its `forward` takes them, (batch, d_i) and (batch, N).
         joint: whether all states are solved together; None: as the fusion does.
-        solver: None: the fusion's.
+        solver: None: the fusion's. A solve by blocks takes its first six steps as plain
+            iteration, and hands them to "anderson" then; a joint one has the method at once.
         tol: bound on the relative residual that ends a sample's solve. That of zero is
             1, so that a larger bound gives an empty trace. 0: an exact fixed point alone ends
             it, such as the first z without a gate.
@@ -75,8 +76,8 @@ def trace(
         FloatingPointError: if an iterate is not finite.
     """
     check_count("steps", steps)
-    # an iterate's residual takes an evaluation more, and its successor another one
-    settings = {"tol": tol, "max_steps": steps + 2, "on_failure": "ignore"}
+    # a solve starts at the image of zero, and the last iterate's change takes its successor
+    settings = {"tol": tol, "max_steps": steps + 1, "on_failure": "ignore"}
     settings |= {} if solver is None else {"solver": solver}
     equilibrium = replace(fusion.equilibrium, **settings)
     with posed(fusion, features, present) as system:
@@ -124,20 +125,31 @@ class _Seen:
 
     def __call__(self, seen: SystemStep) -> None:
         z = seen.state[:, -1] if seen.block == "joint" else seen.state
-        if seen.step == 1:  # the start, zero
-            self.going = torch.ones_like(seen.residual, dtype=torch.bool)
+        if seen.step == 1:  # the image of zero, whose own residual is 1, or 0 of a fixed point
+            moved = seen.state.flatten(1) if seen.block == "joint" else z
+            self.going = moved.any(-1).to(z.dtype) > self.tol
+            gates = self._gates_of_zero(seen, z)
         else:
+            change = (z - self.z).norm(dim=-1) / self.z.norm(dim=-1)
+            self.difference.append(self._of_those_going(change))
+            gates = self.gates_before
+        if bool(self.going.any()):
             residual = seen.residual
             if seen.block == "fuse":
                 residual = _joint_residual(self.whole, self.states, z)
             self.residual.append(self._of_those_going(residual))
-            if self.last.gates is not None:
-                self.gates.append(self._mean_gates(self.last.gates))
-        if seen.step > 2:
-            before = self.last.state[:, -1] if seen.block == "joint" else self.last.state
-            change = (z - before).norm(dim=-1) / before.norm(dim=-1)
-            self.difference.append(self._of_those_going(change))
-        self.going, self.last = self.going & (seen.residual > self.tol), seen
+            if gates is not None:
+                self.gates.append(self._mean_gates(gates))
+        self.going &= seen.residual > self.tol
+        self.z, self.gates_before = z, seen.gates
+
+    def _gates_of_zero(self, seen: SystemStep, z: Tensor) -> Tensor | None:
+        """Returns G(0 + z_i), (B, N, d), which the evaluation before the first had."""
+        if seen.gates is None:
+            return None
+        joint = seen.block == "joint"  # the image of zero holds the z_i that are new
+        states = seen.state[:, :-1].transpose(0, 1) if joint else self.states
+        return self.whole.fuse.gates(torch.zeros_like(z), states)
 
     def _of_those_going(self, values: Tensor) -> Tensor:
         return torch.where(self.going, values, torch.nan)
@@ -151,7 +163,7 @@ class _Seen:
     def trace(self, steps: int) -> Trace:
         """Returns what was seen of the first `steps` iterates."""
         if not self.residual:  # zero was the fixed point
-            none = self.last.state.new_empty(0, *self.going.shape)
+            none = self.z.new_empty(0, *self.going.shape)
             return Trace(none, none, None)
         residual = torch.stack(self.residual)
         last = torch.full_like(residual[0], torch.nan)

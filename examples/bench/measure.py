@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,11 @@ class Settings:
     Attributes:
         seconds, most: about how long to repeat one group of measurements, and at most how often.
         device: where tensors live.
-        threads: numbers of threads to measure the cases with.
     """
 
-    seconds: float = 6.0
-    most: int = 15
+    seconds: float = 3.0
+    most: int = 100
     device: str = "cpu"
-    threads: Sequence[int] = (1,)
 
     def time(self, steps: Mapping[str, Callable[[], object]]) -> dict[str, float]:
         """Returns the median of each step in milliseconds, measured in turn."""
@@ -57,17 +55,18 @@ def interleaved(
     began = time.perf_counter()
     for count in range(most + 1):
         for name, step in steps.items():
-            _wait(device)
+            wait(device)
             start = time.perf_counter()
             step()
-            _wait(device)
+            wait(device)
             taken[name].append(time.perf_counter() - start)
         if count >= 3 and time.perf_counter() - began > seconds:
             break
     return {name: statistics.median(durations[1:]) for name, durations in taken.items()}
 
 
-def _wait(device: str) -> None:
+def wait(device: str) -> None:
+    """Returns when the device has done all that it was given."""
     if device != "cpu":
         torch.cuda.synchronize(device)
 
@@ -75,7 +74,7 @@ def _wait(device: str) -> None:
 def peak_bytes(step: Callable[[], object], device: str) -> int:
     """Returns the most that live tensors grew by while `step` ran, as the allocator saw it."""
     if device != "cpu":
-        torch.cuda.synchronize(device)
+        wait(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)
         step()

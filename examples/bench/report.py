@@ -1,239 +1,131 @@
-"""The benchmark's tables and picture."""
+"""The benchmark's tables, in Markdown."""
 
-import csv
-import io
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from examples.bench.prototype import RELEASED
-
-Row = dict[str, Any]
-METHOD_COLOURS = {  # Okabe and Ito's colours, which the colour-blind tell apart
-    "deq": "#0072B2",
-    "deq, one step": "#56B4E9",
-    "torchdeq, joint": "#D55E00",
-    "prototype": "#CC79A7",
-    "unrolled": "#009E73",
-    "bare evaluations": "#000000",
-    "concat + linear": "#E69F00",
-}
+from examples.bench.parts import MEMORY, Group
+from training_structures.comparison.table import markdown
 
 
-def to_csv(rows: Sequence[Row]) -> str:
-    """Returns all rows under the union of their columns."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def to_markdown(rows: Sequence[Row], machine: str) -> str:
+def to_markdown(groups: Sequence[Group], machine: str) -> str:
     """Returns a section for every part that was measured."""
     sections = [f"Medians of interleaved repeats; times in milliseconds. {machine}"]
     for part, write in SECTIONS.items():
-        chosen = [row for row in rows if row["part"] == part]
+        chosen = [group for group in groups if group[0]["part"] == part]
         if chosen:
             sections.append(write(chosen))
     return "\n\n".join(sections) + "\n"
 
 
-def _cases(rows: Sequence[Row]) -> str:
-    lines = ["## Training step, inference and memory"]
-    groups = _grouped(rows, lambda row: (row["threads"], _shape(row)))
-    for (threads, shape), group in groups.items():
-        deq = group[0]["train_ms"], group[0]["infer_ms"]
-        lines += ["", f"(B, N, d) = {shape}, {_threads(threads)}", ""]
-        head = ["method", "training step", "to deq", "inference", "to deq", "steps", "backward"]
-        table = [[*head, "worst residual", "converged", "peak MiB"]]
-        for row in group:
-            times = [
-                text
-                for key, base in zip(("train_ms", "infer_ms"), deq, strict=True)
-                for text in (f"{row[key]:.1f}", f"{row[key] / base:.2f}")
-            ]
-            solved = [
-                _text(row.get("steps"), "{:d}"),
-                _text(row.get("backward_steps"), "{:d}"),
-                _text(row.get("residual"), "{:.1e}"),
-                _text(row.get("converged"), "{:.1%}"),
-            ]
-            table.append([row["method"], *times, *solved, f"{row['peak_mib']:.1f}"])
-        lines.append(_table(table))
+def _cases(groups: Sequence[Group]) -> str:
+    lines = [
+        "## Training step, inference and memory",
+        "",
+        "Operations dispatched and transfers of a training step, and of inference; arithmetic: the "
+        "share of a training step that is matrix products.",
+    ]
+    head = ["method", "training step", "to deq", "inference", "to deq", "operations", "transfers"]
+    head += ["arithmetic", "steps", "backward", "worst residual", "converged", "peak MiB"]
+    for group in groups:
+        recipe = f": {group[0]['recipe']}" if group[0]["recipe"] else ""
+        lines += ["", f"(B, N, d) = {_shape(group[0])}{recipe}", ""]
+        lines.append(markdown(head, [_case(row, group[0]) for row in group]))
     return "\n".join([*lines, "", _ratios(groups)])
 
 
-def _ratios(groups: dict) -> str:
+def _case(row: dict[str, Any], deq: dict[str, Any]) -> list[str]:
+    times = [
+        text
+        for key in ("train_ms", "infer_ms")
+        for text in (f"{row[key]:.2f}", f"{row[key] / deq[key]:.2f}")
+    ]
+    both = zip(row["train_counts"], row["infer_counts"], strict=True)
+    counts = [f"{training}, {inference}" for training, inference in both]
+    solved = [*_steps(row), _text(row, "residual", "{:.1e}"), _text(row, "converged", "{:.1%}")]
+    rest = [f"{row['arithmetic']:.0%}", *solved, f"{row['peak_mib']:.1f}"]
+    return [row["method"], *times, *counts, *rest]
+
+
+def _ratios(groups: Sequence[Group]) -> str:
     """Returns the ratios that the project holds itself to."""
-    head = ["(B, N, d)", "threads", "torchdeq / deq", "deq / bare", "deq / concat + linear"]
-    table = [[*head, "one step / concat + linear", "unrolled / deq", "deq / released module"]]
-    for (threads, shape), group in groups.items():
-        taken = {row["method"]: row["train_ms"] for row in group}
-        deq = taken["deq"]
-        alone = threads == 1 and group[0]["device"] == "cpu"  # as the factors were measured
-        released = RELEASED.get(shape) if alone else None
-        table.append(
-            [
-                str(shape),
-                str(threads),
-                f"{taken['torchdeq, joint'] / deq:.2f}",
-                f"{deq / taken['bare evaluations']:.2f}",
-                f"{deq / taken['concat + linear']:.1f}",
-                f"{taken['deq, one step'] / taken['concat + linear']:.1f}",
-                f"{taken['unrolled'] / deq:.2f}",
-                f"1/{released * taken['prototype'] / deq:.0f}" if released else "",
-            ]
-        )
-    return "Ratios of training steps\n\n" + _table(table)
+    head = ["(B, N, d)", "deq", "deq / concat + linear", "one step / concat + linear"]
+    head += ["torchdeq / deq", "unrolled / deq", "operations", "transfers", "arithmetic"]
+    table = []
+    for group in groups:
+        taken, deq = {row["method"]: row["train_ms"] for row in group}, group[0]
+        ours, linear = deq["train_ms"], taken["concat + linear"]
+        theirs = taken.get("torchdeq, joint")
+        ratios = [f"{ours / linear:.1f}", f"{taken['deq, one step'] / linear:.1f}"]
+        ratios += ["" if theirs is None else f"{theirs / ours:.2f}"]
+        ratios += [f"{taken['unrolled'] / ours:.2f}"]
+        counts = [*map(str, deq["train_counts"]), f"{deq['arithmetic']:.0%}"]
+        table.append([_shape(deq), f"{ours:.2f}", *ratios, *counts])
+    return "Training steps\n\n" + markdown(head, table)
 
 
-def _sweeps(rows: Sequence[Row]) -> str:
-    lines = ["## How the cost grows (training step, one thread)"]
-    for sweep, group in _grouped(rows, lambda row: row["sweep"]).items():
-        methods = list(dict.fromkeys(row["method"] for row in group))
-        table = [[sweep, *methods, "steps", "backward"]]
-        for value, same in _grouped(group, lambda row: row["value"]).items():
-            times = [f"{row['train_ms']:.1f}" for row in same]
-            steps = [str(same[0]["steps"]), str(same[0]["backward_steps"])]
-            table.append([f"{value:g}", *times, *steps])
-        lines += ["", _table(table)]
-        if sweep != "tol":
-            powers = (f"{method} {_power(group, method):.2f}" for method in methods)
-            lines += [
-                "",
-                f"Power of {sweep} over the upper half of the range: " + ", ".join(powers),
-            ]
+def _options(groups: Sequence[Group]) -> str:
+    lines = ["## Solvers, gradients and penalties (training step)"]
+    head = ["option", "training step", "to default", "steps", "backward", "converged"]
+    for group in groups:
+        lines += ["", f"(B, N, d) = {_shape(group[0])}, {group[0]['problem']}", ""]
+        table = []
+        for row in group:
+            times = [f"{row['train_ms']:.2f}", f"{row['train_ms'] / group[0]['train_ms']:.2f}"]
+            found = [_text(row, "converged", "{:.1%}"), _text(row, "error", "{:.1e}")]
+            table.append([row["method"], *times, *_steps(row), *found])
+        lines.append(markdown([*head, "gradient's error"], table))
     return "\n".join(lines)
 
 
-def _power(rows: Sequence[Row], method: str) -> float:
+def _sweeps(groups: Sequence[Group]) -> str:
+    lines = ["## How the cost grows (training step)"]
+    for group in groups:
+        sweep, methods = group[0]["sweep"], list(group[0]["times"])
+        table = []
+        for row in group:
+            times = [f"{row['times'][method]:.2f}" for method in methods]
+            table.append([f"{row['value']:g}", *times, *_steps(row)])
+        lines += ["", markdown([sweep, *methods, "steps", "backward"], table)]
+        if sweep != "tol":
+            powers = ", ".join(f"{method} {_power(group, method):.2f}" for method in methods)
+            lines += ["", f"Power of {sweep} over the upper half of the range: {powers}"]
+    return "\n".join(lines)
+
+
+def _power(group: Group, method: str) -> float:
     """Returns the slope of log time over log value, from the middle of the range to its end."""
-    points = [(row["value"], row["train_ms"]) for row in rows if row["method"] == method]
+    points = [(row["value"], row["times"][method]) for row in group]
     (x0, t0), (x1, t1) = points[len(points) // 2 - 1], points[-1]
     return math.log(t1 / t0) / math.log(x1 / x0)
 
 
-def _gradients(rows: Sequence[Row]) -> str:
-    lines = ["## Gradients: error and cost"]
-    for scale, group in _grouped(rows, lambda row: row["start"]).items():
-        exact = group[0]["train_ms"]
-        lines += ["", f"(B, N, d) = {_shape(group[0])}, start {scale}", ""]
-        table = [["gradient", "relative error", "cosine", "training step", "to exact"]]
-        for row in group:
-            error = [f"{row['error']:.1e}", f"{row['cosine']:.5f}"]
-            time = [f"{row['train_ms']:.1f}", f"{row['train_ms'] / exact:.2f}"]
-            table.append([row["method"], *error, *time])
-        lines.append(_table(table))
-    return "\n".join(lines)
-
-
-def _ideas(rows: Sequence[Row]) -> str:
-    lines = ["## What each idea of the fast engine brings (training step without it)"]
-    for (on, shape), group in _grouped(rows, lambda row: (row["on"], _shape(row))).items():
-        base = group[0]["train_ms"]
-        table = [["without", "training step", "to all"]]
-        table += [
-            [row["method"], f"{row['train_ms']:.1f}", f"{row['train_ms'] / base:.2f}"]
-            for row in group
-        ]
-        lines += ["", f"(B, N, d) = {shape}, {on}", "", _table(table)]
-    return "\n".join(lines)
-
-
-def _memory(rows: Sequence[Row]) -> str:
-    m = rows[0]["memory"]
-    table = [["block", "step limit", "peak, in states", f"2m + 10, m = {m}"]]
-    table += [
-        [row["method"], str(row["limit"]), f"{row['states']:.1f}", str(2 * m + 10)] for row in rows
+def _memory(groups: Sequence[Group]) -> str:
+    aim = 2 * MEMORY + 10
+    table = [
+        [row["method"], str(row["limit"]), f"{row['states']:.1f}", str(aim)]
+        for group in groups
+        for row in group
     ]
-    title = "## Peak memory of a block's forward and backward solve"
-    return f"{title}\n\n{_table(table)}"
+    head = ["block", "step limit", "peak, in states", f"2m + 10, m = {MEMORY}"]
+    return f"## Peak memory of a block's forward and backward solve\n\n{markdown(head, table)}"
 
 
-SECTIONS: dict[str, Callable[[Sequence[Row]], str]] = {
+SECTIONS: dict[str, Callable[[Sequence[Group]], str]] = {
     "cases": _cases,
+    "options": _options,
     "sweeps": _sweeps,
-    "gradients": _gradients,
-    "ideas": _ideas,
     "memory": _memory,
 }
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
-    """Draws the cases (one thread) and the sweeps, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 8), layout="constrained")
-    cases, *others = figure.subplot_mosaic(
-        [["cases"] * 4, ["modalities", "dim", "batch", "tol"]], height_ratios=[1.3, 1]
-    ).items()
-    _draw_cases(cases[1], [r for r in rows if r["part"] == "cases" and r["threads"] == 1])
-    for sweep, axes in others:
-        _draw_sweep(axes, sweep, [r for r in rows if r["part"] == "sweeps" and r["sweep"] == sweep])
-    figure.savefig(path, dpi=150)
+def _shape(row: dict[str, Any]) -> str:
+    return f"({row['batch']}, {row['modalities']}, {row['dim']})"
 
 
-def _draw_cases(axes: Any, rows: Sequence[Row]) -> None:
-    groups = _grouped(rows, _shape)
-    width = 0.8 / len(METHOD_COLOURS)
-    for j, (method, colour) in enumerate(METHOD_COLOURS.items()):
-        heights = [
-            next(row["train_ms"] for row in group if row["method"] == method)
-            for group in groups.values()
-        ]
-        places = [i + (j - len(METHOD_COLOURS) / 2 + 0.5) * width for i in range(len(groups))]
-        axes.bar(places, heights, width, color=colour, label=method)
-    axes.set_yscale("log")
-    axes.set_ylabel("training step (ms)")
-    axes.set_xticks(range(len(groups)), [str(shape) for shape in groups])
-    axes.set_xlabel("(batch, modalities, width); one thread")
-    axes.legend(ncols=4, fontsize="small", loc="upper left")
-    axes.margins(y=0.25)
+def _steps(row: dict[str, Any]) -> list[str]:
+    return [_text(row, "steps", "{:.1f}"), _text(row, "backward_steps", "{:.1f}")]
 
 
-def _draw_sweep(axes: Any, sweep: str, rows: Sequence[Row]) -> None:
-    for method, group in _grouped(rows, lambda row: row["method"]).items():
-        colour = METHOD_COLOURS.get(method, "#CC79A7")
-        x, y = zip(*((row["value"], row["train_ms"]) for row in group), strict=True)
-        axes.plot(x, y, "o-", color=colour, label=method)
-    if sweep in ("dim", "batch"):
-        axes.set_yscale("log")
-    else:
-        axes.set_ylim(bottom=0)
-    if sweep != "modalities":
-        axes.set_xscale("log")
-        values = sorted({row["value"] for row in rows})
-        axes.set_xticks(values, [f"{value:g}" for value in values], rotation=45)
-        axes.set_xticks([], minor=True)
-    else:
-        axes.set_ylabel("training step (ms)")
-        axes.legend(fontsize="small")
-    axes.set_xlabel({"modalities": "N", "dim": "d", "batch": "B", "tol": "tolerance"}[sweep])
-
-
-def _grouped(rows: Sequence[Row], key: Callable[[Row], Any]) -> dict[Any, list[Row]]:
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(key(row), []).append(row)
-    return groups
-
-
-def _shape(row: Row) -> tuple[int, int, int]:
-    return row["batch"], row["modalities"], row["dim"]
-
-
-def _threads(count: int) -> str:
-    return "1 thread" if count == 1 else f"{count} threads"
-
-
-def _text(value: Any, form: str) -> str:
-    return "" if value is None else form.format(value)
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+def _text(row: dict[str, Any], key: str, form: str) -> str:
+    return form.format(row[key]) if key in row else ""

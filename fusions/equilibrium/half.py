@@ -34,7 +34,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Returns x W^T + bias, (..., n) in the dtype of x (..., k), for a weight (n, k)."""
     if not _narrowed(x):
         return F.linear(x, weight, bias).to(x.dtype)
-    result = product(x.flatten(0, -2), weight.mT).view(*x.shape[:-1], -1)
+    result = product(x.flatten(0, -2), weight.mT).view(*x.shape[:-1], len(weight))
     return result if bias is None else result + bias
 
 
@@ -92,6 +92,8 @@ def unit_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _unit(x: Tensor, dims: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    if not x.numel():
+        return x, x.new_ones(())
     largest = x.abs().amax(dims, keepdim=True)
     bounds = 2.0**-126, 2.0**126
     power = largest.clamp(*bounds).log2().ceil().clamp(-126, 126).exp2()

@@ -4,111 +4,125 @@ import pytest
 import torch
 
 from examples.bench import __main__ as bench
+from examples.bench.counts import counted, product_ms
+from examples.bench.measure import Settings, interleaved
 from examples.bench.methods import METHODS, Case, deq
-from examples.bench.methods import bare as bare_method
-from examples.bench.parts import Settings, memory
-from examples.bench.prototype import Prototype
+from examples.bench.parts import OPTIONS, PROBLEMS, memory, options
 
 CASE = Case(12, 2, 16)
+PATHS = "examples.bench.parts."
 
 
 def gradient(method, case=CASE):
     """What the method returns, and all gradients in one vector."""
     features, module = case.features(), method.module
-    module.zero_grad()
-    with method.around():
-        fused = module(features)
-        fused.backward(case.cotangent())
-    grads = [p.grad.flatten() for p in module.parameters()]
-    return fused.detach(), torch.cat([*grads, *(x.grad.flatten() for x in features)])
+    fused = module(features)
+    wanted = [*module.parameters(), *features]
+    grads = torch.autograd.grad(fused, wanted, case.cotangent())
+    return fused.detach(), torch.cat([g.flatten() for g in grads])
 
 
-@pytest.mark.parametrize("method", ["plain engine", "torchdeq, joint"])
-def test_solvers_are_compared_on_the_same_problem(method):
-    if "torchdeq" in method:
-        pytest.importorskip("torchdeq")
-    fused, grads = gradient(METHODS[method](CASE))
+def test_torchdeq_solves_the_same_problem():
+    pytest.importorskip("torchdeq")
+    method = METHODS["torchdeq, joint"](CASE)
+    fused, grads = gradient(method)
     expected, wanted = gradient(deq(CASE, tol=1e-6))
     assert (fused - expected).norm() <= 5e-3 * expected.norm()
     assert (grads - wanted).norm() <= 5e-2 * wanted.norm()
+    assert method.solved()["converged"] == 1 and method.solved()["steps"] > 2
 
 
-def test_bare_evaluations_are_as_many_as_the_solver_spent(monkeypatch):
-    from fusions.equilibrium.fast import Traced
-
-    counts, call = [], Traced.__call__
-
-    def counted(self, z):
-        counts.append(len(z))
-        return call(self, z)
-
-    monkeypatch.setattr(Traced, "__call__", counted)
-    gradient(deq(CASE))
-    solved = list(counts)
-    method = bare_method(CASE)
-    counts.clear()
-    gradient(method)
-    assert counts == solved and len(counts) > 4
+def test_the_unrolled_map_takes_as_many_steps_as_the_solve():
+    method, solved = METHODS["unrolled"](CASE), deq(CASE)
+    solved.infer(CASE.features())
+    assert method.module.unroll == int(solved.module.info.steps.max())
+    assert method.solved() == {}
 
 
-def test_the_prototype_finds_its_fixed_points_and_their_gradient():
-    torch.manual_seed(0)
-    prototype = Prototype(2, 32, tol=1e-12, share=0.1).double()
-    features = [torch.randn(3, 32, dtype=torch.float64).requires_grad_() for _ in range(2)]
-    fused = prototype(features)
+def test_a_training_step_leaves_no_gradients_and_takes_the_penalty(monkeypatch):
+    features, norms = CASE.features(), {}
+    for weight in (0.0, 5.0):
+        method = deq(CASE, jacobian_weight=weight)
+        kept = method.module.zero_grad
+        monkeypatch.setattr(method.module, "zero_grad", lambda set_to_none: None)
+        method.train(features, CASE.cotangent())
+        norms[weight] = method.module.unimodal.weight1.grad.norm()
+        kept()
+        assert all(x.grad is None for x in features)
+    assert abs(norms[5.0] - norms[0.0]) > 1e-2 * norms[0.0]
 
-    def unrolled(steps=300):
-        states = []
-        for i, x in enumerate(features):
-            z = torch.zeros_like(x)
-            for _ in range(steps):
-                z = prototype._cell(i, z, x)
-            states.append(z)
-        z, x_fuse = torch.zeros_like(states[0]), sum(features)
-        context = sum(states) @ prototype.gate.weight.T
-        for _ in range(steps):
-            z = prototype._fused(z, x_fuse, context)
-        return z
 
-    expected, cotangent = unrolled(), torch.randn_like(fused)
-    torch.testing.assert_close(fused, expected, rtol=1e-6, atol=1e-6)
-    wanted = [*features, *prototype.cells.parameters(), prototype.gate.weight]
-    pairs = zip(
-        torch.autograd.grad(fused, wanted, cotangent),
-        torch.autograd.grad(expected, wanted, cotangent),
-        strict=True,
-    )
-    for ours, theirs in pairs:
-        assert (ours - theirs).norm() <= 1e-5 * theirs.norm() + 1e-8
+def test_operations_and_transfers_are_counted_forward_and_backward():
+    x = torch.randn(3, 3, requires_grad=True)
+    assert counted(lambda: x.detach() * 2) == (2, 0)
+    forward, _ = counted(lambda: (x @ x).sum())
+    both, transfers = counted(lambda: (x @ x).sum().backward())
+    assert both > forward and transfers == 0
+    y = x.detach()
+    for step in (
+        lambda: float(y[0, 0]),
+        lambda: y.nonzero(),
+        lambda: y[y > 0],
+        lambda: y.masked_select(y > 0),
+        lambda: y.equal(y),
+        lambda: y.to("meta"),
+        lambda: y.clone().index_put_((y > 0,), torch.zeros(())),
+    ):
+        assert counted(step)[1] == 1
+    assert counted(lambda: (y.to(torch.float16), y[torch.tensor([0, 2])]))[1] == 0
+
+
+def test_the_time_of_products_is_part_of_a_step_and_nothing_else():
+    x, y = torch.randn(300, 300), torch.randn(300, 300)
+    assert product_ms(lambda: x + y, "cpu") == 0
+    alone = interleaved({"product": lambda: x @ y}, seconds=0.2, most=10, device="cpu")["product"]
+    assert 0.2 * alone < product_ms(lambda: (x @ y).exp_(), "cpu") / 1e3 < 5 * alone
 
 
 def test_memory_does_not_depend_on_the_step_limit(monkeypatch):
-    monkeypatch.setattr("examples.bench.parts.BLOCK", (2, 256, 256))
-    states = [row["states"] for row in memory(Settings(), limits=(30, 60))]
-    assert states[0] == pytest.approx(states[1], rel=0.02)
-    assert states[2] == pytest.approx(states[3], rel=0.02)
-    assert max(states[:4]) < 2 * 6 + 14  # the pairs and differences of Anderson, and a product
+    monkeypatch.setattr(PATHS + "MEMORY_CASE", Case(256, 2, 64))
+    for group in memory(Settings(), limits=(30, 60)):
+        first, second = (row["states"] for row in group)
+        assert first == pytest.approx(second, rel=0.02)
+
+
+def test_errors_are_those_of_gradients_and_hard_problems_are_hard(monkeypatch):
+    (_, given), _, (_, hard), _ = PROBLEMS.values()
+    monkeypatch.setattr(PATHS + "PROBLEMS", {"easy": (CASE, given), "hard": (CASE, hard)})
+    easy, hard = (
+        {row["method"]: row for row in group} for group in options(Settings(seconds=0, most=1))
+    )
+    assert easy["default"]["error"] < 0.02 < easy["one step"]["error"] < 0.5
+    assert easy["Neumann, 5 terms"]["error"] < easy["Neumann, 2 terms"]["error"]
+    assert "error" not in easy["penalty"] and easy.keys() == OPTIONS.keys()
+    assert easy["default"]["converged"] == 1
+    assert hard["default"]["steps"] > 2 * easy["default"]["steps"]
 
 
 def test_everything_is_measured_and_written(monkeypatch, tmp_path, capsys):
-    pytest.importorskip("torchdeq")
-    pytest.importorskip("matplotlib")
-    monkeypatch.setattr("examples.bench.parts.BASE", (6, 2, 16))
-    monkeypatch.setattr("examples.bench.parts.BLOCK", (2, 8, 16))
-    monkeypatch.setattr(
-        "examples.bench.parts.SWEEPS",
-        {"modalities": (1, 2), "dim": (16, 32), "batch": (4, 8), "tol": (1e-1, 1e-2)},
-    )
-    monkeypatch.setattr("examples.bench.ideas.IDEAS_ON", (("x", CASE, {"equations": "paper"}),))
-    arguments = ["--shapes", "6,2,16", "--seconds", "0", "--most", "1", "--threads", "1"]
-    bench.main([*arguments, "--output", str(tmp_path)])
-    text = (tmp_path / "bench.md").read_text()
+    monkeypatch.setattr(PATHS + "BASE", Case(6, 2, 16))
+    monkeypatch.setattr(PATHS + "PROBLEMS", {"small": (CASE, {})})
+    monkeypatch.setattr(PATHS + "MEMORY_CASE", Case(8, 2, 16))
+    sweeps = {"modalities": (1, 2), "dim": (16, 32), "batch": (4, 8), "tol": (1e-1, 1e-2)}
+    monkeypatch.setattr(PATHS + "SWEEPS", sweeps)
+    path = tmp_path / "new" / "bench.md"
+    bench.main(["--shapes", "6,2,16", "--seconds", "0", "--most", "1", "--output", str(path)])
+    text = path.read_text()
     assert text in capsys.readouterr().out
-    for method in METHODS:
-        assert f"| {method} |" in text
-    assert text.count("\n## ") == 5
-    assert (tmp_path / "bench.png").stat().st_size > 10_000
-    assert (tmp_path / "bench.csv").read_text().count("\n") > 30
+    for name in [*METHODS, *OPTIONS, *sweeps]:
+        assert f"| {name} " in text
+    assert text.count("\n## ") == 4 and "arithmetic" in text
+
+
+def test_without_torchdeq_the_rest_is_measured(monkeypatch, tmp_path):
+    less = {name: make for name, make in METHODS.items() if "torchdeq" not in name}
+    monkeypatch.setattr(PATHS + "METHODS", less)
+    monkeypatch.setattr(PATHS + "product_ms", lambda *_: 0.0)
+    monkeypatch.setattr(PATHS + "peak_bytes", lambda *_: 0)
+    path = tmp_path / "bench.md"
+    arguments = ["--parts", "cases", "--shapes", "6,2,16", "--seconds", "0", "--most", "1"]
+    bench.main([*arguments, "--output", str(path)])
+    assert "torchdeq, joint" not in path.read_text()
 
 
 @pytest.mark.parametrize(

@@ -72,17 +72,17 @@ def new_states(fusion, features, state):
 def by_the_formula(fusion, features, steps, members=None):
     """mean |W (z + z_i) + b| of a modality over the sum of the modalities', sample by sample, with
     the new z_i (equation 9), from the states that the fusion shows when it solves jointly."""
-    seen = []
+    seen = [torch.zeros(len(features[0]), len(features) + 1, DIM, dtype=torch.float64)]
     before, fusion.joint = (fusion.equilibrium, fusion.joint), True
     fusion.equilibrium = fusion.equilibrium.__class__(
-        solver=before[0].solver, tol=0.0, max_steps=steps + 1, on_failure="ignore"
+        solver=before[0].solver, tol=0.0, max_steps=steps, on_failure="ignore"
     )
     fusion.eval()
     fusion(features, observe=lambda step: seen.append(step.state.detach().double()))
     fusion.equilibrium, fusion.joint = before
     weight, bias = (t.detach().double() for t in (fusion.fuse.gate_weight, fusion.fuse.gate_bias))
     table = []
-    for state in seen[:steps]:  # the first step sees z = 0
+    for state in seen[:steps]:  # the solve starts at the image of zero
         z_i = new_states(fusion, features, state)
         sums = [0.0] * len(features)
         for sample in range(len(state)) if members is None else members:

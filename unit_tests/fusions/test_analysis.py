@@ -87,9 +87,9 @@ class Written:
         return found
 
     def observed(self, fusion, features, present, **settings):
-        """Iterates of a solve with these settings, by block."""
+        """Zero and the iterates of a solve with these settings, by block."""
         seen = {}
-        settings |= {"tol": 0.0, "max_steps": STEPS + 2, "on_failure": "ignore"}
+        settings |= {"tol": 0.0, "max_steps": STEPS + 1, "on_failure": "ignore"}
         with solved_with(fusion, **settings):
             fusion(
                 features,
@@ -103,8 +103,10 @@ class Written:
             given = self.best(seen["unimodal"])
         if "fuse" in seen:
             parts = given[:, :-1]
-            seen["fuse"] = [torch.cat([parts, z.unsqueeze(1)], 1) for z in seen["fuse"]]
-        return seen
+            zero = torch.zeros_like(seen["fuse"][0])
+            fused = [zero, *seen["fuse"]]
+            seen["fuse"] = [torch.cat([parts, z.unsqueeze(1)], 1) for z in fused]
+        return {block: [self.start] * (block != "fuse") + states for block, states in seen.items()}
 
 
 def changes(states):
@@ -177,7 +179,7 @@ def test_a_trace_ends_where_the_solve_ends(joint, solver):
     traces = trace(fusion, features, tol=1e-6)
     assert list(traces) == list(solves)
     for block, steps in solves.items():
-        got, rows = traces[block], steps - 1  # the evaluation at zero is no row
+        got, rows = traces[block], steps
         assert len(rows.unique()) > 1 and len(got.residual) == len(got.difference) == rows.max()
         row = torch.arange(1, len(got.residual) + 1).view(-1, *[1] * rows.dim())
         assert got.residual.isfinite().equal(row <= rows)

@@ -195,7 +195,7 @@ def by_the_equations(tried: Any, fusion: DEQFusion) -> tuple[str, str]:
                 gap = _gap(got, grad, max(floor, 1e4 * torch.finfo(got.dtype).tiny))
                 if not gap < 2e-2:
                     return "wrong", f"{name} of sample {k}: gradient differs by {gap:.1e}"
-    floor = 1e-3 * max(float(g.abs().max()) for g in total.values())
+    floor = 1e-3 * max((float(g.abs().max()) for g in total.values()), default=0)  # no sample
     for name, grad in total.items():
         if exact and name in tried.grads:
             # the scalar's terms cancel in a norm, which takes the mean away: of them it is rounding

@@ -180,7 +180,7 @@ class TriangularSystem:
         if self.unimodal is not None and self.constants.mask is not None:
             absent = self.constants.mask.numel() - self.constants.mask.sum()
             entries = entries - absent * states.shape[-1]  # as if they were not there
-        return sum(squares) / entries
+        return sum(squares) / entries if states.numel() else sum(squares)
 
     def _gated(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns z, (B, d), and the new z_i, (N, B, d), that the gate sees in a joint step."""
