@@ -2,12 +2,12 @@
 
 A rule sees states (..., batch, size), treats every part of a sample on its own, and lives for
 one solve. It may have two methods: `narrow(rows)`, which makes it forget all samples but those of
-the given indices, and `recall(seen)`, which tells it of the (z, f(z)) of steps that were plain
-iteration and that it was not asked for. The loop around the rules is in solve.py; a new method is
+the given indices, and `recall(z, fz)`, which tells it of a step that was plain iteration and that
+it was not asked for. The loop around the rules is in solve.py; a new method is
 one class here and one key in `SOLVERS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -54,10 +54,9 @@ class Anderson:
         gamma = self._least_squares(self._gram, right).to(fz.dtype)
         return fz - (gamma.mT @ self._images).squeeze(-2)
 
-    def recall(self, seen: Sequence[tuple[Tensor, Tensor]]) -> None:
-        """Takes in the (z, f(z)) of steps that it was not asked for."""
-        for z, fz in seen:
-            self._take(z, fz)
+    def recall(self, z: Tensor, fz: Tensor) -> None:
+        """Takes in a step that it was not asked for."""
+        self._take(z, fz)
 
     def narrow(self, rows: Tensor) -> None:
         """Keeps the samples of the given indices only."""

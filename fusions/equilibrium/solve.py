@@ -215,9 +215,8 @@ class _Solve:
         device = image.device.type
         narrowed = autocast_enabled(device)  # the method keeps full precision
         with torch.autocast(device, enabled=False) if narrowed else nullcontext():
-            if self.notes:
-                self.rule.recall(self.notes)
-                self.notes = []
+            while self.notes:
+                self.rule.recall(*self.notes.pop(0))
             following = self.rule(self.z, image)
         if following.shape != self.z.shape:
             raise ValueError(_other_shape("the solver's rule", following, self.z))
