@@ -138,17 +138,28 @@ def check_lower_precision(posed: Posed, *, pulls: bool = True) -> None:
 
 
 @contextmanager
+def bfloat16_products(pays: bool = True):
+    """Makes products of any size rough for the first steps, or none, whatever the processor."""
+    products = "fusions.equilibrium.fusion_map.products"
+    with (
+        mock.patch(f"{products}._bfloat16_pays", lambda z: pays),
+        mock.patch(f"{products}.LARGE", 0),
+    ):
+        yield
+
+
+@contextmanager
 def by_autograd():
     """Solves and differentiates every map of a fusion as a plain one."""
     solve = Equilibrium.solve
 
-    def solved(self, make, inputs, **options):
+    def solved(self, make, inputs, *, ignored=None, **options):
         made = make(*inputs)
         if isinstance(made, AutogradMap):
-            return solve(self, make, inputs, **options)
-        shape = made.start().shape
-        make = partial(_plain_of, make)
-        return solve(self, make, inputs, **options).view(shape)
+            return solve(self, make, inputs, ignored=ignored, **options)
+        ignored = None if ignored is None else ignored.flatten()
+        found = solve(self, partial(_plain_of, make), inputs, ignored=ignored, **options)
+        return found.view(made.start().shape)
 
     with mock.patch.object(Equilibrium, "solve", solved):
         yield
