@@ -7,7 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from fusions.equilibrium import find_fixed_point, implicit_fixed_point
+from fusions.equilibrium import AutogradMap, implicit_fixed_point
+from fusions.equilibrium.solve import solve as solve_map
 
 
 def f(z, x, weight):
@@ -21,9 +22,12 @@ def inputs(batch=3, size=5):
 
 
 def solve(x, weight, *, tol=1e-13, f=f):
-    run = partial(find_fixed_point, tol=tol, max_steps=200)
-    z, _ = implicit_fixed_point(f, torch.zeros_like(x), (x, weight), solve=run, solve_adjoint=run)
-    return z
+    run = partial(solve_map, solver="anderson", tol=tol, max_steps=200)
+
+    def make(*inputs):
+        return AutogradMap(f, torch.zeros_like(inputs[0]), inputs)
+
+    return implicit_fixed_point(make, (x, weight), solve=run, solve_adjoint=run)
 
 
 def unrolled(x, weight, steps=200):

@@ -47,25 +47,6 @@ def test_states_may_have_any_shape(double, solver):
     torch.testing.assert_close(found.value, expected.view(4, 2, 3, 4), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("solver", ["anderson", "broyden"])
-def test_methods_with_memory_solve_a_rotation_on_which_picard_fails(double, solver):
-    rotation = torch.tensor([[0.0, -2.0], [2.0, 0.0]])
-    b = torch.tensor([[1.0, 2.0]])
-    found = find_fixed_point(lambda z: z @ rotation.T + b, torch.zeros(1, 2), solver=solver)
-    expected = torch.linalg.solve(torch.eye(2) - rotation, b.T).T
-    torch.testing.assert_close(found.value, expected, rtol=0, atol=1e-6)
-    picard = find_fixed_point(lambda z: z @ rotation.T + b, torch.zeros(1, 2), solver="picard")
-    assert not picard.converged.any()
-
-
-@pytest.mark.parametrize("rule", [Anderson, Broyden])
-def test_linear_problems_end_after_about_as_many_steps_as_dimensions(double, rule):
-    f, start, _ = affine(size=5, radius=0.99)
-    found = find_fixed_point(f, start, solver=lambda: rule(memory=12), tol=1e-9, max_steps=60)
-    # GMRES needs 5 products, Broyden's method 2 * 5 (Gay, 1979, theorem 2.2); plus the ends
-    assert found.steps.max() <= (7 if rule is Anderson else 12)
-
-
 @solver
 def test_a_sample_does_not_depend_on_its_batch_mates(double, solver):
     f, start, _ = affine(batch=5)
@@ -180,48 +161,6 @@ def test_bad_options_are_refused(options, message):
         find_fixed_point(torch.cos, torch.zeros(1, 1), **options)
 
 
-@pytest.mark.parametrize("memory", [1, 2, 5])
-def test_anderson_is_the_affine_combination_of_smallest_residual(double, memory):
-    """Against the definition of Walker and Ni (2011): min |sum a_i r_i| with sum a_i = 1."""
-    f, z, _ = affine(batch=2, size=10)
-    rule, points, images = Anderson(memory=memory, ridge=0.0), [], []
-    for _ in range(7):
-        fz = f(z)
-        points, images = [*points, z][-memory - 1 :], [*images, fz][-memory - 1 :]
-        residuals = torch.stack(images, 1) - torch.stack(points, 1)  # (batch, m, size)
-        gram = residuals @ residuals.mT
-        ones = torch.ones(2, len(points), 1)
-        weights = torch.linalg.solve(gram, ones)
-        weights = weights / weights.sum(1, keepdim=True)
-        expected = (weights * torch.stack(images, 1)).sum(1)
-        z = rule(z, fz)
-        torch.testing.assert_close(z, expected, rtol=1e-6, atol=1e-8)
-
-
-def test_broyden_satisfies_the_secant_equation_and_changes_nothing_else(double):
-    """H dg = dz, and H x is unchanged for x with dz^T H x = 0 (Broyden, 1965, method 1)."""
-    f, z, _ = affine(batch=1, size=6)
-    rule = Broyden()
-
-    def matrix():
-        columns = torch.eye(6)
-        return torch.stack([rule._apply(c[None], rule._left, rule._right)[0] for c in columns], 1)
-
-    before, previous = -torch.eye(6), None
-    for _ in range(4):
-        g = f(z) - z
-        step = rule(z, f(z))
-        if previous is not None:
-            dz, dg = (z - previous[0])[0], (g - previous[1])[0]
-            torch.testing.assert_close(matrix() @ dg, dz)
-            row = dz @ before
-            x = torch.randn(6)
-            x = x - row * (row @ x) / (row @ row)
-            torch.testing.assert_close(matrix() @ x, before @ x)
-            before = matrix()
-        previous, z = (z, g), step
-
-
 class Narrowing:
     """z -> A z + b for each sample, of which some can leave."""
 
@@ -264,12 +203,43 @@ def test_after_narrowing_the_samples_keep_their_numbers():
         find_fixed_point(Failing(slopes, torch.ones(6, 1)), torch.zeros(6, 1), solver="picard")
 
 
-def test_nothing_leaves_while_somebody_looks_on(double):
-    f = Narrowing(
-        torch.zeros(3, 2, 2) + torch.tensor([0.0, 0.3, 0.9]).view(3, 1, 1), torch.ones(3, 2)
+@solver
+def test_who_looks_on_sees_all_samples_and_keeps_none(double, solver):
+    a = torch.tensor([0.0, 0.3, 0.0, 0.9]).view(4, 1, 1) * torch.linspace(0.3, 1, 30).diag()
+    b, found, seen = torch.randn(4, 30), [], []
+    for observe in (None, lambda *step: seen.append(step)):
+        f = Narrowing(a, b)
+        limits = {"solver": solver, "tol": 1e-8, "max_steps": 300}
+        found.append((find_fixed_point(f, torch.zeros(4, 30), **limits, observe=observe), f.sizes))
+    (unseen, sizes), (solution, same_sizes) = found
+    assert len(sizes) > 1 and sizes == same_sizes
+    for name in ("value", "residual", "converged", "steps"):
+        assert getattr(solution, name).equal(getattr(unseen, name)), name
+    assert [step for step, *_ in seen] == list(range(1, int(solution.steps.max()) + 1))
+    for step, state, residual in seen:
+        image = (a @ state.unsqueeze(2)).squeeze(2) + b
+        expected = (image - state).norm(dim=1) / image.norm(dim=1)
+        torch.testing.assert_close(residual, expected, rtol=1e-6, atol=1e-15)
+        done = solution.steps <= step
+        assert state[done].equal(solution.value[done])  # it stays as it was
+
+
+@solver
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 20])
+@pytest.mark.parametrize("ask", [None, 4])
+def test_the_map_is_evaluated_as_often_as_it_may_be_and_no_more(double, solver, most, ask):
+    f, start, _ = affine(size=30, radius=0.99)
+    calls = []
+
+    def counted(z):
+        calls.append(len(z))
+        return f(z)
+
+    found = find_fixed_point(
+        counted, start, solver=solver, tol=1e-14, max_steps=most, ask_every=ask
     )
-    find_fixed_point(f, torch.zeros(3, 2), solver="picard", observe=lambda *seen: None)
-    assert f.sizes == [3]
+    assert len(calls) == most and found.steps.tolist() == [most] * 4
+    assert found.failed == 4 and not found.converged.any()
 
 
 @pytest.mark.parametrize(
@@ -299,3 +269,32 @@ def test_half_precision_converges_at_any_scale(scale):
     solution = find_fixed_point(lambda z: (0.5 * z.float() + c).half(), torch.zeros(1, 3).half())
     assert solution.converged.all()
     torch.testing.assert_close(solution.value.float(), 2 * c, rtol=0.02, atol=2e-7)
+
+
+@solver
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_tolerance_below_what_half_precision_resolves_is_raised_to_that(solver, dtype):
+    c, eps = torch.tensor([[1.0, -2.0, 0.5]]), torch.finfo(dtype).eps
+
+    def solved(tol):
+        f, start = (lambda z: (0.4 * z.float() + c).to(dtype)), torch.zeros(1, 3, dtype=dtype)
+        return find_fixed_point(f, start, solver=solver, tol=tol)
+
+    with pytest.warns(UserWarning, match=rf"{dtype} resolve {eps:.1e} .*tol=1e-06 is") as warned:
+        raised = solved(1e-6)
+    assert len(warned) == 1 and "test_solve" in warned[0].filename
+    least = solved(eps)  # nothing is warned of
+    assert raised.value.equal(least.value) and raised.steps.equal(least.steps)
+    assert raised.converged.all() and raised.residual.max() <= eps
+
+
+def test_the_tolerance_of_wider_states_is_as_given(double):
+    found = find_fixed_point(torch.cos, torch.zeros(1, 2), tol=1e-15, max_steps=100)
+    assert found.residual.max() <= 1e-15
+
+
+@solver
+def test_no_samples_are_solved(solver):
+    found = find_fixed_point(torch.cos, torch.zeros(0, 2, 3), solver=solver)
+    assert found.value.shape == (0, 2, 3) and not found.failed
+    assert found.residual.shape == found.converged.shape == found.steps.shape == (0,)
