@@ -77,7 +77,9 @@ class Anderson:
             wide = torch.promote_types(fz.dtype, torch.float32)
             self._residuals = fz.new_zeros(*leading, self.memory, size, dtype=wide)
             self._images = fz.new_zeros(*leading, self.memory, size)
-            self._gram = fz.new_zeros(*leading, self.memory, self.memory, dtype=wide)
+            # as of unit columns: those that are not there yet get weight zero, with any ridge
+            unit = torch.eye(self.memory, dtype=wide, device=fz.device)
+            self._gram = unit.repeat(*leading, 1, 1)
             return None
         slot = self._taken % self.memory
         self._taken += 1
@@ -92,7 +94,7 @@ class Anderson:
     def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
         """Returns the minimising gamma, (..., memory, 1), of dR^T dR and dR^T r."""
         precision = torch.finfo(gram.dtype)
-        # 1/|column|; one that is zero, of a sample at rest or not yet there, gets weight zero
+        # 1/|column|; one that is zero, of a sample at rest, gets weight zero
         scale = gram.diagonal(dim1=-2, dim2=-1).clamp_min(precision.tiny).rsqrt().unsqueeze(-1)
         gram = gram * scale * scale.mT
         ridge = 10 * precision.eps if self.ridge is None else self.ridge
