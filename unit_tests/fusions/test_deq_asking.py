@@ -17,21 +17,21 @@ OPTIONS = {
     "hard": {"start": 2.0},
     "paper": {"equations": "paper", "start": 0.3},
     "released_mosi": {"equations": "released_mosi", "fuse_groups": 1},
-    "joint": {"joint": True, "start": 1.0},
+    "joint": {"joint": True, "start": 0.3},
     "without f_theta": {"f_theta": False, "start": 2.0},
 }
 
 
-def runs(patience, *, equations="scale_free", **options):
-    """What is fused, its gradients and its statistics, by how often is asked; None: by default."""
-    options = arguments(equations, max_steps=22, on_failure="ignore", **options)
+def runs(patience, asks, *, equations="scale_free", **options):
+    """What is fused, its gradients and its statistics, for every such number of steps to ask."""
+    options = arguments(equations, max_steps=14, on_failure="ignore", **options)
     fusion = DEQFusion(WIDTHS, DIM, **options).double()
     scales = torch.logspace(-1, 1, BATCH, dtype=torch.float64).unsqueeze(1)
     features = [scales * torch.randn(BATCH, width, dtype=torch.float64) for width in WIDTHS]
     features = [x.requires_grad_() for x in features]
     cotangent = torch.randn(BATCH, DIM, dtype=torch.float64)
     found = []
-    for ask in (1, 2, 4, 8, None):
+    for ask in asks:
         fusion.equilibrium = replace(fusion.equilibrium, ask_every=ask)
         with mock.patch("fusions.equilibrium.solve.PATIENCE", patience):
             fused = fusion(features)
@@ -45,7 +45,7 @@ def runs(patience, *, equations="scale_free", **options):
 @some_solver
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_it_finds_the_same_to_the_last_bit_where_nobody_leaves(solver, options):
-    often, *seldom = runs(torch.inf, solver=solver, **options)
+    often, *seldom = runs(torch.inf, (1, 2, 4, 8, None), solver=solver, **options)
     steps = torch.stack(often[0][::2])
     assert len(steps.unique()) > 1
     for other in seldom:
@@ -56,11 +56,11 @@ def test_it_finds_the_same_to_the_last_bit_where_nobody_leaves(solver, options):
 @some_solver
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 def test_it_finds_the_same_to_rounding_where_samples_leave(solver, options):
-    often, *_ = runs(torch.inf, solver=solver, **options)
+    (often,) = runs(torch.inf, (1,), solver=solver, **options)
     torch.manual_seed(0)
-    for counts, values, residuals in runs(0.0, solver=solver, **options):
+    for counts, values, residuals in runs(0.0, (1, 4), solver=solver, **options):
         assert all(x.equal(y) for x, y in zip(counts, often[0], strict=True))
         for x, y in zip(values, often[1], strict=True):
             torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6 * float(y.abs().max()))
         for x, y in zip(residuals, often[2], strict=True):
-            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-12)
+            torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-6)  # a thousandth of tol

@@ -64,7 +64,7 @@ def check(fusion, features, present):
 @some_dtype
 def test_observed_and_not_are_the_same(options, solver, dtype):
     for hard in ({}, {"start": 3.0}):
-        limits = {"max_steps": 12, "solver": solver, **hard}
+        limits = {"max_steps": 9, "backward_max_steps": 6, "solver": solver, **hard}
         converged = check(*posed(dtype, **limits, **options))
         assert not converged.all() if hard else converged.any()
 
