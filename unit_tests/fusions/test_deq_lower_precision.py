@@ -87,6 +87,7 @@ def test_no_solve_takes_more_evaluations_than_it_may(most, solver, lower):
         assert bool(calls.step[True]) == (lower and most > 2)
         fused.backward(torch.randn_like(fused))
         assert sum(calls.pull.values()) == 2 * (most + 1)
+        assert bool(calls.pull[True]) == (lower and most + 1 > 2)
     assert fusion.info.steps.max() == most and fusion.info.residual.isfinite().all()
     assert max(s.steps.max() for s in fusion.info.backward.values()) == most + 1
 
