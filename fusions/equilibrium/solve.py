@@ -210,8 +210,7 @@ class _Solve:
     def _following(self, step: int, image: Tensor) -> Tensor:
         """Returns the next iterate: by the rule, once its plain steps are done."""
         if step <= self.plain:
-            if 2 * step > self.plain:  # rough steps are of no use to the rule, nor are their like
-                self.notes.append((self.z, image))
+            self.notes = [(self.z, image)]  # the last, for the first may be rough or not
             return image
         device = image.device.type
         narrowed = autocast_enabled(device)  # the method keeps full precision
