@@ -110,7 +110,8 @@ def test_anderson_may_be_told_of_plain_steps_afterwards(double, plain):
         seen.append((z, f(z)))
         z = seen[-1][1]
     told, asked = Anderson(), Anderson()
-    told.recall(seen)
+    for pair in seen:
+        told.recall(*pair)
     for pair in seen:
         asked(*pair)
     torch.testing.assert_close(told(z, f(z)), asked(z, f(z)), rtol=0, atol=0)
