@@ -250,9 +250,10 @@ class DEQFusion(nn.Module):
                 raise
             fused, outcome = self._fused(system.injected(*injected), leading, observe)
         if self.unroll is None and not again:  # an exported graph may not set anything
-            warn_of_replica(self)
+            if getattr(self, "_is_replica", False):
+                warn_of_replica()
             self._last = outcome
-        return fused.view(*leading, self.dim)
+        return fused if len(leading) == 1 else fused.view(*leading, self.dim)
 
     _fuse_untraced = untraced(_fuse)
 
@@ -339,7 +340,7 @@ class DEQFusion(nn.Module):
             check_present(present, features)
             present = present.reshape(-1, len(features)).T.unsqueeze(2)  # (N, B, 1)
             mask = present.to(wide_dtype(like.dtype))
-        features = [x.reshape(-1, x.shape[-1]) for x in features]
+        features = [x if x.ndim == 2 else x.reshape(-1, x.shape[-1]) for x in features]
         if present is not None:
             features = [torch.where(here, x, 0) for here, x in zip(present, features, strict=True)]
         # the states have the parameters' dtype, under autocast too, and at least float32

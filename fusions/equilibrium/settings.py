@@ -52,7 +52,7 @@ class Equilibrium:
         solver: key of `SOLVERS`, or a callable that returns a rule; for both solves.
         tol, max_steps: bounds of the forward solve (see `find_fixed_point`).
         backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
-        on_failure: what to do about samples that do not converge (see `handle_failure`).
+        on_failure: what to do about samples that do not converge .
         gradient: "exact", "one_step" or "neumann". Only the exact one solves: the others have
             no convergence to record.
         neumann_terms, neumann_damping: K, and a, above 0 and at most 1.
@@ -119,8 +119,9 @@ class Equilibrium:
         # an adjoint solve starts from the cotangent; see `unit_cotangent` for those of zero
         given = f.start().any(-1) if direction == "backward" else None
         record.add(direction, names, solution, ignored, given)
-        what = f"{direction} solve of {', '.join(names)} ({max_steps} steps at most)"
-        handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
+        if solution.failed and self.on_failure != "ignore":
+            what = f"{direction} solve of {', '.join(names)} ({max_steps} steps at most)"
+            _handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
         return solution
 
     def _series(self, f: Adjoint) -> Solution:
@@ -136,20 +137,18 @@ class Equilibrium:
             u = torch.lerp(u, f(u), a)
         unknown = u.new_full(u.shape[:-1], torch.nan)
         steps = torch.full_like(unknown, terms - 1, dtype=torch.long)
-        return Solution(u, unknown, unknown.isfinite(), steps)
+        return Solution(u, unknown, steps, unknown.isfinite())
 
 
-def handle_failure(solution: Solution, *, policy: str, what: str, tol: float) -> None:
-    """Warns of, raises for, or ignores the parts that did not converge.
+def _handle_failure(solution: Solution, *, policy: str, what: str, tol: float) -> None:
+    """Warns of the parts that did not converge, or raises for them.
 
     Args:
-        policy: "warn" (a `ConvergenceWarning`), "raise" (a `ConvergenceError`) or "ignore".
+        policy: "warn" (a `ConvergenceWarning`) or "raise" (a `ConvergenceError`).
         what: names the solve in the message.
         tol: the tolerance that was asked for.
     """
     failed, count = solution.failed, solution.residual.numel()
-    if policy == "ignore" or not failed:
-        return
     advice = "raise max_steps or tol, or regularise the map (Jacobian penalty)"
     if policy == "raise":
         raise ConvergenceError(

@@ -38,16 +38,16 @@ class Solution:
         value: (..., batch, size) the first iterate within the tolerance of each part, or, where
             none is, that of smallest residual.
         residual: (..., batch) |f(z) - z| / |f(z)| at `value`.
-        converged: (..., batch) bool, residual <= tol.
         steps: (..., batch) int, evaluations of f until the part converged, or all of them.
+        converged: (..., batch) bool, residual <= tol.
         failed: how many parts did not converge.
         latest: whether f was last evaluated at `value`, for every sample.
     """
 
     value: Tensor
     residual: Tensor
-    converged: Tensor
     steps: Tensor
+    converged: Tensor
     failed: int = 0
     latest: bool = False
 
@@ -94,6 +94,10 @@ def find_fixed_point(
         RuntimeError: inside a transform of torch.func, which cannot follow.
     """
     _check_start(start)
+    check_not_negative("tol", tol)
+    check_count("max_steps", max_steps)
+    optional(check_count)("ask_every", ask_every)
+    forbid_transforms()
     if observe is not None:
         observe = _shaped(observe, start.shape)
     limits = {"tol": tol, "max_steps": max_steps, "ask_every": ask_every}
@@ -114,11 +118,7 @@ def solve(
     ask_every: int | None = None,
     observe: Observer | None = None,
 ) -> Solution:
-    """Finds the fixed point of a map from its own start; arguments: `find_fixed_point`."""
-    check_not_negative("tol", tol)
-    check_count("max_steps", max_steps)
-    optional(check_count)("ask_every", ask_every)
-    forbid_transforms()
+    """Finds the fixed point of a map from its own start; settings: `find_fixed_point`."""
     with torch.no_grad():
         return _Solve(f, make_rule(solver), tol, max_steps, ask_every, observe).run()
 
@@ -137,7 +137,8 @@ class _Solve:
     ) -> None:
         self.f, self.rule, self.max_steps, self.observe = f, rule, max_steps, observe
         self.z = f.start()
-        self.tol, pace = _within_reach(tol, self.z.dtype), f.pace
+        half, pace = self.z.dtype.itemsize < 4, f.pace
+        self.tol = _within_reach(tol, self.z.dtype) if half else tol
         self.first, self.then = (pace.first, pace.then) if ask_every is None else [ask_every] * 2
         self.plain = pace.plain if hasattr(rule, "recall") else 0
         # nearer than to lower precision rough steps do not come
@@ -148,7 +149,7 @@ class _Solve:
         # of each part at the last question: the best iterate, its residual, the steps so far, and
         # whether it has converged
         self.best, self.done = (), None
-        self.left = Left(self.z.shape[-2])
+        self.left: Left | None = None  # of what has left
         self.wasted = 0.0
 
     def run(self) -> Solution:
@@ -164,10 +165,10 @@ class _Solve:
             if not window.failed or step == self.max_steps:
                 break
             self._go_on(self._following(step, window.image), window.failed)
-        value, residual, steps = self.left.whole(self.best)
-        converged = residual <= self.tol if self.left.some else self.done
-        latest = not window.failed and not self.left.some
-        return Solution(value, residual, converged, steps, window.failed, latest)
+        if self.left is None:
+            return Solution(*self.best, self.done, window.failed, latest=not window.failed)
+        best = self.left.whole(self.best)
+        return Solution(*best, best[1] <= self.tol, window.failed)
 
     def _walk(self, first: int, last: int) -> Window:
         """Takes the steps `first` to `last`, and asks how many parts have not converged then.
@@ -226,10 +227,12 @@ class _Solve:
         found = window.not_finite(self.done)
         if found is not None:
             step, bad = found
-            rows = self.left.original(bad.nonzero().squeeze(1)).tolist()
+            rows = bad.nonzero().squeeze(1)
+            rows, total = (rows, len(bad)) if self.left is None else self.left.original(rows)
+            rows = rows.tolist()
             raise FloatingPointError(
                 f"iterates must stay finite, but f returned NaN or infinity at step {step} of "
-                f"{self.max_steps} for {len(rows)} of {self.left.total} samples (first: "
+                f"{self.max_steps} for {len(rows)} of {total} samples (first: "
                 f"{rows[:5]}); check the inputs and weights, or try solver='picard'"
             )
 
@@ -259,7 +262,7 @@ class _Solve:
     def _narrowed(self, rows: Tensor, following: Tensor) -> Tensor:
         """Goes on with the samples of the given indices, and returns their next iterates."""
         self.wasted = 0.0
-        self.left.put(rows, self.best)
+        self.left = Left(rows, self.best, self.left)
         value, *numbers = self.best
         self.best = value.index_select(-2, rows), *(x.index_select(-1, rows) for x in numbers)
         self.done = self.done.index_select(-1, rows)
@@ -278,19 +281,20 @@ class _Solve:
                 residual, over = torch.where(self.done, self.best[1], residual), over | self.done
             if bool(over.all()):
                 return
-            self.observe(step, *self.left.whole((z, residual)))
+            both = z, residual
+            self.observe(step, *(both if self.left is None else self.left.whole(both)))
 
 
 def _within_reach(tol: float, dtype: torch.dtype) -> float:
-    """Returns the tolerance, or what states of half precision can resolve if that is larger."""
+    """Returns the tolerance, or what states of half precision resolve, if that is larger."""
     least = torch.finfo(dtype).eps
-    if dtype.itemsize > 2 or tol >= least:
+    if tol >= least:
         return tol
     warnings.warn(
         f"states of {dtype} resolve {least:.1e} of their size, and tol={tol:g} is raised to that; "
         "solve in a wider dtype for less",
         UserWarning,
-        5,
+        6,
     )
     return least
 

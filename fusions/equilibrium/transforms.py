@@ -5,7 +5,7 @@ from collections.abc import Callable
 from functools import wraps
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 # Whether a transform of torch.func (grad, vmap, jacrev, ...) is at work. torch's own
 # autograd.Function asks so too; without the name, its own errors speak.
@@ -77,14 +77,13 @@ def untraced(f: Callable) -> Callable:
     return call
 
 
-def warn_of_replica(module: nn.Module) -> None:
-    """Warns where a module is a replica of nn.DataParallel, which keeps what it sets."""
-    if getattr(module, "_is_replica", False):
-        warnings.warn(
-            "info and auxiliary_loss of a replica of nn.DataParallel do not reach the fusion that "
-            "was replicated; use nn.parallel.DistributedDataParallel",
-            stacklevel=2,
-        )
+def warn_of_replica() -> None:
+    """Warns that a replica of nn.DataParallel keeps what it sets."""
+    warnings.warn(
+        "info and auxiliary_loss of a replica of nn.DataParallel do not reach the fusion that "
+        "was replicated; use nn.parallel.DistributedDataParallel",
+        stacklevel=2,
+    )
 
 
 def warn_of_late_penalty() -> None:

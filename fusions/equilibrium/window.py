@@ -62,9 +62,10 @@ class Window:
         What is done does not count.
         """
         bad = relative_residual(self.z, self.image).isnan()
-        if not bool((bad if done is None else bad & ~done).any()):
+        bad = bad if done is None else bad & ~done
+        if not bool(bad.any()):
             return None
-        bad = ~self._whole_table().isfinite()
+        bad = ~self._whole_table().isfinite() & bad.unsqueeze(0)
         step = int(bad.flatten(1).any(1).nonzero()[0])
         bad = bad[step]
         return self.first + step, bad.flatten(0, -2).any(0) if bad.ndim > 1 else bad
@@ -92,7 +93,8 @@ class Window:
 
 def picked(states: Tensor, index: Tensor) -> Tensor:
     """Returns states[index], (..., batch, size), of states (k, ..., batch, size)."""
-    return _of(states, index.unsqueeze(-1).expand(states.shape[1:]))
+    index = index.unsqueeze(-1).expand(states.shape[1:])
+    return states.gather(0, index.unsqueeze(0)).squeeze(0)
 
 
 def _of(table: Tensor, index: Tensor) -> Tensor:
@@ -101,29 +103,24 @@ def _of(table: Tensor, index: Tensor) -> Tensor:
 
 
 class Left:
-    """Tensors with a value a sample, of which only some samples are still at work."""
+    """What is kept of all samples when only some stay at work.
 
-    def __init__(self, total: int) -> None:
-        self.total, self.some = total, False
-        self._kept: tuple[Tensor, ...] = ()
-        self._rows: Tensor | None = None
+    Args:
+        rows: indices, among those at work so far, of those that stay.
+        parts: what those at work so far have; the first is (..., batch, size), others (..., batch).
+        before: what was kept when others left.
+    """
 
-    def put(self, rows: Tensor, parts: Sequence[Tensor]) -> None:
-        """Keeps what all have; those of the given indices among the present stay at work.
+    def __init__(self, rows: Tensor, parts: Sequence[Tensor], before: "Left | None") -> None:
+        self._kept = tuple(parts) if before is None else before.whole(parts)
+        self._rows = rows if before is None else before._rows[rows]
 
-        The first of the parts is (..., batch, size), the others are (..., batch).
-        """
-        self._kept = self.whole(parts)
-        self._rows, self.some = self.original(rows), True
-
-    def original(self, rows: Tensor) -> Tensor:
-        """Returns the indices among all samples of those at the given ones among the present."""
-        return rows if self._rows is None else self._rows[rows]
+    def original(self, rows: Tensor) -> tuple[Tensor, int]:
+        """Returns the indices among all samples of those at work, and the number of all."""
+        return self._rows[rows], self._kept[1].shape[-1]
 
     def whole(self, parts: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Returns all samples: what the present ones have, and what was kept of the others."""
-        if not self.some:
-            return tuple(parts)
+        """Returns all samples: what those at work have, and what was kept of the others."""
         return tuple(
             kept.index_copy(-2 if i == 0 else -1, self._rows, part)
             for i, (kept, part) in enumerate(zip(self._kept, parts, strict=False))

@@ -111,21 +111,19 @@ class ScaleFreeInjection(Injection):
             return rms_normalised(y), rms_normalised(x_fuse)
         zero = torch.stack([_largest(x) for x in features]) == 0
         together = zero.all(0) if self.least is None else torch.zeros_like(zero[0])
-        return self._normalised(y, zero), self._normalised(x_fuse, together)
+        (rms, odd), (rms_fuse, odd_fuse) = self._rms(y), self._rms(x_fuse)
+        # what is odd together as well, so that the first of the solves meets it
+        rms = rms.masked_fill(odd | odd_fuse, torch.nan).masked_fill(zero, 1)
+        rms_fuse = rms_fuse.masked_fill(odd_fuse, torch.nan).masked_fill(together, 1)
+        return y / rms, x_fuse / rms_fuse
 
-    def _normalised(self, x: Tensor, zero: Tensor) -> Tensor:
-        """Returns x / rms(x), NaN where gradients or squares may leave their range.
-
-        Args:
-            x: (..., d).
-            zero: (..., 1) bool, where x is zero and stays so.
-        """
+    def _rms(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns rms(x), (..., 1), and where gradients or squares may leave their range."""
         given, computed = torch.finfo(self.dtype), torch.finfo(x.dtype)
         least = max(given.tiny**0.9, computed.tiny**0.4)
         most = min(given.max**0.9, computed.max**0.4)
         rms = torch.linalg.vector_norm(x, dim=-1, keepdim=True) * x.shape[-1] ** -0.5
-        unusual = rms.clamp(least, most) != rms
-        return x / rms.masked_fill(unusual, torch.nan).masked_fill(zero, 1)
+        return rms, rms.clamp(least, most) != rms
 
     def careful(self, x: Tensor, x_fuse: Tensor) -> tuple[Tensor, Tensor] | None:
         """Returns both with features of any scale; None if what `quick` returned is finite.

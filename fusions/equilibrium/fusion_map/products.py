@@ -53,16 +53,19 @@ class Product:
         return self._product(x, self._matrix(rough, self._transposed), self.bias)
 
     def pull(self, u: Tensor, plus: Tensor | None = None, rough: bool = False) -> Tensor:
-        """Returns the cotangent of x, of that of the product, and something more."""
-        return self._product(u, self._matrix(rough, not self._transposed), plus)
+        """Returns the cotangent of x, of that of the product, and something more.
+
+        It is of lower precision if it is rough and nothing more; what is made of it is not.
+        """
+        return self._product(u, self._matrix(rough, not self._transposed), plus, keep=rough)
 
     def gradient(self, x: Tensor, u: Tensor) -> Tensor:
         """Returns the gradient of the weight, for all states x and cotangents u of the product."""
         if self._constant:
             return torch.zeros_like(self._weight)
         a, b = (u, x) if self._transposed else (x, u)
-        lower = self._lower not in (None, torch.float16)
-        return self._product(a.mT, b.to(self._lower) if lower else b, None, like=self._weight)
+        b = b.to(self._matrices[False, False].dtype)
+        return self._product(a.mT, b, None, like=self._weight).to(self._weight.dtype)
 
     def _matrix(self, rough: bool, transposed: bool) -> Tensor:
         if (rough, transposed) not in self._matrices:
@@ -74,18 +77,31 @@ class Product:
         return self._matrices[rough, transposed]
 
     def _product(
-        self, x: Tensor, w: Tensor, bias: Tensor | None, like: Tensor | None = None
+        self,
+        x: Tensor,
+        w: Tensor,
+        bias: Tensor | None,
+        *,
+        like: Tensor | None = None,
+        keep: bool = False,
     ) -> Tensor:
-        """Returns factor * x w + bias; `like`: a tensor of its shape, if that is not x's."""
+        """Returns factor * x w + bias.
+
+        Args:
+            like: a tensor of its shape, if that is not x's.
+            keep: whether a product without bias may keep the precision that it was computed in.
+        """
         if self._lower == torch.float16:  # states and cotangents have any scale
             result = self._factor * product(x, w)
             return result if bias is None else result + bias
-        narrow = x.to(w.dtype)
-        if bias is not None and narrow is x:
+        if x.dtype == w.dtype and bias is not None:
             return self._times(bias, x, w, alpha=self._factor)
+        narrow = x if x.dtype == w.dtype else x.to(w.dtype)
         like = narrow if like is None else like.to(w.dtype)  # with beta=0 nothing of it counts
-        result = self._times(like, narrow, w, beta=0, alpha=self._factor).to(x.dtype)
-        return result if bias is None else result + bias
+        result = self._times(like, narrow, w, beta=0, alpha=self._factor)
+        if bias is not None:
+            return result + bias  # of the bias's dtype, that of the state
+        return result if keep else result.to(x.dtype)
 
 
 class Norm:
@@ -145,7 +161,7 @@ def pace(z: Tensor) -> Pace:
     plain_float = z.dtype == torch.float32 and _autocast_dtype(z) is None
     rough = 3 if plain_float and work >= LARGE and _bfloat16_pays(z) else 0
     # a contraction takes no more steps without the method's memory, and less time
-    return Pace(first, then, plain=4, rough=rough)
+    return Pace(first, then, plain=8, rough=rough)
 
 
 def _bfloat16_pays(z: Tensor) -> bool:

@@ -194,7 +194,7 @@ class TwoLayerAt:
 
     def _of_second_relu(self, dv: Tensor) -> Tensor:
         """Returns the cotangent before the second ReLU, of that after it."""
-        return dv.view(self._v.shape) * (self._v > 0)
+        return torch.ops.aten.threshold_backward(dv.view(self._v.shape), self._v, 0)
 
     def gradients(self, u: Tensor, scale: Tensor, *, latest: bool) -> tuple[Tensor | None, ...]:
         u = u * scale
@@ -203,7 +203,8 @@ class TwoLayerAt:
             dv, de, dh, da = (cut * scale for cut in (dv.view(u.shape), *rest))
         else:
             dv, de, dh, da = self._cut(u)
-        cotangents = dh * (self._h > 0), self._of_second_relu(dv), self._f.masked(u)
+        of_first_relu = torch.ops.aten.threshold_backward(dh, self._h, 0)
+        cotangents = of_first_relu, self._of_second_relu(dv), self._f.masked(u)
         norms = list(zip(self._norms, cotangents, strict=True))
         return de, None, *self._f.gradients_of_parameters((self._z, da), (self._h, de), norms)
 
