@@ -284,7 +284,8 @@ class DEQFusion(nn.Module):
             except ConvergenceError:  # what did not converge is to be seen
                 self._last = Outcome(record)
                 raise
-            penalty = self._penalised(system, states, fused)
+            if self.training and torch.is_grad_enabled() and self.jacobian_weight:
+                penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
         dtype = self._like.dtype
         if record is None or fused is None or result.dtype != dtype:  # else it was looked at
@@ -369,9 +370,7 @@ class DEQFusion(nn.Module):
     def _penalised(
         self, system: TriangularSystem, states: Tensor, fused: Tensor | None
     ) -> Tensor | None:
-        """Returns the weighted Jacobian penalty, if this forward has one."""
-        if not (self.training and torch.is_grad_enabled() and self.jacobian_weight):
-            return None
+        """Returns the weighted Jacobian penalty, if it is this forward's turn."""
         again = self._runs_again()
         if self.jacobian_every > 1:
             self.training_forwards += not again

@@ -62,7 +62,7 @@ class _ImplicitGradient(torch.autograd.Function):
             return solution.value
         ctx.make, ctx.solve = make, solve_adjoint
         ctx.autocast = autocast_state(solution.value.device.type)
-        trace = f.trace() if solution.latest else ()
+        trace = f.trace if solution.latest else ()
         # not on ctx: autograd frees these after backward
         ctx.save_for_backward(solution.value, *inputs, *trace)
         ctx.count = len(inputs)

@@ -40,11 +40,13 @@ class FixedPointMap(Protocol):
         pace: how it likes to be solved.
         residual: `relative_residual`, or `normal_residual` where that will do.
         narrows: whether samples can leave.
+        trace: what the last evaluation worked out on the way.
     """
 
     pace: Pace
     residual: Residual
     narrows: bool
+    trace: tuple[Tensor, ...]
 
     def start(self) -> Tensor:
         """Returns the first iterate, (..., batch, size)."""
@@ -57,9 +59,6 @@ class FixedPointMap(Protocol):
 
     def narrow(self, rows: Tensor) -> None:
         """Goes on with the samples of the given indices, in ascending order, only."""
-
-    def trace(self) -> tuple[Tensor, ...]:
-        """Returns what the last evaluation worked out on the way."""
 
     def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "Linearised":
         """Returns the map of all samples at z, from what an evaluation there worked out."""
@@ -107,6 +106,8 @@ class AutogradMap(Function):
             included; None entries are passed through.
     """
 
+    trace = ()
+
     def __init__(
         self, f: Callable[..., Tensor], start: Tensor, inputs: Sequence[Tensor | None]
     ) -> None:
@@ -114,9 +115,6 @@ class AutogradMap(Function):
         fixed = [x if x is None else x.detach() for x in inputs]
         super().__init__(lambda z: f(z, *fixed), start)
         self._whole, self._inputs = f, inputs
-
-    def trace(self) -> tuple[Tensor, ...]:
-        return ()
 
     def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "AutogradLinearised":
         shaped = z.view(len(z), *self._start.shape[1:])

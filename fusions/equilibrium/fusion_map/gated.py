@@ -130,14 +130,11 @@ class GatedMap:
         return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
-        image, self._trace = self.step(z)
+        image, self.trace = self.step(z)
         return image
 
     def rough(self, z: Tensor) -> Tensor:
         return self.step(z, rough=True)[0]
-
-    def trace(self) -> tuple[Tensor, ...]:
-        return self._trace
 
     def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns f(z) and the trace."""

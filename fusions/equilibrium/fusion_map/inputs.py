@@ -27,20 +27,6 @@ class Projection(nn.Linear):
         return linear(x, wide(self.weight))
 
 
-def projected(
-    features: Sequence[Tensor], projections: Sequence[nn.Module], dtype: torch.dtype
-) -> Tensor:
-    """Returns the y_i = P_i x_i, (N, B, d), of features (B, d_i), in their dtype.
-
-    A module that somebody has put in the place of a `Projection` is given features of `dtype`,
-    that of the parameters.
-    """
-    ours = Projection, nn.Identity
-    pairs = zip(projections, features, strict=True)
-    y = [p(x if isinstance(p, ours) else x.to(dtype)).to(x.dtype) for p, x in pairs]
-    return torch.stack(y)
-
-
 @dataclass(frozen=True)
 class Injection:
     """Features on their way into a solve; odd ones, which need a closer look, are made NaN first.
@@ -64,7 +50,14 @@ class Injection:
     least: Tensor | None = None
 
     def _projected(self, features: Sequence[Tensor]) -> Tensor:
-        return projected(features, self.projections, self.dtype)
+        """Returns the y_i = P_i x_i, (N, B, d), in the dtype of the features.
+
+        A module that somebody has put in the place of a `Projection` is given features of `dtype`.
+        """
+        ours = Projection, nn.Identity
+        pairs = zip(self.projections, features, strict=True)
+        y = [p(x if isinstance(p, ours) else x.to(self.dtype)).to(x.dtype) for p, x in pairs]
+        return torch.stack(y)
 
     @property
     def _computed(self) -> list[Tensor]:

@@ -92,14 +92,11 @@ class ResidualMap:
         return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
-        image, self._trace = self.step(z)
+        image, self.trace = self.step(z)
         return image
 
     def rough(self, z: Tensor) -> Tensor:
         return self.step(z, rough=True)[0]
-
-    def trace(self) -> tuple[Tensor, ...]:
-        return self._trace
 
     def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "TwoLayerAt | OneLayerAt":
         return self.linearised(self, z, trace or self.step(z)[1])

@@ -65,41 +65,27 @@ class TriangularSystem:
         self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the z_i, (N, B, d), and z, (B, d), solved one block after the other."""
-        states = self.constants.x
+        states, mask = self.constants.x, self.constants.mask
         if self.unimodal is not None:
-            states = self._solve_unimodal(equilibrium, record, observe)
+            states = equilibrium.solve(
+                self.unimodal.map,
+                self._unimodal_inputs(),
+                record=record,
+                names=[f"z_{i + 1}" for i in range(len(states))],
+                ignored=None if mask is None else mask.squeeze(2) == 0,
+                observe=observer(observe, "unimodal", states.shape),
+            )
         if self.fuse is None:
             return states, None
-        return states, self._solve_fuse(states, equilibrium, record, observe)
-
-    def _solve_unimodal(
-        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
-    ) -> Tensor:
-        x, mask = self.constants.x, self.constants.mask
-        return equilibrium.solve(
-            self.unimodal.map,
-            self._unimodal_inputs(),
-            record=record,
-            names=[f"z_{i + 1}" for i in range(len(x))],
-            ignored=None if mask is None else mask.squeeze(2) == 0,
-            observe=observer(observe, "unimodal", x.shape),
-        )
-
-    def _solve_fuse(
-        self,
-        states: Tensor,
-        equilibrium: Equilibrium,
-        record: SolveRecord,
-        observe: Callable | None,
-    ) -> Tensor:
-        sees = partial(_given_states, states)
-        return equilibrium.solve(
+        shape, sees = self.constants.x_fuse.shape, partial(_given_states, states)
+        fused = equilibrium.solve(
             self.fuse.map,
             self._fuse_inputs(states),
             record=record,
             names=["z_fuse"],
-            observe=observer(observe, "fuse", self.constants.x_fuse.shape, self.fuse, sees),
+            observe=observer(observe, "fuse", shape, self.fuse, sees),
         )
+        return states, fused
 
     def injected(self, x: Tensor, x_fuse: Tensor) -> "TriangularSystem":
         """Returns the same system with other injections."""

@@ -19,7 +19,7 @@ def posed(shape=(3, 2, 4)):
 def test_a_function_becomes_a_map_of_rows(double):
     f, x, weight = posed()
     z = torch.randn(3, 8)
-    assert f.start().equal(torch.zeros(3, 8)) and f.trace() == () and not f.narrows
+    assert f.start().equal(torch.zeros(3, 8)) and f.trace == () and not f.narrows
     image = f(z)
     assert not image.requires_grad
     torch.testing.assert_close(image, torch.tanh(z.view(3, 2, 4) @ weight + x).flatten(1).detach())

@@ -8,7 +8,7 @@ from fusions.equilibrium import Solution, SolveRecord
 
 def solution(steps, residual):
     residual = torch.tensor(residual)
-    return Solution(torch.zeros(len(steps), 1), residual, residual <= 0.1, torch.tensor(steps))
+    return Solution(torch.zeros(len(steps), 1), residual, torch.tensor(steps), residual <= 0.1)
 
 
 def test_a_record_splits_batched_solves_by_name_and_sums_them_up():

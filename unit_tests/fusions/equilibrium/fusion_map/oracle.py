@@ -75,7 +75,7 @@ def check_linearisation(posed: Posed) -> None:
     theirs = plain(posed.cell.map, inputs).at(z.flatten(0, -2))
     rows = [x.flatten(0, -2) for x in (u, plus, scale)]
     f(z)
-    for ours in (f.at(z), f.at(z, f.trace())):
+    for ours in (f.at(z), f.at(z, f.trace)):
         for latest in (False, True):
             ours.pull(torch.randn_like(u), plus)  # of another, which `latest` must not see
             near(ours.pull(u, plus).flatten(0, -2), theirs.pull(*rows[:2]))

@@ -77,7 +77,6 @@ def test_the_scale_of_a_sample_does_not_matter(options, scale):
         assert of_block == list(range(1, len(of_block) + 1))
 
 
-@pytest.mark.xfail(strict=True, reason="who observes sees the z_i solved twice")
 def test_a_sample_whose_modalities_cancel_is_fused_and_shown_once():
     """x_fuse is zero, which only the second solve meets."""
     fusion, features = posed({})
