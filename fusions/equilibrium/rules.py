@@ -83,13 +83,12 @@ class Anderson:
             return None
         slot = self._taken % self.memory
         self._taken += 1
-        change = residual - last[0]
-        self._residuals[..., slot, :] = change
-        self._images[..., slot, :] = fz - last[1]
-        both = torch.stack([change, residual], -1).to(self._residuals.dtype)
-        new, right = (self._residuals @ both).unbind(-1)
+        change = self._residuals.select(-2, slot)
+        torch.sub(residual, last[0], out=change)
+        torch.sub(fz, last[1], out=self._images.select(-2, slot))
+        new = (self._residuals @ change.unsqueeze(-1)).squeeze(-1)
         self._gram[..., slot, :], self._gram[..., :, slot] = new, new
-        return right.unsqueeze(-1)
+        return self._residuals @ residual.unsqueeze(-1).to(change.dtype)
 
     def _least_squares(self, gram: Tensor, right: Tensor) -> Tensor:
         """Returns the minimising gamma, (..., memory, 1), of dR^T dR and dR^T r."""

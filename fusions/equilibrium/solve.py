@@ -164,7 +164,9 @@ class _Solve:
             self._settle(*(window.best(self.tol) if window.failed else window.end()))
             if not window.failed or step == self.max_steps:
                 break
-            self._go_on(self._following(step, window.image), window.failed)
+            following, failed = self._following(step, window.image), window.failed
+            window = None  # makes room for the next
+            self._go_on(following, failed)
         if self.left is None:
             return Solution(*self.best, self.done, window.failed, latest=not window.failed)
         best = self.left.whole(self.best)

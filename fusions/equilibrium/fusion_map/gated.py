@@ -130,6 +130,7 @@ class GatedMap:
         return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
+        self.trace = ()  # makes room for the next
         image, self.trace = self.step(z)
         return image
 
@@ -193,7 +194,8 @@ class GatedAt:
         self._slope = f.norm.scale if f.relu_first else self._above * f.norm.scale
 
     def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
-        f, self._cuts = self._f, self._cut(u, rough)
+        f, self._cuts = self._f, ()  # makes room for the next
+        self._cuts = self._cut(u, rough)
         _, ds, dgates, dtotal = self._cuts
         if not f.has_gate:
             return plus.clone()

@@ -92,6 +92,7 @@ class ResidualMap:
         return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
+        self.trace = ()  # makes room for the next
         image, self.trace = self.step(z)
         return image
 
@@ -175,6 +176,7 @@ class TwoLayerAt:
         ]
 
     def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+        self._cuts = ()  # makes room for the next
         self._cuts = dv, _, _, da = self._cut(u, rough)
         product = self._f.first.pull(da, plus, rough)
         return product.add_(self._of_second_relu(dv)) if self._f.adds_state else product
@@ -238,6 +240,7 @@ class OneLayerAt:
         self._slope = f.masked((v > 0).to(v.dtype))
 
     def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+        self._cuts = ()  # makes room for the next
         self._cuts = self._cut(u, rough)
         return self._f.first.pull(self._cuts[-1], plus, rough)
 
