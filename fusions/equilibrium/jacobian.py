@@ -54,8 +54,10 @@ def jacobian_penalty(
 def _reach(z: Tensor, inputs: Sequence[Tensor | None]) -> torch.dtype:
     """Returns the dtype whose range holds the fifth powers of all entries, float32 at least."""
     least = wide_dtype(z.dtype)
-    peaks = [x.detach().abs().amax().to(least) for x in (z, *inputs) if x is not None]
-    largest = float(torch.stack(peaks).amax())
+    with torch.no_grad():
+        # one call for all, as clipping by norm does it
+        peaks = torch._foreach_norm([x for x in (z, *inputs) if x is not None], torch.inf)
+        largest = float(torch.stack(peaks).amax())
     for dtype in dict.fromkeys((least, torch.float64)):
         if not largest > torch.finfo(dtype).max ** 0.2:
             return dtype
