@@ -22,7 +22,7 @@ PACKAGES = (
     "datasets.vqa",
 )
 PLOT = ["matplotlib"]
-BENCH = [*PLOT, "torchdeq"]
+BENCH = ["torchdeq"]
 CLUSTER = ["distributed"]
 FEATURES = ["transformers", "pillow"]  # raw texts and images
 TEST = ["pytest", "setuptools>=70.1"]  # the first setuptools that builds a wheel on its own
@@ -52,7 +52,7 @@ setup(
         "cluster": CLUSTER,
         "features": FEATURES,
         "test": TEST,
-        "dev": [*TEST, *BENCH, *CLUSTER, *FEATURES, "ruff"],
+        "dev": [*TEST, *PLOT, *BENCH, *CLUSTER, *FEATURES, "ruff"],
     },
     packages=[f"{ROOT}.{package}" for package in PACKAGES],
     package_dir={f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},
