@@ -144,7 +144,7 @@ class _Solve:
         # nearer than to lower precision rough steps do not come
         self.rough = max(0, min(pace.rough, max_steps - 2)) if tol > 1e-6 else 0
         self.narrows = f.narrows and hasattr(rule, "narrow")
-        self.notes: list[tuple[Tensor, Tensor]] = []  # (z, f(z)) of plain steps
+        self.noted: tuple[Tensor, Tensor] | None = None  # (z, f(z)) of the last plain step
         self.rough_steps: list[tuple[int, Tensor, Tensor]] = []  # (step, z, f(z))
         # of each part at the last question: the best iterate, its residual, the steps so far, and
         # whether it has converged
@@ -213,13 +213,14 @@ class _Solve:
     def _following(self, step: int, image: Tensor) -> Tensor:
         """Returns the next iterate: by the rule, once its plain steps are done."""
         if step <= self.plain:
-            self.notes = [(self.z, image)]  # the last, for the first may be rough or not
+            self.noted = self.z, image  # of the last, for the first may be rough or not
             return image
         device = image.device.type
         narrowed = autocast_enabled(device)  # the method keeps full precision
         with torch.autocast(device, enabled=False) if narrowed else nullcontext():
-            while self.notes:
-                self.rule.recall(*self.notes.pop(0))
+            if self.noted is not None:
+                self.rule.recall(*self.noted)
+                self.noted = None
             following = self.rule(self.z, image)
         if following.shape != self.z.shape:
             raise ValueError(_other_shape("the solver's rule", following, self.z))
@@ -268,7 +269,8 @@ class _Solve:
         value, *numbers = self.best
         self.best = value.index_select(-2, rows), *(x.index_select(-1, rows) for x in numbers)
         self.done = self.done.index_select(-1, rows)
-        self.notes = [tuple(x.index_select(-2, rows) for x in pair) for pair in self.notes]
+        if self.noted is not None:
+            self.noted = tuple(x.index_select(-2, rows) for x in self.noted)
         self.f.narrow(rows)
         self.rule.narrow(rows)
         return following.index_select(-2, rows)
