@@ -1,13 +1,17 @@
 """The Jacobian of a map at its fixed point: a penalty on its size, and a diagnosis."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from .checks import check_count
 from .half import wide_dtype
+from .implicit import Make
 from .solve import Map
+
+Pull = Callable[[Tensor], Tensor]  # v -> v^T J
 
 
 def jacobian_penalty(
@@ -29,26 +33,47 @@ def jacobian_penalty(
     Raises:
         FloatingPointError: for entries so large that float64 would be left.
     """
+    return _estimate(partial(_autograd_pull, f), z, inputs, probes)
+
+
+def map_penalty(
+    make: Make, z: Tensor, inputs: Sequence[Tensor | None] = (), *, probes: int = 1
+) -> Tensor:
+    """Estimates the same of the map `make(*inputs)` at its state z, by its own `pull`.
+
+    That takes fewer operations, forward and backward, than a vector-Jacobian product of autograd's.
+    """
+    return _estimate(partial(_written_pull, make), z, inputs, probes)
+
+
+def _estimate(
+    pulled: Callable[..., Pull], z: Tensor, inputs: Sequence[Tensor | None], probes: int
+) -> Tensor:
+    """Returns the mean square of v^T J; `pulled` makes v -> v^T J of z and the inputs."""
     check_count("probes", probes)
+    drawn = wide_dtype(z.dtype)
     if not z.numel():
-        return z.new_zeros((), dtype=wide_dtype(z.dtype))
-    dtype, drawn = _reach(z, inputs), wide_dtype(z.dtype)
-    z = z.detach().to(dtype).requires_grad_()
+        return z.new_zeros((), dtype=drawn)
+    dtype = _reach(z, inputs)
+    z = z.detach().to(dtype).contiguous()
     with torch.enable_grad():
-        image = f(z, *(x if x is None else x.to(dtype) for x in inputs))
+        pull = pulled(z, *(x if x is None else x.to(dtype) for x in inputs))
+        probe = partial(torch.randn_like, z, dtype=drawn)
+        squares = [pull(probe().to(dtype)).square().mean() for _ in range(probes)]
+        return torch.stack(squares).mean().to(drawn)
+
+
+def _autograd_pull(f: Callable[..., Tensor], z: Tensor, *inputs: Tensor | None) -> Pull:
+    z = z.requires_grad_()
+    image = f(z, *inputs)
     if not image.requires_grad:  # a map that ignores its state
-        return z.new_zeros(())
+        return torch.zeros_like
+    options = {"create_graph": True, "materialize_grads": True}
+    return lambda v: torch.autograd.grad(image, z, v.view_as(image), **options)[0]
 
-    def probe() -> Tensor:
-        return torch.randn_like(image, dtype=drawn).to(dtype)
 
-    squares = [
-        torch.autograd.grad(image, z, probe(), create_graph=True, materialize_grads=True)[0]
-        .square()
-        .mean()
-        for _ in range(probes)
-    ]
-    return torch.stack(squares).mean().to(drawn)
+def _written_pull(make: Make, z: Tensor, *inputs: Tensor | None) -> Pull:
+    return partial(make(*inputs).at(z).pull, plus=None)
 
 
 def _reach(z: Tensor, inputs: Sequence[Tensor | None]) -> torch.dtype:

@@ -67,7 +67,7 @@ class FixedPointMap(Protocol):
 class Linearised(Protocol):
     """A map at a state z: products with its transposed Jacobian J^T."""
 
-    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+    def pull(self, u: Tensor, plus: Tensor | None, rough: bool = False) -> Tensor:
         """Returns J^T u + plus; if `rough` with less precision and in less time."""
 
     def gradients(self, u: Tensor, scale: Tensor, *, latest: bool) -> Sequence[Tensor | None]:
@@ -135,8 +135,9 @@ class AutogradLinearised:
         with torch.enable_grad():
             self._image = f(self._z, *self._inputs)
 
-    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
-        return self._product(u, [self._z])[0].view_as(u) + plus
+    def pull(self, u: Tensor, plus: Tensor | None, rough: bool = False) -> Tensor:
+        product = self._product(u, [self._z])[0].view_as(u)
+        return product if plus is None else product + plus
 
     def gradients(self, u: Tensor, scale: Tensor, *, latest: bool) -> list[Tensor | None]:
         wanted = [x for x in self._inputs if x is not None and x.requires_grad]

@@ -193,14 +193,15 @@ class GatedAt:
         self._above = None if f.relu_first else image[0] > 0
         self._slope = f.norm.scale if f.relu_first else self._above * f.norm.scale
 
-    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+    def pull(self, u: Tensor, plus: Tensor | None, rough: bool = False) -> Tensor:
         f, self._cuts = self._f, ()  # makes room for the next
         self._cuts = self._cut(u, rough)
         _, ds, dgates, dtotal = self._cuts
         if not f.has_gate:
-            return plus.clone()
+            return torch.zeros_like(u) if plus is None else plus.clone()
         if f.lifted is None:
-            return torch.addcmul(plus, dtotal, f.m).addcmul_(ds, self._gates)
+            of_gate = dtotal * f.m if plus is None else torch.addcmul(plus, dtotal, f.m)
+            return of_gate.addcmul_(ds, self._gates)
         return f.gate.pull(dgates * f.m, plus, rough).addcmul_(ds, self._gates)
 
     def _cut(self, u: Tensor, rough: bool = False) -> tuple[Tensor | None, ...]:

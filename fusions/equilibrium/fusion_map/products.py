@@ -130,6 +130,8 @@ class NormAt:
 
     def __init__(self, x: Tensor, mean: Tensor, rstd: Tensor, groups: int) -> None:
         self._width, self._shape = [x.shape[-1] // groups], x.shape
+        if mean.requires_grad:  # the derivative of `pull` takes x to be all that it depends on
+            mean, rstd = mean.detach(), rstd.detach()
         self._x, self._mean, self._rstd = self.grouped(x), mean.view(-1, 1), rstd.view(-1, 1)
 
     def grouped(self, u: Tensor) -> Tensor:

@@ -175,7 +175,7 @@ class TwoLayerAt:
             f.masked(f.norms[2].scale),
         ]
 
-    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+    def pull(self, u: Tensor, plus: Tensor | None, rough: bool = False) -> Tensor:
         self._cuts = ()  # makes room for the next
         self._cuts = dv, _, _, da = self._cut(u, rough)
         product = self._f.first.pull(da, plus, rough)
@@ -239,7 +239,7 @@ class OneLayerAt:
         self._norm = NormAt(a, mean, rstd, f.norms[0].groups)
         self._slope = f.masked((v > 0).to(v.dtype))
 
-    def pull(self, u: Tensor, plus: Tensor, rough: bool = False) -> Tensor:
+    def pull(self, u: Tensor, plus: Tensor | None, rough: bool = False) -> Tensor:
         self._cuts = ()  # makes room for the next
         self._cuts = self._cut(u, rough)
         return self._f.first.pull(self._cuts[-1], plus, rough)

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..jacobian import jacobian_penalty
+from ..jacobian import jacobian_penalty, map_penalty
 from ..maps import AutogradMap
 from ..record import SolveRecord
 from ..settings import Equilibrium
@@ -158,15 +158,25 @@ class TriangularSystem:
         With `joint` that of the whole Jacobian; without, that of the blocks on its diagonal (see
         `jacobian_penalty`).
         """
-        maps = self.maps(states, fused, joint=joint)
-        squares = [
-            jacobian_penalty(m.f, m.state, m.inputs, probes=probes) * m.state.numel() for m in maps
-        ]
-        entries = sum(m.state.numel() for m in maps)
-        if self.unimodal is not None and self.constants.mask is not None:
-            absent = self.constants.mask.numel() - self.constants.mask.sum()
-            entries = entries - absent * states.shape[-1]  # as if they were not there
-        return sum(squares) / entries if states.numel() else sum(squares)
+        states = states.detach()  # constant, also where the gated cell sees them
+        if joint and self.unimodal is not None and self.fuse is not None:
+            (whole,) = self.maps(states, fused, joint=True)
+            mean = jacobian_penalty(whole.f, whole.state, whole.inputs, probes=probes)
+            return mean * whole.state.numel() / self._entries(whole.state)
+        blocks = []
+        if self.unimodal is not None:
+            blocks.append((self.unimodal.map, states, self._unimodal_inputs()))
+        if self.fuse is not None:
+            blocks.append((self.fuse.map, fused, self._fuse_inputs(states)))
+        squares = [map_penalty(*block, probes=probes) * block[1].numel() for block in blocks]
+        return sum(squares) / self._entries(*(state for _, state, _ in blocks))
+
+    def _entries(self, *states: Tensor) -> Tensor | int:
+        """Returns how many entries these states have, without those of absent modalities."""
+        entries, mask = sum(state.numel() for state in states), self.constants.mask
+        if self.unimodal is not None and mask is not None:
+            entries = entries - (mask.numel() - mask.sum()) * states[0].shape[-1]
+        return entries if states[0].numel() else 1
 
     def _gated(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns z, (B, d), and the new z_i, (N, B, d), that the gate sees in a joint step."""

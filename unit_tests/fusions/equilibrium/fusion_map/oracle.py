@@ -9,7 +9,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from fusions.equilibrium import AutogradMap, Equilibrium, SolveRecord
+from fusions.equilibrium import AutogradMap, Equilibrium, SolveRecord, jacobian_penalty
+from fusions.equilibrium.jacobian import map_penalty
 
 N, BATCH, DIM, GROUPS = 3, 4, 12, 3
 
@@ -167,3 +168,24 @@ def by_autograd():
 
 def _plain_of(make: Callable, *inputs: Tensor | None) -> AutogradMap:
     return plain(make, inputs)
+
+
+def check_penalty(posed: Posed) -> None:
+    """Asserts that the penalty by `pull` is that by autograd, and so are its gradients."""
+    inputs, z = posed.inputs, posed.map().start() + 0.1 * torch.randn_like(posed.map().start())
+
+    def step(z, *inputs):
+        return posed.cell.map(*inputs).step(z)[0]
+
+    found = []
+    for estimate, f in ((map_penalty, posed.cell.map), (jacobian_penalty, step)):
+        torch.manual_seed(1)
+        penalty = estimate(f, z, inputs, probes=3)
+        wanted = [x for x in inputs if x is not None and x.requires_grad]
+        grads = [torch.zeros_like(x) for x in wanted]
+        if penalty.requires_grad:  # which is constant without a gate
+            options = {"allow_unused": True, "materialize_grads": True}
+            grads = torch.autograd.grad(penalty, wanted, **options)
+        found.append((penalty, *grads))
+    for ours, theirs in zip(*found, strict=True):
+        assert (ours - theirs).abs().max() <= 1e-11 * max(theirs.abs().max(), 1e-6)

@@ -40,6 +40,11 @@ def test_products_and_gradients_are_those_of_the_plain_map(double, case):
 
 
 @case
+def test_the_penalty_is_that_of_the_plain_map(double, case):
+    oracle.check_penalty(posed(case))
+
+
+@case
 @pytest.mark.parametrize("solver", sorted(SOLVERS))
 def test_it_is_solved_and_differentiated_as_the_plain_map(double, case, solver):
     p = posed(case, std=0.05, scale=0.05)
