@@ -87,6 +87,12 @@ def test_library_folders_import_themselves_relatively_and_each_other_never(path)
             assert top not in (*LIBRARY, "deq_fusion", "examples"), f"line {line} imports {module}"
 
 
+def test_the_equilibrium_knows_nothing_of_the_map_of_fusion():
+    known = re.compile(r"import fusion_map|from .fusion_map|\bgates?\b|\bcells?\b|input_dims")
+    for path in sorted((ROOT / "fusions" / "equilibrium").glob("*.py")):
+        assert not known.findall(path.read_text(encoding="utf-8")), path
+
+
 @library
 def test_importing_a_library_module_needs_nothing_but_an_installation(path):
     inside = path.relative_to(ROOT).as_posix()
