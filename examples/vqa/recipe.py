@@ -103,9 +103,13 @@ def recipe(
         reading["protocol"] = chosen.protocol
         reading["drop_unanswerable"] = chosen.protocol != "mcan"
     views, rate = ("question", "words") if host == "bag" else ("question",), lr or chosen.lr
+    if images:
+        views = "question", "image"
+    elif pictures:
+        views = (*views, "image")  # lacking: it is refused unless others are asked for
     return Recipe(
         name=f"{folder.name}{label}{'' if images else ', no images'}",
-        modalities=("question", "image") if images else (*views, *(["image"] if pictures else [])),
+        modalities=views,
         load=partial(load, folder, reading),
         build=chosen.build,
         objective=chosen.objective,

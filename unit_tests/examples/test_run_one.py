@@ -94,6 +94,17 @@ def test_precision_is_described_unless_it_is_the_default():
         replace(recipe, precision="fp8")
 
 
+def test_a_fusion_of_ones_own_is_trained(tmp_path, monkeypatch, capsys):
+    code = "from fusions.common_fusions import Concat\n\ndef Own(input_dims, dim):\n"
+    code += "    return Concat(), sum(input_dims)\n"
+    (tmp_path / "my_fusions.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = digits_deq.main(["--own-fusion", "my_fusions:Own", "--epochs", "2"])
+    assert ": Own, seed 0" in capsys.readouterr().out
+    known = digits_deq.main(["--fusion", "concat", "--epochs", "2"])
+    assert (found["scores"], found["valid"]) == (known["scores"], known["valid"])
+
+
 def test_precision_on_the_command_line(capsys):
     full = digits_deq.main([*ARGUMENTS])["curve"][-1]["train_loss"]
     half = digits_deq.main([*ARGUMENTS, "--precision", "bf16"])["curve"][-1]["train_loss"]

@@ -116,6 +116,21 @@ def test_data_that_is_not_there(error):
     assert "name it with --data-dir" in error("--runs 1", {"toy": recipe})
 
 
+def test_a_recipe_of_the_old_form_is_shown_the_new_one(error, tmp_path, monkeypatch):
+    (tmp_path / "old_dataset.py").write_text("def mine(args):\n    return args.data_dir\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = error("--dataset old_dataset:mine")
+    assert "must be a function recipe(data_dir=None, *, official=False, **settings)" in said
+    assert "got mine(args): the folder and the split are its parameters" in said
+
+
+def test_what_a_recipe_refuses_is_one_line(error):
+    def recipe(data_dir, *, official=False):
+        raise ValueError("data_dir must name a folder")
+
+    assert error("--official", {"toy": recipe}) == "compare: error: data_dir must name a folder"
+
+
 def test_a_cluster_that_does_not_answer(error, monkeypatch):
     dask = pytest.importorskip("dask.distributed")
 

@@ -179,10 +179,21 @@ def test_a_user_brings_a_fusion_from_a_file(call, own):
     half = next(r for r in found.results if r["method"] == "Half")
     assert half["settings"]["options"] == "{'share': 0.25}" and half["fusion_parameters"] == 0
     assert len(half["settings"]["fusion_code"]) == 64
-    assert (
-        call("--runs 1 --fusions sum --own-fusion own_fusion:Half --option Half.share=0.25")
-        == found
+    again = call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25")
+    assert again == found  # by the flag's name of before, too
+
+
+def test_precision_is_that_asked_for(call):
+    full, half = (call(f"--runs 1 --precision {p}", folder=p) for p in ("fp32", "bf16"))
+    plain = call("--runs 1", folder="plain")
+    assert [r["curve"][-1]["train_loss"] for r in plain.results if "curve" in r] == [
+        r["curve"][-1]["train_loss"] for r in full.results if "curve" in r
+    ]
+    assert half.results[-1]["settings"]["precision"] == "'bf16'"
+    assert half.results[-1]["curve"][-1]["train_loss"] == pytest.approx(
+        full.results[-1]["curve"][-1]["train_loss"], rel=0.05
     )
+    assert half.results[-1]["curve"] != full.results[-1]["curve"]
 
 
 def test_results_do_not_outlive_the_file_of_the_users_fusion(call, own, capsys):
