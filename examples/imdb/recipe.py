@@ -101,7 +101,7 @@ def recipe(
     folder = own_split(data_dir, official, "the films; see datasets/imdb")
     if encoders not in ROWS:
         raise ValueError(f"encoders must be one of {list(ROWS)}, got {encoders!r}")
-    check_positive(width=width, lr=lr, batch_size=batch_size)
+    check_positive(width=width, lr=lr, batch_size=batch_size, size=size, length=length)
     row = ROWS[encoders]
     reading = {"batch_size": batch_size or row.batch_size, "workers": workers}
     if encoders == "vgg_word2vec":

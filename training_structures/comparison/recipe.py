@@ -163,7 +163,7 @@ class Recipe:
         """Returns the recipe with these of its modalities alone.
 
         Raises:
-            ValueError: for names that are not its modalities, or come twice.
+            ValueError: for names that are not its modalities, come twice, or are `lacking`.
         """
         self._refuse_lacking(modalities)
         wrong = set(modalities) - set(self.modalities) or len(set(modalities)) < len(modalities)

@@ -8,7 +8,10 @@ from typing import Annotated
 import pytest
 import torch
 
+from examples.brca import brca_deq
 from examples.compare_fusions import RECIPES
+from examples.vqa import vqa_deq
+from training_structures.comparison.arguments import make_parser
 from training_structures.comparison.methods import Method
 from training_structures.comparison.settings import (
     add_settings,
@@ -69,14 +72,18 @@ def test_every_setting_of_the_benchmarks_has_types_and_a_sentence(name):
     for setting in settings_of(RECIPES[name]).values():
         assert len(setting.sentence) > 8 and setting.types, setting.name
         setting.check(setting.default)  # of the type that it says
-        assert (
-            setting.default
-            or isinstance(setting.default, bool)
-            or setting.default is None
-            or (
-                setting.name == "workers"  # where 0 is what it says
-            )
-        )
+        stands_for_another = setting.default in ("", 0) and setting.default is not False
+        assert not stands_for_another or setting.name == "workers"  # of which 0 means none
+
+
+@pytest.mark.parametrize("name", ["vqa", "brca"])
+def test_programs_tell_of_every_setting(name, capsys):
+    with pytest.raises(SystemExit):
+        {"vqa": vqa_deq, "brca": brca_deq}[name].main(["--help"])
+    script = " ".join(capsys.readouterr().out.split())
+    comparison = " ".join(make_parser("it", RECIPES, toy.FUSIONS).format_help().split())
+    for setting in settings_of(RECIPES[name]).values():
+        assert setting.sentence in script and setting.sentence in comparison
 
 
 @pytest.mark.parametrize(
