@@ -15,10 +15,11 @@ from pathlib import Path
 
 from examples.compare_fusions import RECIPES
 from fusions.registry import FUSIONS, LATER
-from training_structures.comparison import command_line, make_recipe
+from training_structures.comparison import command_line
 from training_structures.comparison.arguments import make_parser, read_arguments
 from training_structures.comparison.listing import listing
 from training_structures.comparison.methods import SINGLE
+from training_structures.comparison.settings import asked_recipe
 from training_structures.comparison.table import make_rows, markdown, spread
 from training_structures.comparison.terminal import on_terminal
 from training_structures.files import save_atomically
@@ -39,8 +40,7 @@ def main(argv: Sequence[str] | None = None) -> str:
         print(listing(FUSIONS, LATER))
         return ""
     try:
-        recipe = make_recipe(args.recipe, args)
-        recipe = recipe.restricted(args.modalities or recipe.modalities)
+        recipe = asked_recipe(args.recipe, args)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     names = recipe.modalities

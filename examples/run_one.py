@@ -6,16 +6,16 @@ Several processes, started by torchrun, share the work; the first one prints.
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fusions.registry import FUSIONS
-from training_structures.comparison import Recipe, Score, make_recipe
+from training_structures.comparison import Recipe, Score
+from training_structures.comparison.arguments import imported, words
 from training_structures.comparison.methods import SINGLE, Method, only, refusal
-from training_structures.comparison.settings import add_settings
+from training_structures.comparison.settings import add_settings, asked_recipe, describe_settings
 from training_structures.comparison.single_run import Analysis, run_fusion
 from training_structures.comparison.table import number
 from training_structures.distributed import is_main, process_group
@@ -49,18 +49,17 @@ def run_one(
         The result, as `run_fusion` describes it.
     """
     parser = _parser(recipe, description, needs_data)
-    help = "; ".join(FUSIONS)
-    parser.add_argument("--fusion", choices=FUSIONS, default=fusion, metavar="NAME", help=help)
+    _add_fusion(parser, fusion)
     make_analysis = more(parser) if more else lambda args, made: None
     args, made = _parse(parser, recipe, argv)
-    reason = refusal(FUSIONS[args.fusion], made)
+    method = _method(args, made)
+    reason = refusal(method.fusion, made)
     if reason:
-        parser.error(f"{args.fusion} {reason}")
+        parser.error(f"{method.name} {reason}")
     try:
         analyse = make_analysis(args, made)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
-    method = Method(args.fusion, made, FUSIONS[args.fusion])
     with process_group(args.device) as args.device:
         return _run(parser, args, method, args.checkpoint, analyse)
 
@@ -91,6 +90,19 @@ def run_unimodal(
 def described(value: float, score: Score) -> str:
     """Returns a score with its name and unit."""
     return f"{score.name} {number(value, score)}{' %' if score.percent else ''}"
+
+
+def _add_fusion(parser: argparse.ArgumentParser, default: str) -> None:
+    add, known = parser.add_argument, "; ".join(FUSIONS)
+    add("--fusion", choices=FUSIONS, default=default, metavar="NAME", help=known)
+    add("--own-fusion", type=imported, metavar="MODULE:NAME", help="one of your own instead")
+
+
+def _method(args: argparse.Namespace, recipe: Recipe) -> Method:
+    if args.own_fusion is None:
+        return Method(args.fusion, recipe, FUSIONS[args.fusion])
+    name, fusion, digest = args.own_fusion
+    return Method(name, recipe, fusion, digest)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -141,11 +153,9 @@ def _parse(
     if args.epochs is not None and args.epochs < 1:
         parser.error(f"--epochs must be at least 1, got {args.epochs}")
     torch.set_num_threads(args.threads)
-    args.modalities = [name for words in args.modalities or () for name in words.split(",")]
+    args.modalities = [name for text in args.modalities or () for name in words(text)]
     try:
-        made = replace(make_recipe(recipe, args), part=args.part)
-        made = replace(made, precision=args.precision or made.precision)
-        return args, made.restricted(args.modalities) if args.modalities else made
+        return args, asked_recipe(recipe, args)
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
 
@@ -162,8 +172,10 @@ def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.
     if needs_data:
         add("--data-dir", type=Path, required=True, help="folder of the data")
         add("--official", action="store_true", help="keep the official split, not a fresh one")
-    add("--modalities", nargs="+", metavar="NAME", help="those to use, by name")
-    add_settings(parser, {"this one": recipe})
+    else:
+        parser.set_defaults(data_dir=None, official=False)
+    add("--modalities", nargs="+", metavar="A,B", help="those to use, by name")
+    add_settings(parser)
     add("--seed", type=int, default=0, help="seed of weights, batches and split")
     add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
@@ -171,4 +183,5 @@ def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
     add("--precision", choices=PRECISIONS, help="of the forward, not the recipe's; fp16: on GPUs")
     add("--threads", type=int, default=1, help="threads of torch on a CPU")
+    describe_settings(parser, {"its recipe": recipe})
     return parser

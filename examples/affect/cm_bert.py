@@ -67,10 +67,9 @@ def fields(
     host: str,
     path: Path,
     *,
-    text_weights: str,
-    epochs: int | None,
-    patience: int,
-    fusion_lr: float = FUSION_RATE,
+    text_weights: str | None,
+    patience: int | None,
+    fusion_lr: float,
 ) -> dict[str, Any]:
     """Returns what a `Recipe` with this host has of its own.
 
@@ -79,12 +78,11 @@ def fields(
         path: `mosi_utterance.npz`, or the audio pickle in the folder of CM-BERT's tables.
         text_weights: local folder of BERT's weights; none: a small one from scratch, on word
             pieces learnt from train.
-        epochs: their number; None: `EPOCHS` with weights, `SMALL_EPOCHS` without.
-        patience: in epochs; 0: none with weights, `SMALL_PATIENCE` without.
+        patience: in epochs; None: none with weights, `SMALL_PATIENCE` without.
         fusion_lr: learning rate of what lies between the text encoder and the last map.
     """
-    small = not text_weights
-    epochs = (SMALL_EPOCHS if small else EPOCHS) if epochs is None else epochs
+    small = text_weights is None
+    epochs = SMALL_EPOCHS if small else EPOCHS
     rate, low, high = (SMALL_RATE, 3e-5, 1e-3) if small else (ENCODER_RATE, 1e-5, 1e-4)
     what = "CM-BERT" if host == "cm_bert" else "CM-BERT's parts, pooled"
     bert = "small BERT from scratch" if small else Path(text_weights).name
@@ -99,14 +97,14 @@ def fields(
         "patience": patience or (SMALL_PATIENCE if small else None),
         "optimizer": partial(adamw, lr=rate, fusion_lr=fusion_lr),
         "parameters": parameter_groups,
-        "scheduler": partial(warm_up, epochs),
+        "scheduler": partial(warm_up, epochs=epochs),
         "fusion_options": MAP_OPTIONS if host == "cm_bert" else {},
         "search": {"lr": loguniform(low, high), "fusion_lr": loguniform(3e-4, 3e-2)},
         "floors": {"linear": linear_floor},
     }
 
 
-def load(path: Path, weights: str, run: int, modalities: Sequence[str]) -> Loaders:
+def load(path: Path, weights: str | None, run: int, modalities: Sequence[str]) -> Loaders:
     """Returns the loaders of a run; of the npz, the run's number chooses validation's videos."""
     if list(modalities) == ["audio", "text"]:
         raise ValueError("CM-BERT reads text, then audio, got audio, text; name them in this order")
@@ -118,17 +116,17 @@ def load(path: Path, weights: str, run: int, modalities: Sequence[str]) -> Loade
     return tables.get_dataloader(path.parent, path, _pieces(weights, texts), **reading)
 
 
-def _pieces(weights: str, texts: Sequence[str]) -> WordPieces:
+def _pieces(weights: str | None, texts: Sequence[str]) -> WordPieces:
     return WordPieces.load(weights) if weights else WordPieces.train(texts, size=VOCABULARY)
 
 
-def build(host: str, weights: str, fusion: Fusion, train: DataLoader) -> nn.Module:
+def build(host: str, weights: str | None, fusion: Fusion, train: DataLoader) -> nn.Module:
     """Returns the host around the fusion, or one modality alone with it."""
     *views, _ = train.dataset.tensors
     if views[0].is_floating_point():
         module, width = fusion([INNER], SINGLE_WIDTH, 1)
         return AudioAlone(views[0].shape[2], module, width)
-    bert = BertEncoder(weights or None, vocabulary=VOCABULARY, length=LENGTH, pooled=False)
+    bert = BertEncoder(weights, vocabulary=VOCABULARY, length=LENGTH, pooled=False)
     if len(views) == 1:
         return TextAlone(bert, *fusion([bert.dim], SINGLE_WIDTH, 1))
     audio_dim = views[1].shape[2]
@@ -202,7 +200,7 @@ def adamw(groups: list[dict[str, Any]], *, lr: float, fusion_lr: float) -> Optim
     return torch.optim.AdamW([group | {"lr": rates[group["lr"]]} for group in groups])
 
 
-def warm_up(epochs: int, optimizer: Optimizer) -> LRScheduler:
+def warm_up(optimizer: Optimizer, *, epochs: int) -> LRScheduler:
     """The rates rise for a tenth of the training, and then fall to 0, linearly.
 
     After a share x of it they are multiplied by x / 0.1 and then by 1 - x. An epoch has what is

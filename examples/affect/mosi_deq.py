@@ -1,7 +1,7 @@
 """DEQ fusion of text, audio and vision: the sentiment of CMU-MOSI's utterances.
 
 python -m datasets.affect.prepare --data-dir data/mosi
-python -m examples.affect.mosi_deq --data-dir data/mosi --modalities text audio
+python -m examples.affect.mosi_deq --data-dir data/mosi --modalities text,audio
 python -m examples.affect.mosi_deq --data-dir data/mosi --set host=cm_bert   # in CM-BERT
 """
 

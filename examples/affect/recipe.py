@@ -6,10 +6,10 @@
 `--set host=cm_bert` or `cm_bert_pooled` puts the fusion into CM-BERT instead, see `cm_bert.py`.
 """
 
-from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from scipy.stats import loguniform
@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader
 
 from datasets.affect import get_data, mmsa, utterance
 from examples.affect import cm_bert
-from examples.own_split import check_own_split
+from examples.checks import check_positive, own_split
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import sentiment
 from training_structures.Supervised_Learning import MMDL
+from unimodals.cm_bert import FUSION_RATE
 from unimodals.common_models import MLP
 from unimodals.masked import MaskedGRU
 
@@ -49,52 +50,55 @@ SCORES = (
 
 
 def recipe(
-    args: Namespace,
+    data_dir: str | Path | None = None,
     *,
-    file: str = "",
-    host: str = "mlp",
-    text_weights: str = "",
-    patience: int = 0,
-    fusion_lr: float = 0.0,
+    official: bool = False,
+    file: Annotated[str | None, "name of the file; by default the one that is there"] = None,
+    host: Annotated[
+        str,
+        "mlp (an encoder a modality, a fusion, a linear head), cm_bert (a fusion of its attention "
+        "maps) or cm_bert_pooled (of its pooled vectors)",
+    ] = "mlp",
+    text_weights: Annotated[
+        str | None,
+        "of CM-BERT, local folder of BERT's weights; by default a small one from scratch",
+    ] = None,
+    patience: Annotated[
+        int | None,
+        "epochs without improvement after which training stops; by default the host's",
+    ] = None,
+    fusion_lr: Annotated[
+        float, "of CM-BERT, rate of what lies between the encoder and the last map"
+    ] = FUSION_RATE,
 ) -> Recipe:
-    """Returns the recipe for the file in `args.data_dir`: its own test part, a seed a run.
+    """Returns the recipe for the file in a folder: its own test part, a seed a run.
 
-    Args:
-        file: its name; none takes the one of `FILES`, or of CM-BERT's, that is there.
-        host: "mlp" (an encoder a modality, a fusion, a linear head), "cm_bert" (a fusion of its
-            attention maps) or "cm_bert_pooled" (of its pooled vectors).
-        text_weights: of CM-BERT, local folder of BERT's weights; none: a small one from scratch.
-        fusion_lr: of CM-BERT, rate of what lies between the encoder and the last map; 0 takes 0.01.
-        patience: epochs without improvement after which training stops; 0 takes the host's.
+    Raises:
+        ValueError: without the file, and for settings that make no sense.
     """
-    check_own_split(args, f"one of {', '.join(FILES)}")
+    folder = own_split(data_dir, official, f"one of {', '.join(FILES)}")
     if host not in HOSTS:
-        raise SystemExit(f"--set host must be one of {list(HOSTS)}, got {host!r}")
-    if patience < 0 or not 0 <= fusion_lr < float("inf"):
-        raise SystemExit(
-            "--set patience and fusion_lr must be 0, for the host's own, or positive and finite, "
-            f"got {patience} and {fusion_lr}"
-        )
+        raise ValueError(f"host must be one of {list(HOSTS)}, got {host!r}")
+    check_positive(patience=patience, fusion_lr=fusion_lr)
     shared = {"metrics": sentiment, "scores": SCORES, "task": "regression"}
     if host != "mlp":
-        path = find_file(args.data_dir, file, known=cm_bert.FILES)
-        options = {"text_weights": text_weights, "epochs": args.epochs, "patience": patience}
-        options |= {"fusion_lr": fusion_lr} if fusion_lr else {}
+        path = find_file(folder, file, known=cm_bert.FILES)
+        options = {"text_weights": text_weights, "patience": patience, "fusion_lr": fusion_lr}
         return Recipe(**shared, **cm_bert.fields(host, path, **options))
-    if text_weights or fusion_lr:
-        raise SystemExit(
+    if text_weights is not None or fusion_lr != FUSION_RATE:
+        raise ValueError(
             "text_weights and fusion_lr are CM-BERT's: add --set host=cm_bert, or leave them out"
         )
-    path = find_file(args.data_dir, file, known=FILES)
+    path = find_file(folder, file, known=FILES)
     sequences = path.name != UTTERANCES
     return Recipe(
         **shared,
         name=f"CMU-MOSI, {path.name}" if sequences else "CMU-MOSI, utterance-level features",
         modalities=FILES.get(path.name, get_data).MODALITIES,
-        load=partial(load_sequences, path) if sequences else partial(load, args.data_dir),
+        load=partial(load_sequences, path) if sequences else partial(load, folder),
         build=build_sequences if sequences else build,
         objective=nn.functional.l1_loss,
-        epochs=EPOCHS if args.epochs is None else args.epochs,
+        epochs=EPOCHS,
         patience=patience or PATIENCE,
         optimizer=OPTIMIZER,
         search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (1e-3, 1e-2, 1e-1)},
@@ -102,13 +106,13 @@ def recipe(
     )
 
 
-def find_file(folder: Path, name: str, *, known: Iterable[str]) -> Path:
+def find_file(folder: Path, name: str | None, *, known: Iterable[str]) -> Path:
     """Returns the file of this name, or the one of those known that the folder has."""
     there = [folder / file for file in ([name] if name else known)]
     there = [path for path in there if path.is_file()]
     if len(there) != 1:
         found = f"{len(there)}: {', '.join(path.name for path in there)}" if there else "none"
-        raise SystemExit(
+        raise ValueError(
             f"{folder} must hold one of {name or ', '.join(known)}, got {found}; name another "
             "folder, or the file by --set file=NAME. python -m datasets.affect.prepare --data-dir "
             f"{folder} tells where to get them"

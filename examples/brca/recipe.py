@@ -11,12 +11,11 @@ The epoch is selected on validation data in all three. Published is another choi
 the last epoch, `authors` the best of those that it looks at on test data.
 """
 
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from scipy.stats import loguniform
@@ -27,6 +26,7 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
 from datasets.brca.get_data import get_dataloader
+from examples.checks import check_positive
 from objective_functions.mm_dynamics import mm_dynamics_loss
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import classification
@@ -65,38 +65,46 @@ SIZES = {
 }
 
 
-def recipe(args: Namespace, *, sizes: str = "ours", hidden: int = 0) -> Recipe:
-    """Returns the recipe for the set in `args.data_dir`.
+def recipe(
+    data_dir: str | Path | None = None,
+    *,
+    official: bool = False,
+    sizes: Annotated[
+        str, f"how large the host is, and how it is trained: {', '.join(SIZES)}"
+    ] = "ours",
+    hidden: Annotated[int | None, "width of the features; by default that of sizes"] = None,
+) -> Recipe:
+    """Returns the recipe for the set in a folder.
 
-    A run is a seed and a fresh stratified split of all patients, or with `args.official` a seed
-    on the files' own split. Batches are the full training part, as published.
+    A run is a seed and a fresh stratified split of all patients, or of the `official` split a
+    seed on the files' own. Batches are the full training part, as published.
 
-    Args:
-        sizes: one of `SIZES`.
-        hidden: width of the features; 0 takes that of `sizes`.
+    Raises:
+        ValueError: without a folder, and for settings that make no sense.
     """
-    if args.data_dir is None:
-        raise SystemExit("--data-dir must name the folder of the csv files; see datasets/brca")
+    if data_dir is None:
+        raise ValueError(
+            "data_dir (--data-dir) must name the folder of the csv files; see datasets/brca"
+        )
     if sizes not in SIZES:
-        raise SystemExit(f"--set sizes must be one of {list(SIZES)}, got {sizes!r}")
-    if hidden < 0:
-        raise SystemExit(f"--set hidden must be 0, for that of sizes, or positive, got {hidden}")
-    chosen = SIZES[sizes]
-    split = "official split" if args.official else "fresh splits"
+        raise ValueError(f"sizes must be one of {list(SIZES)}, got {sizes!r}")
+    check_positive(hidden=hidden)
+    folder, chosen = Path(data_dir), SIZES[sizes]
+    split = "official split" if official else "fresh splits"
     return Recipe(
-        name=f"{args.data_dir.name}, {chosen.label}, {split}",
+        name=f"{folder.name}, {chosen.label}, {split}",
         modalities=tuple(VIEWS),
-        load=partial(load, args.data_dir, args.official),
+        load=partial(load, folder, official),
         build=partial(build, hidden or chosen.hidden),
         objective=chosen.objective,
         metrics=scores,
         scores=[Score(name) for name in SCORES],
-        epochs=chosen.epochs if args.epochs is None else args.epochs,
+        epochs=chosen.epochs,
         select="accuracy",
         optimizer=partial(torch.optim.Adam, lr=chosen.lr, weight_decay=1e-4),
         scheduler=chosen.scheduler,
         clip_norm=chosen.clip_norm,
-        resplit=not args.official,
+        resplit=not official,
         fusion_options=chosen.fusion_options,
         search={
             "lr": loguniform(0.3 * chosen.lr, 5 * chosen.lr),

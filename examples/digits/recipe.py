@@ -1,8 +1,8 @@
 """Digits in four modalities: small, embedded, seconds a run on a CPU."""
 
-from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import torch
 from scipy.stats import loguniform
@@ -23,10 +23,13 @@ OPTIONS = {
 }
 
 
-def recipe(args: Namespace) -> Recipe:
+def recipe(data_dir: str | Path | None = None, *, official: bool = False) -> Recipe:
     """Returns the recipe; a run is a seed, on one fixed split."""
-    if getattr(args, "data_dir", None) or getattr(args, "official", False):
-        raise SystemExit("digits are embedded, on one split: leave out --data-dir and --official")
+    if data_dir is not None or official:
+        raise ValueError(
+            "digits are embedded, on one split: leave out data_dir (--data-dir) and official "
+            "(--official)"
+        )
     return Recipe(
         name="digits, four quadrants as modalities",
         modalities=QUADRANTS,
@@ -35,7 +38,7 @@ def recipe(args: Namespace) -> Recipe:
         objective=nn.functional.cross_entropy,
         metrics=classification,
         scores=[Score("accuracy"), Score("f1_macro")],
-        epochs=60 if args.epochs is None else args.epochs,
+        epochs=60,
         select="accuracy",
         patience=10,
         search={"lr": loguniform(5e-4, 1e-2)},

@@ -11,11 +11,11 @@ batch sizes and rates:
 - `vgg_bert`: BERT, fine-tuned on the plots, and the image features of the HDF5 file.
 """
 
-from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 from datasets.files.text import WordPieces
 from datasets.imdb import get_data, raw
 from datasets.imdb.films import read_films
-from examples.own_split import check_own_split
+from examples.checks import check_positive, own_split
 from fusions.registry import FUSIONS
 from objective_functions.multilabel import balanced_bce
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
@@ -72,56 +72,56 @@ ROWS = {
 
 
 def recipe(
-    args: Namespace,
+    data_dir: str | Path | None = None,
     *,
-    encoders: str = "vgg_word2vec",
-    text_weights: str = "",
-    image_weights: str = "",
-    width: int = 0,
-    lr: float = 0.0,
-    balanced: bool = False,
-    batch_size: int = 0,
-    size: int = 224,
-    length: int = 512,
-    cache: str = "",
-    workers: int = 0,
+    official: bool = False,
+    encoders: Annotated[str, f"of Ni et al. (2023), Table 2: {', '.join(ROWS)}"] = "vgg_word2vec",
+    text_weights: Annotated[
+        str | None, "local folder of BERT's weights; by default a small one from scratch"
+    ] = None,
+    image_weights: Annotated[
+        str | None, "local folder of ResNet's weights; by default a small one from scratch"
+    ] = None,
+    width: Annotated[int | None, "of the fused feature; by default the encoders' published"] = None,
+    lr: Annotated[float | None, "learning rate; by default the encoders' published"] = None,
+    balanced: Annotated[
+        bool, "weigh a genre's presence by how rare it is in train; published results do not"
+    ] = False,
+    batch_size: Annotated[int | None, "films a step; by default the encoders' published"] = None,
+    size: Annotated[int, "side of the posters in pixels"] = 224,
+    length: Annotated[int, "the most tokens a plot"] = 512,
+    cache: Annotated[str | None, "HDF5 file for decoded posters; by default none"] = None,
+    workers: Annotated[int, "processes that read batches, besides the one that trains"] = 0,
 ) -> Recipe:
-    """Returns the recipe for the data in `args.data_dir`: the data's own split, a seed a run.
+    """Returns the recipe for the films in a folder: the data's own split, a seed a run.
 
-    Args:
-        encoders: a row of `ROWS`.
-        text_weights, image_weights: local folders of BERT's and ResNet's weights; none: small
-            networks from scratch.
-        width, lr, batch_size: of the fused feature, the learning rate, and films a step; 0 takes
-            the published ones.
-        balanced: weigh a genre's presence by how rare it is in train; published results do not.
-        size, length: the posters' side in pixels, the most tokens a plot.
-        cache: HDF5 file for decoded posters.
-        workers: processes that read batches.
+    Raises:
+        ValueError: without a folder, and for settings that make no sense.
     """
-    check_own_split(args, "the films; see datasets/imdb")
+    folder = own_split(data_dir, official, "the films; see datasets/imdb")
     if encoders not in ROWS:
-        raise SystemExit(f"--set encoders must be one of {list(ROWS)}, got {encoders!r}")
+        raise ValueError(f"encoders must be one of {list(ROWS)}, got {encoders!r}")
+    check_positive(width=width, lr=lr, batch_size=batch_size, size=size, length=length)
     row = ROWS[encoders]
     reading = {"batch_size": batch_size or row.batch_size, "workers": workers}
     if encoders == "vgg_word2vec":
-        load, build = partial(load_features, args.data_dir, reading), build_features
+        load, build = partial(load_features, folder, reading), build_features
         floors = {"linear": linear_floor}
     else:
         reading |= {"size": size, "length": length}
-        load = partial(load_raw, args.data_dir, encoders, text_weights, cache, reading)
+        load = partial(load_raw, folder, encoders, text_weights, cache, reading)
         build, floors = partial(build_raw, text_weights, image_weights), {}
     optimizer = partial(row.optimizer, lr=lr) if lr else row.optimizer
     rate = optimizer.keywords["lr"]
     return Recipe(
-        name=f"{args.data_dir.name}, {encoders}",
+        name=f"{folder.name}, {encoders}",
         modalities=MODALITIES,
         load=load,
         build=partial(build, width or row.width),
-        objective=objective(args.data_dir, encoders) if balanced else BCE,
+        objective=objective(folder, encoders) if balanced else BCE,
         metrics=multilabel,
         scores=SCORES,
-        epochs=row.epochs if args.epochs is None else args.epochs,
+        epochs=row.epochs,
         task="multilabel",
         select=row.select,
         patience=8,
@@ -152,8 +152,8 @@ def load_features(data_dir: Path, reading: dict, run: int, modalities: Sequence[
 def load_raw(
     data_dir: Path,
     encoders: str,
-    weights: str,
-    cache: str,
+    weights: str | None,
+    cache: str | None,
     reading: dict,
     run: int,
     modalities: Sequence[str],
@@ -162,8 +162,8 @@ def load_raw(
     return raw.get_dataloader(
         data_dir,
         modalities=modalities,
-        tokens=WordPieces.load(weights) if weights else None,
-        cache=cache or None,
+        tokens=None if weights is None else WordPieces.load(weights),
+        cache=cache,
         features=data_dir if encoders == "vgg_bert" else None,
         **reading,
     )
@@ -181,16 +181,20 @@ def build_features(width: int, fusion: Fusion, train: DataLoader) -> nn.Module:
 
 
 def build_raw(
-    text_weights: str, image_weights: str, width: int, fusion: Fusion, train: DataLoader
+    text_weights: str | None,
+    image_weights: str | None,
+    width: int,
+    fusion: Fusion,
+    train: DataLoader,
 ) -> nn.Module:
     """Returns BERT, ResNet-152 (or a maxout network for features), the fusion, a linear head."""
     data, encoders = train.dataset, []
     for modality in data.modalities:
         if modality == "text":
-            bert = BertEncoder(text_weights or None, vocabulary=len(data.tokens))
+            bert = BertEncoder(text_weights, vocabulary=len(data.tokens))
             encoders.append(_widened(bert, width))
         elif data.images is None or data.images.dtype == np.uint8:
-            encoders.append(_widened(ResNetEncoder(image_weights or None), width))
+            encoders.append(_widened(ResNetEncoder(image_weights), width))
         else:
             features = data.images.shape[1]
             encoders.append(MaxOut_MLP(width, 1024, features, width, linear_layer=False))

@@ -12,10 +12,10 @@ Where the answers to test are not published, `--part valid` scores validation; `
 the answers predicted.
 """
 
-from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from scipy.sparse import csr_array
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.loaders import make_loader
 from datasets.vqa.get_data import VQA, find_features, get_dataloader
 from datasets.vqa.parts import lacks_answers
-from examples.own_split import check_own_split
+from examples.checks import check_positive, own_split
 from examples.vqa.hosts import SIZES, Host, find_host
 from training_structures.comparison import Fusion, Loaders, Recipe, Score
 from training_structures.metrics import answer_accuracy
@@ -36,69 +36,86 @@ from unimodals.vqa import QuestionLSTM, RegionMean, WordBag
 
 EPOCHS, PATIENCE, DROPOUT, WIDTH, LR = 50, 5, 0.3, 256, 5e-4  # all but patience the bag's
 PICTURES = (".jpg", ".jpeg", ".png")
+SIZES_SHOWN = "; ".join(f"{host}: {', '.join(sizes)}" for host, sizes in SIZES.items())
 SCORES = [Score(f"accuracy{kind}") for kind in ("", "_yes_no", "_number", "_other")]
 
 
 def recipe(
-    args: Namespace,
+    data_dir: str | Path | None = None,
     *,
-    host: str = "bag",
-    size: str = "",
-    features: str = "",
-    tokenise: str = "",
-    vocabulary: str = "train",
-    min_count: int = 0,
-    most: int = 0,
-    batch_size: int = 0,
-    width: int = 0,
-    lr: float = 0.0,
-    workers: int = 0,
+    official: bool = False,
+    host: Annotated[str, f"the model around the fusion: bag, {', '.join(SIZES)}"] = "bag",
+    size: Annotated[
+        str | None,
+        f"of a host other than the bag, {SIZES_SHOWN}; by default the first",
+    ] = None,
+    features: Annotated[
+        str | None, "file or folder of the images' features; by default what lies in the folder"
+    ] = None,
+    tokenise: Annotated[
+        str | None,
+        "whose way of cutting a question into words, mcan or mutan; by default the host's, the "
+        "bag's is mcan",
+    ] = None,
+    vocabulary: Annotated[
+        str,
+        "what words and answers are fitted on: train, train+valid, or all as published MCAN "
+        "results do",
+    ] = "train",
+    min_count: Annotated[
+        int | None,
+        "how often an answer must occur; by default as published, of the bag by tokenise: 9 for "
+        "MCAN, 1 for Mutan",
+    ] = None,
+    most: Annotated[
+        int | None,
+        "how many answers are kept; by default as published, of the bag by tokenise: all for "
+        "MCAN, 2000 for Mutan",
+    ] = None,
+    batch_size: Annotated[
+        int | None, "questions a step; by default the host's, the bag's is 64"
+    ] = None,
+    width: Annotated[int, "of the bag's encoders and fused feature"] = WIDTH,
+    lr: Annotated[float | None, "learning rate; by default the host's, the bag's is 5e-4"] = None,
+    workers: Annotated[int, "processes that read batches, besides the one that trains"] = 0,
 ) -> Recipe:
-    """Returns the recipe for the set in `args.data_dir`: the set's own split, a seed a run.
+    """Returns the recipe for the set in a folder: the set's own split, a seed a run.
 
-    Args:
-        host: the model around the fusion, "bag" or one of `hosts.SIZES`.
-        size: of a host other than the bag; none: the first of `hosts.SIZES`.
-        features: file or folder of the images' features; none: what lies in the folder.
-        tokenise: "mcan" or "mutan", whose way of cutting a question into words; none: the
-            host's, the bag's is "mcan".
-        vocabulary: what words and answers are fitted on: "train", "train+valid", or "all" as
-            published MCAN results do.
-        min_count, most: how often an answer must occur, and how many are kept; 0 takes the
-            numbers of the host's method, for the bag of that of `tokenise`: 9 and all for MCAN,
-            1 and 2000 for Mutan.
-        batch_size: questions a step; 0 takes the host's, the bag's is 64.
-        width: of the bag's encoders and fused feature; 0 takes 256.
-        lr: learning rate; 0 takes the host's, the bag's is 5e-4.
-        workers: processes that read batches.
+    Raises:
+        ValueError: without a folder, and for settings that make no sense.
     """
-    check_own_split(args, "the questions; see datasets/vqa")
-    _check_scored(args)
-    images = _images(args, features)
+    folder = own_split(data_dir, official, "the questions; see datasets/vqa")
+    check_positive(min_count=min_count, most=most, batch_size=batch_size, width=width, lr=lr)
+    images = features or find_features(folder)
+    pictures = None if images else find_pictures(folder)
     label, chosen = _host(host, size, width)
     reading = {
         "features": images and str(images),
         "tokenise": tokenise or chosen.protocol,
         "words": vocabulary,
         "answers": vocabulary,
-        "min_count": min_count or None,
-        "most": most or None,
+        "min_count": min_count,
+        "most": most,
         "batch_size": _share(batch_size or chosen.batch_size, chosen.accumulate),
         "workers": workers,
     }
     if host != "bag":
         reading["protocol"] = chosen.protocol
         reading["drop_unanswerable"] = chosen.protocol != "mcan"
-    alone, rate = ("question", "words") if host == "bag" else ("question",), lr or chosen.lr
+    views, rate = ("question", "words") if host == "bag" else ("question",), lr or chosen.lr
+    if images:
+        views = "question", "image"
+    elif pictures:
+        views = (*views, "image")  # lacking: it is refused unless others are asked for
     return Recipe(
-        name=f"{args.data_dir.name}{label}{'' if images else ', no images'}",
-        modalities=("question", "image") if images else alone,
-        load=partial(load, args.data_dir, reading),
+        name=f"{folder.name}{label}{'' if images else ', no images'}",
+        modalities=views,
+        load=partial(load, folder, reading),
         build=chosen.build,
         objective=chosen.objective,
         metrics=answer_accuracy,
         scores=SCORES,
-        epochs=chosen.epochs if args.epochs is None else args.epochs,
+        epochs=chosen.epochs,
         task="multilabel",
         select="accuracy",
         patience=PATIENCE,
@@ -108,34 +125,28 @@ def recipe(
         fusion_options=chosen.fusion_options,
         search={"lr": loguniform(rate / 5, 6 * rate), "weight_decay": (0.0, 1e-5, 1e-4)},
         floors={"most frequent": most_frequent, "naive Bayes": naive_bayes},
+        lacking=_lacking(folder, images, pictures),
     )
 
 
-def _check_scored(args: Namespace) -> None:
-    if getattr(args, "part", "test") == "test" and lacks_answers(args.data_dir):
-        raise SystemExit(
-            f"test of {args.data_dir} has questions and no annotations, so that it cannot be "
-            "scored: give --part valid, and to one of examples.vqa.vqa_deq, vqa_mutan also "
+def _lacking(folder: Path, images: str | Path | None, pictures: Path | None) -> dict[str, str]:
+    """Returns what the set is without, image features and answers to test, and what to do."""
+    lacking = {}
+    if lacks_answers(folder):
+        lacking["test"] = (
+            f"test of {folder} has questions and no annotations, so that it cannot be scored: "
+            "give --part valid, and to one of examples.vqa.vqa_deq, vqa_mutan also "
             "--submission FILE to have the questions of test answered"
         )
-
-
-def _images(args: Namespace, features: str) -> str | Path | None:
-    images = features or find_features(args.data_dir)
-    if images:
-        return images
-    asked = getattr(args, "modalities", None) or ()
-    pictures = find_pictures(args.data_dir)
-    if "image" in asked or (pictures and not asked):
-        folder = pictures or "IMAGES"
-        raise SystemExit(
-            f"{args.data_dir} has no image features, neither *.hdf5 nor a folder `features`"
+    if not images:
+        lacking["image"] = (
+            f"{folder} has no image features, neither *.hdf5 nor a folder `features`"
             f"{f', but pictures in {pictures}' if pictures else ''}; name them by --set "
             "features=PATH, or make them: python -m examples.vqa.extract_features --images "
-            f"{folder} --output {args.data_dir}/features.hdf5 --patches; or give --modalities "
-            "question to go without"
+            f"{pictures or 'IMAGES'} --output {folder}/features.hdf5 --patches; or give "
+            "--modalities question to go without"
         )
-    return None
+    return lacking
 
 
 def find_pictures(data_dir: Path) -> Path | None:
@@ -153,29 +164,29 @@ def find_pictures(data_dir: Path) -> Path | None:
     return (data_dir if len(found) > 1 else found[0]) if found else None
 
 
-def _host(host: str, size: str, width: int) -> tuple[str, Host]:
+def _host(host: str, size: str | None, width: int) -> tuple[str, Host]:
     """Returns what a recipe's name says of the host, and the host."""
     if host == "bag":
-        if size:
-            raise SystemExit(
-                f"--set size is of the hosts {list(SIZES)}, got {size!r} for the bag; give --set "
+        if size is not None:
+            raise ValueError(
+                f"size is of the hosts {list(SIZES)}, got {size!r} for the bag; give "
                 "width, or a host"
             )
-        return "", Host(build=partial(build, width or WIDTH), lr=LR, epochs=EPOCHS)
+        return "", Host(build=partial(build, width), lr=LR, epochs=EPOCHS)
     if host not in SIZES:
-        raise SystemExit(f"--set host must be one of {['bag', *SIZES]}, got {host!r}")
-    if width:
-        raise SystemExit(f"--set width is the bag's, got {width} for {host}; give --set size")
-    size = size or SIZES[host][0]
+        raise ValueError(f"host must be one of {['bag', *SIZES]}, got {host!r}")
+    if width != WIDTH:
+        raise ValueError(f"width is the bag's, got {width} for {host}; give size")
+    size = SIZES[host][0] if size is None else size
     if size not in SIZES[host]:
-        raise SystemExit(f"--set size of {host} must be one of {SIZES[host]}, got {size!r}")
+        raise ValueError(f"size of {host} must be one of {SIZES[host]}, got {size!r}")
     return f", {host} {size}", find_host(host, size)
 
 
 def _share(questions: int, batches: int) -> int:
     if questions % batches:
-        raise SystemExit(
-            f"--set batch_size must be a multiple of {batches}, the batches of this host's step, "
+        raise ValueError(
+            f"batch_size must be a multiple of {batches}, the batches of this host's step, "
             f"got {questions}"
         )
     return questions // batches

@@ -10,4 +10,3 @@ from .recipe import Fusion as Fusion
 from .recipe import Loaders as Loaders
 from .recipe import Recipe as Recipe
 from .recipe import Score as Score
-from .settings import make_recipe as make_recipe

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .settings import add_settings, literal
+from ..evaluation import PRECISIONS
+from .settings import add_settings, describe_settings, literal
 
 DESCRIPTION = """\
 Trains fusions under one protocol and compares them. Every fusion gets the same encoders, loop,
@@ -20,8 +21,8 @@ interrupted comparison goes on where it stopped when the same command is given a
 EPILOG = """\
 A fusion of your own, in my_module.py: a class MyFusion(input_dims, dim) that maps a list of
 (batch, input_dims[i]) tensors to (batch, dim), or a function that returns (module, width):
-  {program} --fusion my_module:MyFusion
-A dataset of your own: a function of these arguments that returns a Recipe:
+  {program} --own-fusion my_module:MyFusion
+A dataset of your own: a function recipe(data_dir=None, *, official=False, **settings) -> Recipe:
   {program} --dataset my_module:recipe"""
 
 
@@ -52,6 +53,7 @@ def make_parser(
     _what(parser, recipes, fusions)
     _judged(parser, baseline)
     _how(parser)
+    describe_settings(parser, recipes)
     return parser
 
 
@@ -64,15 +66,15 @@ def read_arguments(
     name -> digest of the file of a fusion of the user's.
     """
     args = parser.parse_args(argv)
-    own = {name.partition(":")[2]: imported for name, imported in args.fusion}
+    own = {name: (fusion, digest) for name, fusion, digest in args.own}
     args.dataset_name, args.recipe, args.recipe_code = args.dataset
     args.chosen = {name: fusions[name] for name in args.fusions} | {
         name: fusion for name, (fusion, _) in own.items()
     }
     args.codes = {name: digest for name, (_, digest) in own.items()}
-    clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.fusion) and list(own))
+    clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
     if clash:
-        parser.error(f"--fusion must have a name of its own, {clash} is there already")
+        parser.error(f"--own-fusion must have a name of its own, {clash} is there already")
     for method, name, _ in args.option:
         if method not in args.chosen:
             parser.error(f"--option {method}.{name} must be of a fusion in {list(args.chosen)}")
@@ -104,13 +106,16 @@ def _what(
         help="names, see --list; by default all that can take the data",
     )
     add(
-        "--fusion",
-        type=_imported,
+        "--own-fusion",
+        dest="own",
+        type=imported,
         action="append",
         default=[],
         metavar="MODULE:NAME",
         help="a fusion of your own besides; may be given several times",
     )
+    # its name of before, which is that of one fusion in the scripts that train one
+    add("--fusion", dest="own", type=imported, action="append", help=argparse.SUPPRESS)
     add(
         "--option",
         type=_option,
@@ -120,7 +125,7 @@ def _what(
         help=f"option of a fusion's constructor, as {next(iter(fusions))}.dropout=0.5; may be "
         "given several times",
     )
-    add_settings(group, recipes)
+    add_settings(group)
 
 
 def _judged(parser: argparse.ArgumentParser, baseline: str) -> None:
@@ -153,6 +158,7 @@ def _how(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=count, default=1, help="processes to run in parallel (default: 1)")
     add("--threads", type=count, default=1, help="threads of each process (default: 1)")
     add("--device", default="cpu", help="where to train, such as cpu or cuda (default: cpu)")
+    add("--precision", choices=PRECISIONS, help="of the forward, not the recipe's; fp16: on GPUs")
     add(
         "--cluster",
         metavar="ADDRESS",
@@ -171,8 +177,9 @@ def _dataset(recipes: Mapping[str, Any], text: str) -> tuple[str, Any, str]:
     return text, recipes[text], ""
 
 
-def _imported(text: str) -> tuple[str, tuple[Any, str]]:
-    return text, _import(text)
+def imported(text: str) -> tuple[str, Any, str]:
+    """Returns of `module:name` the name, what it names, and a digest of the module's file."""
+    return text.partition(":")[2], *_import(text)
 
 
 def _import(text: str) -> tuple[Any, str]:

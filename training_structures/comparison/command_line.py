@@ -19,7 +19,7 @@ from .lock import check_free
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .report import Report
-from .settings import make_recipe
+from .settings import asked_recipe
 from .single_run import Analysis, build_model
 from .store import provenance
 from .terminal import on_terminal
@@ -38,7 +38,7 @@ def command_line(
     """Runs the comparison that the arguments ask for, and prints and writes its results.
 
     Args:
-        recipes: dataset -> function of the parsed arguments that returns its recipe.
+        recipes: dataset -> function of its recipe, as `settings` describes it.
         fusions: name -> fusion, those that can be asked for.
         argv: the arguments; by default the process's.
         program: how it is called, for messages and for whoever repeats it.
@@ -92,7 +92,7 @@ def carry_out(
     output = args.output or results_folder(args)
     try:
         check_free(output)  # before data are read, which may take long
-        recipe = change(asked_recipe(args))
+        recipe = change(_asked_recipe(args))
         report = _report(args, recipe, output, subject=subject, command=command, analyse=analyse)
         report.write(output)
     except CannotWrite:
@@ -155,14 +155,13 @@ def _report(
     return Report(found, recipe, score, baseline, subject, test_share, command, made_by)
 
 
-def asked_recipe(args: argparse.Namespace) -> Recipe:
-    """Returns the recipe that the arguments ask for, with their options and modalities."""
-    recipe = make_recipe(args.recipe, args)
+def _asked_recipe(args: argparse.Namespace) -> Recipe:
+    """Returns the recipe that the arguments ask for, with their options of fusions."""
+    recipe = asked_recipe(args.recipe, args)
     options = {**recipe.fusion_options}
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
-    recipe = replace(recipe, fusion_options=options, part=args.part, code=args.recipe_code)
-    return recipe.restricted(args.modalities) if args.modalities else recipe
+    return replace(recipe, fusion_options=options, code=args.recipe_code)
 
 
 def _baseline(args: argparse.Namespace, recipe: Recipe) -> str | None:
@@ -199,6 +198,7 @@ def results_folder(args: argparse.Namespace) -> Path:
     kind += [args.part] if args.part != "test" else []
     kind += ["search"] if args.search > 1 else []
     kind += ["missing"] if args.drop_modality else []
+    kind += [args.precision] if args.precision else []
     kind += [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]
     return Path("results", "-".join([*kind, *(args.modalities or [])]))
 

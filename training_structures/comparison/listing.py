@@ -39,7 +39,7 @@ def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
         f"{markdown(head, lines)}\n\nparameters: of the fusion, for {WIDTH} numbers from each of "
         "three modalities (or as many as it takes); cost: multiply-adds a sample, for N "
         "modalities of width d. Late fusion of predictions is `late`; every single modality is "
-        "a row of its own. A fusion of your own: --fusion my_module:MyFusion."
+        "a row of its own. A fusion of your own: --own-fusion my_module:MyFusion."
     )
     if later:
         rest = "; ".join(f"{name} ({why})" for name, why in later.items())

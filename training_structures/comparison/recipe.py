@@ -80,7 +80,8 @@ class Recipe:
         select, patience: the validation score that chooses the epoch and stops (see `fit`).
         optimizer: builds the optimiser from parameter groups.
         scheduler, accumulate, clip_norm, precision: see `fit`; what is scored is predicted at
-            that precision, too.
+            that precision, too. A scheduler with `epochs` among the keywords of its `partial`
+            gets the recipe's: what is planned over a training follows its length.
         resplit: whether every run is a fresh split of one set (see `compare_paired`).
         fusion_options: fusion -> options of its constructor.
         fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
@@ -92,6 +93,8 @@ class Recipe:
             returns the prediction: what a fusion must beat to have learnt anything.
         part: what is scored: "test", or "valid" to choose hyperparameters by, when the test part
             is not read.
+        lacking: modality or part that the data are without -> why, and what to do; a recipe that
+            has it among its modalities, or scores it, is refused with that.
         code: a digest of the file that says all this, where results must not outlive it.
     """
 
@@ -119,6 +122,7 @@ class Recipe:
     search: Mapping[str, Any] = field(default_factory=lambda: {"lr": (3e-4, 1e-3, 3e-3)})
     floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     part: str = "test"
+    lacking: Mapping[str, str] = field(default_factory=dict)
     code: str = ""
 
     def __post_init__(self) -> None:
@@ -137,17 +141,31 @@ class Recipe:
                 "parameters say the learning rate of every group, so fusion_lr must be left out, "
                 f"got {dict(self.fusion_lr)}"
             )
+        planned = self.scheduler
+        if isinstance(planned, partial) and "epochs" in planned.keywords:
+            object.__setattr__(self, "scheduler", partial(planned, epochs=self.epochs))
 
     def loaders(self, run: int) -> Loaders:
         """Returns the (train, valid, test) loaders of a run, with the recipe's modalities."""
+        self.check_data()
         return self.load(run, self.modalities)
+
+    def check_data(self) -> None:
+        """Raises ValueError if a modality, or the part that is scored, is one of `lacking`."""
+        self._refuse_lacking((*self.modalities, self.part))
+
+    def _refuse_lacking(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self.lacking:
+                raise ValueError(self.lacking[name])
 
     def restricted(self, modalities: Sequence[str]) -> "Recipe":
         """Returns the recipe with these of its modalities alone.
 
         Raises:
-            ValueError: for names that are not its modalities, or come twice.
+            ValueError: for names that are not its modalities, come twice, or are `lacking`.
         """
+        self._refuse_lacking(modalities)
         wrong = set(modalities) - set(self.modalities) or len(set(modalities)) < len(modalities)
         if wrong or not modalities:
             raise ValueError(

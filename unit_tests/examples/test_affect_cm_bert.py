@@ -3,7 +3,6 @@ padded, without effect; and that every slot trains."""
 
 import os
 import pickle
-from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,9 +77,8 @@ def tables(tmp_path):
     return folder
 
 
-def small(folder, host, epochs=1, **settings):
-    args = Namespace(data_dir=folder, official=False, epochs=epochs)
-    return mosi(args, host=host, **settings)
+def small(folder, host, **settings):
+    return replace(mosi(folder, host=host, **settings), epochs=1)
 
 
 def train_rows(arrays):
@@ -240,7 +238,7 @@ def test_loss_rates_and_plan(write):
     assert float(loss) == pytest.approx((0.5 * 1 + 0.5 * 9) / 2)
     for epochs, wanted in ((3, [5 / 6, 0.5, 1 / 6]), (20, [0.25, 0.75, 0.875, 0.825])):
         optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-        plan, rates = cm_bert.warm_up(epochs, optimizer), []
+        plan, rates = cm_bert.warm_up(optimizer, epochs=epochs), []
         for _ in range(epochs):
             rates.append(optimizer.param_groups[0]["lr"])
             optimizer.step()
@@ -333,11 +331,11 @@ def test_local_weights_take_the_published_plan(write, arrays, tmp_path):
     bert = BertEncoder(vocabulary=len(tokeniser), width=8, layers=1, length=50, pooled=False)
     bert.model.save_pretrained(weights)
     tokeniser.save(weights)
-    recipe = small(write(), "cm_bert", epochs=None, text_weights=str(weights))
+    recipe = mosi(write(), host="cm_bert", text_weights=str(weights))
     assert (recipe.epochs, recipe.patience) == (3, None)
     assert recipe.optimizer.keywords == {"lr": 2e-5, "fusion_lr": 0.01}
-    assert small(write(), "cm_bert", None).patience == cm_bert.SMALL_PATIENCE
-    assert small(write(), "cm_bert", None, patience=2).patience == 2
+    assert small(write(), "cm_bert").patience == cm_bert.SMALL_PATIENCE
+    assert small(write(), "cm_bert", patience=2).patience == 2
     assert recipe.name != small(write(), "cm_bert").name
     train = recipe.loaders(0)[0]
     model = recipe.build(lambda dims, dim, outputs: FUSIONS["weighted_sum"](dims, dim), train)
@@ -362,11 +360,11 @@ def test_a_small_batch_is_learnt_by_heart(write):
 
 
 def test_what_does_not_fit_is_said(write, arrays, tables):
-    with pytest.raises(SystemExit, match=r"host must be one of \['mlp'.*got 'bert'"):
+    with pytest.raises(ValueError, match=r"host must be one of \['mlp'.*got 'bert'"):
         small(write(), "bert")
-    with pytest.raises(SystemExit, match="text_weights and fusion_lr are CM-BERT's.*host=cm_bert"):
+    with pytest.raises(ValueError, match="text_weights and fusion_lr are CM-BERT's.*host=cm_bert"):
         small(write(), "mlp", text_weights="bert")
-    with pytest.raises(SystemExit, match="must hold one of mosi_utterance.npz, MOSI_cmu.*got none"):
+    with pytest.raises(ValueError, match="must hold one of mosi_utterance.npz, MOSI_cmu.*got none"):
         small(tables.parent / "nowhere", "cm_bert")
     with pytest.raises(ValueError, match="text, then audio, got audio, text"):
         small(write(), "cm_bert").restricted(["audio", "text"]).loaders(0)
@@ -404,7 +402,7 @@ def test_the_real_utterances():
 
 
 def built(train, fusion, few):
-    return cm_bert.build("cm_bert", "", fusion, train)
+    return cm_bert.build("cm_bert", None, fusion, train)
 
 
 @pytest.mark.parametrize(
@@ -412,8 +410,6 @@ def built(train, fusion, few):
 )
 @pytest.mark.parametrize("host", ["mlp", "cm_bert"])
 def test_settings_that_make_no_sense_are_answered(write, settings, host):
-    args = Namespace(data_dir=write(), official=False, epochs=1)
-    with pytest.raises(
-        SystemExit, match="patience and fusion_lr must be 0, .* or positive and fin"
-    ):
-        mosi(args, host=host, **settings)
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name} must be positive and finite, or left out"):
+        mosi(write(), host=host, **settings)

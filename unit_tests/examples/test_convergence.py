@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -22,13 +23,9 @@ from training_structures.evaluation import evaluate, inputs_of
 STEPS, SAMPLES = 6, 150
 
 
-class Args:
-    epochs = 1
-
-
 def trained(row, injection="scale_free"):
     """Returns what `measure` gets, and what it returns, of a row trained for an epoch."""
-    recipe = digits(Args).treating({row: INJECTIONS[injection]})
+    recipe = replace(digits(), epochs=1).treating({row: INJECTIONS[injection]})
     caught = {}
 
     def keep(model, recipe):

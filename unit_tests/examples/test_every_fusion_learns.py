@@ -1,6 +1,6 @@
 """Every registered fusion gains what no modality has alone: on digits, on sequences."""
 
-from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -16,7 +16,7 @@ from training_structures.comparison.methods import Method, only, refusal
 from training_structures.comparison.single_run import run_fusion
 from training_structures.Supervised_Learning import MMDL
 
-DIGITS = digits_recipe(Namespace(epochs=20))
+DIGITS = replace(digits_recipe(), epochs=20)
 GOOD, GAIN = 0.95, 0.10  # accuracy on test, and its distance from the best single quadrant's
 LESS = {  # -> accuracy, where less than GOOD is to be expected, and why
     "late": 0.85,  # every quadrant is judged on its own: what two of them show is not seen

@@ -93,9 +93,10 @@ def test_fusions_views_and_the_floor_are_compared(omics, tmp_path):
     assert found.results[0]["scores"]["accuracy"] == 1.0  # the first view tells the class
 
 
-def test_missing_data_is_explained():
-    with pytest.raises(SystemExit, match="--data-dir must name the folder"):
+def test_missing_data_is_explained(capsys):
+    with pytest.raises(SystemExit, match="2"):
         compared("--dataset", "brca")
+    assert "data_dir (--data-dir) must name the folder" in capsys.readouterr().err
 
 
 def test_a_folder_without_data_is_explained(tmp_path, capsys):

@@ -1,7 +1,6 @@
 """The shares of the gate are those of the formula, of the samples and the noise they are said to be
 of."""
 
-from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
@@ -249,7 +248,7 @@ def test_a_noisy_fusion_is_one_to_training():
 
 
 def test_rows_that_lack_their_modality_are_left_out():
-    recipe = digits(Namespace(epochs=1))
+    recipe = digits()
     for count, kept in ((1, 0), (2, 2), (3, 3), (4, 4)):
         chosen = recipe.restricted(recipe.modalities[:count])
         methods, skipped = gather(chosen, entries(VARIANTS, "raw"), unimodal=False, codes={})

@@ -2,7 +2,7 @@
 
 import json
 import pickle
-from argparse import Namespace
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -96,7 +96,7 @@ def pictures(questions):
 
 
 def small(recipe, folder, **settings):
-    return recipe(Namespace(data_dir=folder, official=False, epochs=1), **settings)
+    return replace(recipe(folder, **settings), epochs=1)
 
 
 def called(main, folder, *more):
@@ -157,9 +157,8 @@ def test_questions_alone_have_two_views(questions):
 
 
 def test_images_that_are_not_there_are_asked_for(questions):
-    args = Namespace(data_dir=questions, official=False, epochs=1, modalities=["image"])
-    with pytest.raises(SystemExit, match="has no image features.*extract_features"):
-        vqa(args)
+    with pytest.raises(ValueError, match="has no image features.*extract_features"):
+        vqa(questions).restricted(["image"])
 
 
 def test_floors_of_questions_by_counting(questions):
@@ -207,22 +206,22 @@ def test_sequences_of_multibench_are_fused(multibench_file):
 
 
 def test_a_folder_without_a_known_file_is_explained(tmp_path, multibench_file):
-    with pytest.raises(SystemExit, match="must hold one of .*mosi_raw.pkl.*got none"):
+    with pytest.raises(ValueError, match="must hold one of .*mosi_raw.pkl.*got none"):
         small(mosi, tmp_path / "empty")
     (tmp_path / "aligned_50.pkl").write_bytes(b"")
-    with pytest.raises(SystemExit, match="got 2: mosi_raw.pkl, aligned_50.pkl; .*--set file"):
+    with pytest.raises(ValueError, match="got 2: mosi_raw.pkl, aligned_50.pkl; .*--set file"):
         small(mosi, tmp_path)
     assert small(mosi, tmp_path, file="mosi_raw.pkl").name == "CMU-MOSI, mosi_raw.pkl"
 
 
 @pytest.mark.parametrize("recipe", [imdb, vqa, mosi])
 def test_what_a_recipe_lacks_is_said(recipe, tmp_path):
-    with pytest.raises(SystemExit, match="--data-dir must name the folder"):
-        recipe(Namespace(data_dir=None, official=False, epochs=None))
-    with pytest.raises(SystemExit, match="leave out --official"):
-        recipe(Namespace(data_dir=tmp_path, official=True, epochs=None))
+    with pytest.raises(ValueError, match=r"data_dir \(--data-dir\) must name the folder"):
+        recipe()
+    with pytest.raises(ValueError, match=r"leave out official \(--official\)"):
+        recipe(tmp_path, official=True)
     if recipe is imdb:
-        with pytest.raises(SystemExit, match="--set encoders must be one of"):
+        with pytest.raises(ValueError, match="encoders must be one of"):
             small(imdb, tmp_path, encoders="vgg")
 
 

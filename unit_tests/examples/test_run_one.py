@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,14 +67,14 @@ def test_two_processes_print_once_what_one_prints(tmp_path, monkeypatch, capsys)
 
 def predicted(precision, name):
     """The dtypes that the head returned in training, and in validation and test."""
-    recipe, seen = digits.recipe(Namespace(epochs=1)), []
+    recipe, seen = digits.recipe(), []
 
     def build(fusion, train):
         model = digits.build(fusion, train)
         model.head.register_forward_hook(lambda head, _, out: seen.append(out.dtype))
         return model
 
-    recipe = replace(recipe, build=build, precision=precision)
+    recipe = replace(recipe, epochs=1, build=build, precision=precision)
     run_fusion(Method(name, recipe, FUSIONS[name]), 0)
     return seen
 
@@ -88,11 +87,22 @@ def test_precision_is_that_of_training_and_of_what_is_scored(name):
 
 
 def test_precision_is_described_unless_it_is_the_default():
-    recipe = digits.recipe(Namespace(epochs=1))
+    recipe = digits.recipe()
     assert "precision" not in recipe.shared_settings()
     assert replace(recipe, precision="bf16").shared_settings()["precision"] == "'bf16'"
     with pytest.raises(ValueError, match=r"precision must be one of \['fp32', .*, got 'fp8'"):
         replace(recipe, precision="fp8")
+
+
+def test_a_fusion_of_ones_own_is_trained(tmp_path, monkeypatch, capsys):
+    code = "from fusions.common_fusions import Concat\n\ndef Own(input_dims, dim):\n"
+    code += "    return Concat(), sum(input_dims)\n"
+    (tmp_path / "my_fusions.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    found = digits_deq.main(["--own-fusion", "my_fusions:Own", "--epochs", "2"])
+    assert ": Own, seed 0" in capsys.readouterr().out
+    known = digits_deq.main(["--fusion", "concat", "--epochs", "2"])
+    assert (found["scores"], found["valid"]) == (known["scores"], known["valid"])
 
 
 def test_precision_on_the_command_line(capsys):

@@ -176,8 +176,7 @@ def test_mcan_is_trained_as_published(folder, size, rate, accumulate):
         plan.step()
     assert rates == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 7, 0.2, 0.2, 0.04])
     assert recipe.objective is soft_answer_loss and recipe.accumulate == accumulate
-    args = SimpleNamespace(data_dir=folder, official=False, epochs=None)
-    assert vqa(args, host="mcan", size=size).epochs == 13
+    assert vqa(folder, host="mcan", size=size).epochs == 13
     assert not recipe.load.args[1]["drop_unanswerable"]
 
 
@@ -185,22 +184,21 @@ def test_a_step_of_mcan_large_is_two_batches(pictures):
     for size, questions in (("small", 54), ("large", 32)):  # of 54 to train on
         train, _, _ = small(vqa, pictures, host="mcan", size=size).loaders(0)
         assert len(next(iter(train))[0]) == questions
-    with pytest.raises(SystemExit, match="batch_size must be a multiple of 2, .*, got 5"):
+    with pytest.raises(ValueError, match="batch_size must be a multiple of 2, .*, got 5"):
         small(vqa, pictures, host="mcan", size="large", batch_size=5)
 
 
 @param("host, batch", [("mutan", 512), ("mutan_att", 128)])
 def test_mutan_is_trained_as_published(pictures, host, batch):
-    args = SimpleNamespace(data_dir=pictures, official=False, epochs=None)
-    recipe = vqa(args, host=host)
+    recipe = vqa(pictures, host=host)
     optimizer = recipe.optimizer([torch.nn.Parameter(torch.ones(2))])
     assert type(optimizer) is torch.optim.Adam and optimizer.defaults["lr"] == 1e-4
     assert recipe.scheduler is None and recipe.accumulate == 1 and recipe.epochs == 100
     assert recipe.load.args[1]["batch_size"] == batch
     assert recipe.objective is sampled_answer_loss
     assert recipe.load.args[1]["drop_unanswerable"]
-    for tokenise, length in (("", 26), ("mcan", 14)):
-        data = vqa(args, host=host, tokenise=tokenise).loaders(0)[0].dataset.dataset
+    for tokenise, length in ((None, 26), ("mcan", 14)):
+        data = vqa(pictures, host=host, tokenise=tokenise).loaders(0)[0].dataset.dataset
         assert not data.answers.normalised and data.widths["question"] == length
 
 
@@ -212,10 +210,10 @@ def test_settings_that_do_not_fit_are_refused(folder):
         ),
         ({"host": "mcan", "size": "published"}, "size of mcan must be one of .*'large', 'tiny'"),
         ({"host": "mutan", "size": "small"}, r"size of mutan must be one of \['published', 'tiny'"),
-        ({"host": "mcan", "width": 8}, "width is the bag's, got 8 for mcan; give --set size"),
+        ({"host": "mcan", "width": 8}, "width is the bag's, got 8 for mcan; give size"),
         ({"size": "tiny"}, r"size is of the hosts \['mcan', .*got 'tiny' for the bag"),
     ):
-        with pytest.raises(SystemExit, match=message):
+        with pytest.raises(ValueError, match=message):
             small(vqa, folder, **given)
 
 

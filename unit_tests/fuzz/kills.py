@@ -55,7 +55,7 @@ def load(run, modalities):
     return type(train)(train.dataset, batch_size=train.batch_size, num_workers=1), *others
 
 
-def recipe(args):
+def recipe(data_dir=None):
     """The recipe of the comparison that is killed."""
     return toy.recipe(epochs=8, build=build, load=load)
 

@@ -8,7 +8,7 @@ import pytest
 from training_structures.comparison import command_line
 from unit_tests.training_structures.comparison import toy
 
-RECIPES = {"toy": lambda args: toy.recipe(epochs=args.epochs or toy.EPOCHS)}
+RECIPES = {"toy": lambda data_dir: toy.recipe()}
 
 
 @pytest.fixture
@@ -60,9 +60,9 @@ def error(tmp_path, capsys):
         ("--option film.a=3", r"--option film.a must be of a fusion in \['sum', 'concat'\]"),
         ("--option sum.fial=1", r"sum cannot be built with \{'fial': 1\}: .*fial"),
         ("--device nonsense", "--device nonsense cannot be used here"),
-        ("--fusion Mine", "--fusion: must be module:name, got 'Mine'"),
-        ("--fusion not_there:Mine", "cannot import not_there .ModuleNotFoundError.*PYTHONPATH"),
-        ("--fusion json:Mine", "json must have a class or function Mine; it has .*'loads'"),
+        ("--own-fusion Mine", "--own-fusion: must be module:name, got 'Mine'"),
+        ("--own-fusion not_there:Mine", "cannot import not_there .ModuleNotFoundError.*PYTHONPATH"),
+        ("--own-fusion json:Mine", "json must have a class or function Mine; it has .*'loads'"),
         ("--dataset not_there:recipe", "cannot import not_there .ModuleNotFoundError"),
         ("--nonsense", "unrecognized arguments: --nonsense"),
     ],
@@ -75,15 +75,15 @@ def test_arguments_that_make_no_sense(error, tmp_path, arguments, message):
 def test_a_users_module_that_breaks(error, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "broken_fusion.py").write_text("1 / 0", encoding="utf-8")
-    said = error("--fusion broken_fusion:Mine")
+    said = error("--own-fusion broken_fusion:Mine")
     assert "cannot import broken_fusion (ZeroDivisionError: division by zero)" in said
 
 
 def test_a_name_that_is_taken(error, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "taken_fusion.py").write_text("def sum(dims, dim): ...\ndef mine(): ...")
-    assert "a name of its own, ['sum'] is there already" in error("--fusion taken_fusion:sum")
-    twice = "--fusion taken_fusion:mine --fusion taken_fusion:mine"
+    assert "a name of its own, ['sum'] is there already" in error("--own-fusion taken_fusion:sum")
+    twice = "--own-fusion taken_fusion:mine --own-fusion taken_fusion:mine"
     assert "a name of its own, ['mine'] is there already" in error(twice)
     sys.modules.pop("taken_fusion", None)
 
@@ -104,16 +104,31 @@ def test_a_dataset_that_no_fusion_takes(error):
     class Three(toy.Sum):
         modalities = (3, 3)
 
-    bare = {"toy": lambda args: toy.recipe(floors={})}
+    bare = {"toy": lambda data_dir: toy.recipe(floors={})}
     said = error("--no-unimodal", bare, fusions={"three": Three})
     assert "no fusion takes this dataset: three takes 3 modalities, and there are 2" in said
 
 
 def test_data_that_is_not_there(error):
-    def recipe(args):
+    def recipe(data_dir):
         raise FileNotFoundError("there is no such folder; name it with --data-dir")
 
     assert "name it with --data-dir" in error("--runs 1", {"toy": recipe})
+
+
+def test_a_recipe_of_the_old_form_is_shown_the_new_one(error, tmp_path, monkeypatch):
+    (tmp_path / "old_dataset.py").write_text("def mine(args):\n    return args.data_dir\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    said = error("--dataset old_dataset:mine")
+    assert "must be a function recipe(data_dir=None, *, official=False, **settings)" in said
+    assert "got mine(args): the folder and the split are its parameters" in said
+
+
+def test_what_a_recipe_refuses_is_one_line(error):
+    def recipe(data_dir, *, official=False):
+        raise ValueError("data_dir must name a folder")
+
+    assert error("--official", {"toy": recipe}) == "compare: error: data_dir must name a folder"
 
 
 def test_a_cluster_that_does_not_answer(error, monkeypatch):

@@ -30,16 +30,15 @@ class Half(nn.Module):
 DATASET = """
 from unit_tests.training_structures.comparison import toy
 
-def mine(args):
-    return toy.recipe(name="mine", epochs=args.epochs)
+def mine(data_dir=None, *, official=False):
+    return toy.recipe(name="mine")
 """
 
 
-def sized(make):
-    return lambda args: make(epochs=args.epochs or toy.EPOCHS)
-
-
-RECIPES = {"toy": sized(toy.recipe), "numbers": sized(toy.regression_recipe)}
+RECIPES = {
+    "toy": lambda data_dir: toy.recipe(),
+    "numbers": lambda data_dir: toy.regression_recipe(),
+}
 
 
 def typed(text, output, recipes=RECIPES, **options):
@@ -135,21 +134,21 @@ def test_fusions_seeds_and_modalities_are_those_asked_for(call):
     assert found.results[-1]["settings"]["modalities"] == "('b',)"
     whole = call("--fusions sum --seeds 5,2 --no-unimodal", folder="whole")
     alone = toy.recipe().restricted(["b"])
-    only = call("--fusions sum --seeds 5,2", folder="b", recipes={"toy": lambda args: alone})
+    only = call("--fusions sum --seeds 5,2", folder="b", recipes={"toy": lambda data_dir: alone})
     assert toy.scores(found) == toy.scores(only) != toy.scores(whole)
 
 
 @pytest.mark.parametrize(("resplit", "runs"), [(True, 20), (False, 5)])
 def test_the_number_of_runs_follows_the_protocol(call, resplit, runs):
     recipe = toy.recipe(resplit=resplit, epochs=1)
-    found = call("--fusions sum --no-unimodal", {"toy": lambda args: recipe})
+    found = call("--fusions sum --no-unimodal", {"toy": lambda data_dir: recipe})
     assert [r["run"] for r in found.results if r["method"] == "sum"] == list(range(runs))
 
 
 @pytest.mark.parametrize(("part", "scored"), [("test", 2), ("valid", 1)])
 def test_fresh_splits_are_corrected_for_what_they_share(call, tmp_path, capsys, part, scored):
     recipe = toy.recipe(resplit=True, epochs=1)
-    found = call(f"--runs 6 --part {part}", {"toy": lambda args: recipe})
+    found = call(f"--runs 6 --part {part}", {"toy": lambda data_dir: recipe})
     share = toy.SIZES[scored] / toy.SIZES[0]
     rows = table.make_rows(found.results, recipe.scores, baseline="concat", test_share=share)
     text = (tmp_path / "results" / "results.md").read_text(encoding="utf-8")
@@ -176,19 +175,33 @@ def test_a_score_may_be_an_error(call, capsys):
 
 def test_a_user_brings_a_fusion_from_a_file(call, own):
     own("own_fusion", OWN)
-    found = call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25")
+    found = call("--runs 1 --fusions sum --own-fusion own_fusion:Half --option Half.share=0.25")
     half = next(r for r in found.results if r["method"] == "Half")
     assert half["settings"]["options"] == "{'share': 0.25}" and half["fusion_parameters"] == 0
     assert len(half["settings"]["fusion_code"]) == 64
-    assert call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25") == found
+    again = call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25")
+    assert again == found  # by the flag's name of before, too
+
+
+def test_precision_is_that_asked_for(call):
+    full, half = (call(f"--runs 1 --precision {p}", folder=p) for p in ("fp32", "bf16"))
+    plain = call("--runs 1", folder="plain")
+    assert [r["curve"][-1]["train_loss"] for r in plain.results if "curve" in r] == [
+        r["curve"][-1]["train_loss"] for r in full.results if "curve" in r
+    ]
+    assert half.results[-1]["settings"]["precision"] == "'bf16'"
+    assert half.results[-1]["curve"][-1]["train_loss"] == pytest.approx(
+        full.results[-1]["curve"][-1]["train_loss"], rel=0.05
+    )
+    assert half.results[-1]["curve"] != full.results[-1]["curve"]
 
 
 def test_results_do_not_outlive_the_file_of_the_users_fusion(call, own, capsys):
     own("own_fusion", OWN)
-    call("--runs 1 --fusions sum --fusion own_fusion:Half")
+    call("--runs 1 --fusions sum --own-fusion own_fusion:Half")
     own("own_fusion", OWN.replace("0.5", "0.75"))
     with pytest.raises(SystemExit):
-        call("--runs 1 --fusions sum --fusion own_fusion:Half")
+        call("--runs 1 --fusions sum --own-fusion own_fusion:Half")
     error = capsys.readouterr().err
     assert "Half-0.json must come from the same comparison, but fusion_code was" in error
     assert "choose another output folder, or delete that file" in error
@@ -223,7 +236,7 @@ def test_a_failure_is_told_and_the_rest_is_there(call, capsys, tmp_path):
 def test_nothing_but_failures_ends_with_the_last(call):
     bare = toy.recipe(floors={}, fusion_options={"sum": {"fail": True}})
     with pytest.raises(SystemExit, match="every run failed.*\n(.*\n)*.*this fusion fails"):
-        call("--runs 1 --fusions sum --no-unimodal", {"toy": lambda args: bare})
+        call("--runs 1 --fusions sum --no-unimodal", {"toy": lambda data_dir: bare})
 
 
 def test_the_list_shows_what_fusions_take_and_cost(capsys):

@@ -48,7 +48,7 @@ class Slow(toy.Sum):
         return super().forward(features)
 
 argv = ["--runs", "2", "--epochs", "100", "--output", sys.argv[1]]
-command_line({"toy": lambda args: toy.recipe(epochs=100)}, {"slow": Slow}, argv, program="it")
+command_line({"toy": lambda data_dir: toy.recipe(epochs=100)}, {"slow": Slow}, argv, program="it")
 """
 
 
@@ -129,7 +129,7 @@ def test_stale_words_about_the_owner_do_not_mislead(tmp_path, owner):
 
 
 def test_the_second_command_ends_before_it_reads_data(tmp_path, capsys):
-    def recipe(args):
+    def recipe(data_dir):
         raise AssertionError("data are read")
 
     with locked(tmp_path), pytest.raises(SystemExit) as ended:
@@ -244,7 +244,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(tmp_path, capsy
     argv = ["--runs", "1", "--no-unimodal", "--output", str(tmp_path)]
     with monkeypatch.context() as patch, pytest.raises(SystemExit) as ended:
         patch.setattr(os, "fsync", write)
-        command_line({"toy": lambda args: toy.recipe()}, {"sum": toy.Sum}, argv, program="it")
+        command_line({"toy": lambda data_dir: toy.recipe()}, {"sum": toy.Sum}, argv, program="it")
     said = str(ended.value.code)
     assert re.fullmatch(
         r"could not write \S+: No space left on device; is the disk full\? free space. 1 of 2 runs "
@@ -258,7 +258,7 @@ def test_a_full_disk_is_one_message_and_the_same_command_goes_on(tmp_path, capsy
 def test_a_report_that_cannot_be_written_is_told(tmp_path, capsys):
     (tmp_path / "results.md").mkdir()
     argv = ["--runs", "1", "--output", str(tmp_path)]
-    recipes = {"toy": lambda args: toy.recipe()}
+    recipes = {"toy": lambda data_dir: toy.recipe()}
     with pytest.raises(SystemExit, match=r"could not write .*results.md: Is a directory; see to"):
         command_line(recipes, {"sum": toy.Sum}, argv, program="it")
     assert "Traceback" not in capsys.readouterr().err
@@ -279,7 +279,7 @@ def test_a_warning_is_told_once_a_method(tmp_path, capsys):
     argv = ["--runs", "2", "--no-unimodal", "--output", str(tmp_path)]
     with warnings.catch_warnings():
         warnings.simplefilter("default")
-        recipes = {"toy": lambda args: toy.recipe()}
+        recipes = {"toy": lambda data_dir: toy.recipe()}
         report = command_line(recipes, fusions, argv, program="it")
     printed = capsys.readouterr()
     assert "Warning_" not in printed.err
