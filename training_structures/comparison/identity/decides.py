@@ -1,0 +1,127 @@
+"""What decides the runs of a method, besides what was asked for, and how two of them differ."""
+
+import hashlib
+import platform
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy
+import sklearn
+import torch
+
+from ...checkpoint import seeded
+from ..methods import Method
+from ..recipe import Recipe
+from .code import Code
+from .data import data_digests
+from .values import Values
+
+TRAINED = (
+    *("build", "objective", "optimizer", "scheduler", "parameters", "task", "features"),
+    *("select", "patience", "accumulate", "clip_norm", "precision"),
+)
+
+
+class Identities:
+    """Digests of methods, and of the data of their runs, read once each.
+
+    Args:
+        run: what carries out a run of a fusion; its code counts.
+        fit_floor: the same of a floor.
+        analyse: what is found out about every trained model.
+        search: whether hyperparameters are searched.
+    """
+
+    def __init__(
+        self,
+        run: Callable[..., Any],
+        fit_floor: Callable[..., Any],
+        *,
+        analyse: Callable[..., Any] | None = None,
+        search: bool = False,
+    ) -> None:
+        self._run, self._fit_floor = run, fit_floor
+        self._analyse, self._search = analyse, search
+        self._code = Code()
+        self._data: dict[tuple[Any, ...], dict[str, str]] = {}
+
+    def of(self, method: Method) -> dict[str, dict[str, str]]:
+        """Returns `versions`, `given` (what decides its runs -> digest), and `files` (of the code
+        -> digest, to tell what has changed).
+
+        Raises:
+            Unidentified: if something cannot be compared with another run's.
+        """
+        reading, values = Values(self._code, paths=False), Values(self._code)
+        given = {"load": reading.digest(method.recipe.load)}
+        given |= {name: values.digest(value) for name, value in self._given(method).items()}
+        files: dict[str, set[bytes]] = {}
+        for key in reading.used | values.used:
+            for file, texts in self._code.files[key].items():
+                files.setdefault(file, set()).update(texts)
+        return {
+            "versions": versions(),
+            "given": {name: digest.hex()[:32] for name, digest in given.items()},
+            "files": {
+                file: hashlib.sha256(b"".join(sorted(texts))).hexdigest()[:16]
+                for file, texts in sorted(files.items())
+            },
+        }
+
+    def _given(self, method: Method) -> dict[str, Any]:
+        recipe = method.recipe
+        if method.fusion is None:
+            floor = recipe.floors[method.name]
+            return {"metrics": recipe.metrics, "floor": floor, "run": self._fit_floor}
+        given = {name: getattr(recipe, name) for name in TRAINED}
+        given |= {"metrics": recipe.metrics, "fusion": method.fusion, "run": self._run}
+        given |= {"options": dict(recipe.fusion_options.get(method.name, {}))}
+        given |= {"fusion_lr": recipe.fusion_lr.get(method.name)}
+        given |= {"search": recipe.search} if self._search else {}
+        return given | ({} if self._analyse is None else {"analyse": self._analyse})
+
+    def data(self, recipe: Recipe, run: int) -> dict[str, str]:
+        """Returns the digests of the data of a run, which are loaded as for the run."""
+        key = *recipe.modalities, run
+        if key not in self._data:
+            with seeded(run):
+                self._data[key] = data_digests(recipe.loaders(run))
+        return self._data[key]
+
+
+def versions() -> dict[str, str]:
+    """Returns the versions that results depend on."""
+    return {
+        "Python": ".".join(platform.python_version_tuple()[:2]),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "scikit-learn": sklearn.__version__,
+    }
+
+
+def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Returns in words why a stored run is not that of today's code; None if it is.
+
+    One that was analysed may be used where no analysis is wanted.
+    """
+    for name, version in now["versions"].items():
+        if was["versions"].get(name) != version:
+            return f"{name} was {was['versions'].get(name)} and is {version}"
+    before, after = dict(was["given"]), now["given"]
+    if "analyse" not in after:
+        before.pop("analyse", None)
+    changed = [name for name in {**after, **before} if before.get(name) != after.get(name)]
+    if not changed:
+        return None
+    there = set(was["files"].values())
+    files = [file for file, digest in now["files"].items() if digest not in there]
+    if files:
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        return f"code of {', '.join(files[:3])}{more} changed"
+    return f"{', '.join(changed)} changed"
+
+
+def data_difference(was: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Returns in words which data have changed; None if none have."""
+    changed = [part for part in now if was.get(part) != now[part]]
+    return f"{' and '.join(changed)} data changed" if changed else None
