@@ -13,6 +13,7 @@ PACKAGES = (
     "objective_functions",
     "training_structures",
     "training_structures.comparison",
+    "training_structures.comparison.identity",
     "datasets",
     "datasets.files",
     "datasets.digits",

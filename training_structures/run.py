@@ -1,7 +1,7 @@
 """A run's state: what it has measured, and everything it needs to go on after an interruption."""
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -280,15 +280,28 @@ def _described(group: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     return len(group["params"]), plain | rate
 
 
+class OtherRun(ValueError):
+    """A checkpoint is that of a run with other settings.
+
+    Attributes:
+        settings: their names.
+    """
+
+    suffix = "other"  # what `set_aside` adds to its name
+    settings: Sequence[str] = ()
+
+
 def check_settings(saved: Mapping[str, Any], expected: Mapping[str, Any], source: str) -> None:
-    """Raises ValueError unless a run's settings are those it is resumed with."""
+    """Raises OtherRun unless a run's settings are those it is resumed with."""
     wrong = [k for k, value in expected.items() if not alike(saved.get(k), value)]
     if wrong:
-        raise ValueError(
+        error = OtherRun(
             f"{source} must come from a run with the same settings, but has "
             + "; ".join(f"{k} {shown(saved.get(k))} instead of {expected[k]}" for k in wrong)
             + f"; {LEFT_ALONE}"
         )
+        error.settings = wrong
+        raise error
 
 
 def loader_generators(*loaders: Iterable[Any]) -> list[torch.Generator]:

@@ -139,7 +139,6 @@ def _report(
             trials=args.search,
             drop_modality=args.drop_modality,
             analyse=analyse,
-            codes=args.codes,
             jobs=None if args.cluster else args.jobs,
             threads=args.threads,
             device=args.device,
@@ -161,7 +160,7 @@ def _asked_recipe(args: argparse.Namespace) -> Recipe:
     options = {**recipe.fusion_options}
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
-    return replace(recipe, fusion_options=options, code=args.recipe_code)
+    return replace(recipe, fusion_options=options)
 
 
 def _baseline(args: argparse.Namespace, recipe: Recipe) -> str | None:
@@ -170,7 +169,7 @@ def _baseline(args: argparse.Namespace, recipe: Recipe) -> str | None:
     if args.metric not in (None, *known):
         raise ValueError(f"unknown metric {args.metric!r}; choose from {', '.join(known)}")
     unimodal = not args.no_unimodal
-    methods, _ = gather(recipe, args.chosen, unimodal=unimodal, codes=args.codes)
+    methods, _ = gather(recipe, args.chosen, unimodal=unimodal)
     names = [method.name for method in methods]
     if args.baseline not in (None, *names):
         raise ValueError(f"unknown baseline {args.baseline!r}; choose from {', '.join(names)}")

@@ -3,6 +3,7 @@
 import math
 import os
 import pickle
+import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -17,11 +18,13 @@ from tqdm import tqdm
 
 from ..files import CannotWrite
 from ..workers import settle, watched
+from .identity.decides import Identities
 from .methods import Method, gather
 from .recipe import Fusion, Recipe
 from .results import check_alike
+from .reuse import Reuse
 from .search import choices
-from .single_run import Analysis
+from .single_run import Analysis, run_floor, run_fusion
 from .store import opened, run_and_store, stored
 from .text import printable
 
@@ -39,11 +42,13 @@ class Comparison:
             `single_run.run_fusion`.
         skipped: fusion -> why it cannot take the recipe.
         failures: runs that raised: `method`, `run` and `error`, the traceback.
+        reused: sentences on the stored runs that were used again, and on those that were not.
     """
 
     results: list[dict[str, Any]]
     skipped: dict[str, str]
     failures: list[dict[str, Any]]
+    reused: list[str] = field(default_factory=list, compare=False)
 
 
 def compare(
@@ -56,7 +61,6 @@ def compare(
     trials: int = 1,
     drop_modality: bool = False,
     analyse: Analysis | None = None,
-    codes: Mapping[str, str] | None = None,
     jobs: int | None = 1,
     threads: int = 1,
     device: str = "cpu",
@@ -65,7 +69,8 @@ def compare(
     """Trains every method (floors, single modalities, fusions) in every run.
 
     Each result is written to `output`/runs as soon as it is there, and read from there if it is
-    there already; a run that was interrupted goes on from its checkpoint.
+    there already, unless code, data or versions have changed since: then it is made again, and
+    the old file kept under another name. A run that was interrupted goes on from its checkpoint.
 
     Args:
         recipe: the benchmark.
@@ -77,7 +82,6 @@ def compare(
         drop_modality: whether to score with each modality missing, too.
         analyse: (trained, recipe) -> what JSON can hold; it is called with every trained model
             (`single_run.Trained`), and what it returns is stored with the run as `analysis`.
-        codes: fusion -> a digest of its code, if results must not outlive it.
         jobs: processes to run in parallel; None leaves it to joblib's `parallel_config`, which
             may name another backend, such as dask: its workers need the same folders.
         threads: threads of each process.
@@ -89,41 +93,34 @@ def compare(
         MixedSettings: if `output` holds other runs.
         Unwritable: if it cannot be written to.
         Halted: if it cannot go on for now, such as on a full disk; what is finished stays.
-        ValueError: for no runs, for the same one twice, for too many trials, or for a recipe
-            that cannot be sent to other processes.
+        ValueError: for no runs, for the same one twice, for too many trials, for a recipe that
+            cannot be sent to other processes, or for what cannot be told from others
+            (`identity.values.Unidentified`).
     """
     runs = list(runs)
     if not runs or len(set(runs)) < len(runs):
         raise ValueError(f"runs must be different numbers, at least one, got {runs}")
     if not fusions:
         raise ValueError("fusions must name at least one fusion, got none")
-    methods, skipped = gather(recipe, fusions, unimodal=unimodal, codes=codes or {})
+    methods, skipped = gather(recipe, fusions, unimodal=unimodal)
     for method in methods:
         if method.fusion is not None:
             choices(method, trials, runs[0])  # refuses too many of them before any work
     demands = {"trials": trials, "drop_modality": drop_modality}
     demands |= {} if analyse is None else {"analyse": analyse}
-    aside: list[Path] = []
-    with opened(output, recipe, aside) as folder, watched():
-        work = Work(recipe.name, folder, methods, runs, demands, jobs, threads, device, progress)
-        work.read(aside)
-        if aside:
-            _tell_aside(aside)
+    identities = Identities(run_fusion, run_floor, analyse=analyse, search=trials > 1)
+    reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
+    with opened(output, recipe, reuse.aside) as folder, watched():
+        how = jobs, threads, device, progress
+        work = Work(recipe.name, folder, methods, runs, demands, reuse, *how)
+        work.read()
+        reused = work.tell()
         work.carry_out()
     found = [work.done[m.name, run] for m in methods for run in runs]
     failures = [result for result in found if "error" in result]
     results = [result for result in found if "error" not in result]
     check_alike(results, folder)
-    return Comparison(results, skipped, failures)
-
-
-def _tell_aside(aside: Sequence[Path]) -> None:
-    names = ", ".join(path.name for path in aside[:3]) + (", ..." if len(aside) > 3 else "")
-    warnings.warn(
-        f"{len(aside)} files in {aside[0].parent} were damaged, or written before there were "
-        f"checksums; they were renamed ({names}), and what they held is made again",
-        stacklevel=3,
-    )
+    return Comparison(results, skipped, failures, reused)
 
 
 @dataclass
@@ -135,19 +132,35 @@ class Work:
     methods: Sequence[Method]
     runs: Sequence[int]
     demands: Mapping[str, Any]
+    reuse: Reuse
     jobs: int | None
     threads: int
     device: str
     progress: bool
     done: dict[tuple[str, int], dict | None] = field(default_factory=dict)
 
-    def read(self, aside: list[Path]) -> None:
-        """Reads the runs that are stored; what is of no use is renamed, and comes to `aside`."""
+    def read(self) -> None:
+        """Reads the runs that are stored; what is of no use is renamed, and told to `reuse`."""
         for method in self.methods:
             for run in self.runs:
                 if self.done.get((method.name, run)) is None:
-                    found = stored(self.folder, method, run, self.demands, aside)
+                    found = stored(self.folder, method, run, self.demands, self.reuse)
                     self.done[method.name, run] = found
+
+    def tell(self) -> list[str]:
+        """Says what was read, and returns it; warns of files that were set aside."""
+        aside = self.reuse.aside
+        if aside:
+            names = ", ".join(path.name for path in aside[:3]) + (", ..." if aside[3:] else "")
+            warnings.warn(
+                f"{len(aside)} files in {aside[0].parent} were damaged, or of an earlier version; "
+                f"they were renamed ({names}), and what they held is made again",
+                stacklevel=3,
+            )
+        told = self.reuse.told(len(self.done))
+        for line in told if self.progress else []:
+            tqdm.write(printable(line), file=sys.stderr)
+        return told
 
     def carry_out(self) -> None:
         """Carries out the others; goes on once by itself if a worker process is killed.
@@ -160,7 +173,7 @@ class Work:
             try:
                 self._all()
             except TerminatedWorkerError:
-                self.read([])
+                self.read()
                 warnings.warn(
                     f"a worker process was killed, perhaps for want of memory; {self._count()}, "
                     "and new processes go on with the others",
@@ -168,13 +181,13 @@ class Work:
                 )
                 self._all()
         except TerminatedWorkerError as error:
-            self.read([])
+            self.read()
             raise Halted(
                 f"worker processes were killed, twice: {self._count()}. Take fewer --jobs, or see "
                 "that there is more memory; the same command goes on"
             ) from error
         except CannotWrite as error:
-            self.read([])
+            self.read()
             raise Halted(f"{error}. {self._count()}; the same command goes on") from error
         except (pickle.PicklingError, BrokenProcessPool) as error:
             cause = error.__cause__ or error
@@ -188,8 +201,11 @@ class Work:
     def _all(self) -> None:
         todo = [(m, r) for r in self.runs for m in self.methods if self.done[m.name, r] is None]
         asked = {"threads": self.threads, "device": self.device}
+        known = self.reuse.known
         work = (
-            joblib.delayed(run_and_store)(self.folder, method, run, self.demands, **asked)
+            joblib.delayed(run_and_store)(
+                self.folder, method, run, self.demands, identity=known[method.name], **asked
+            )
             for method, run in self._longest_first(todo)
         )
         bar = {"total": len(self.done), "initial": len(self.done) - len(todo), "unit": "run"}

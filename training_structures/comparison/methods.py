@@ -19,19 +19,16 @@ class Method:
         name: its name in tables.
         recipe: the benchmark as this method meets it.
         fusion: the fusion; None for a floor.
-        code: a digest of the file the fusion comes from, where results must not outlive it.
     """
 
     name: str
     recipe: Recipe
     fusion: Fusion | None
-    code: str = ""
 
     def settings(self) -> dict[str, str]:
-        """What decides its runs besides their number, as text."""
+        """What its runs are besides their number, as text for a reader."""
         floor = self.recipe.floors.get(self.name) if self.fusion is None else None
-        own = {"fusion_code": self.code, "floor": described(floor)}
-        return self.recipe.settings(self.name) | own
+        return self.recipe.settings(self.name) | {"floor": described(floor)}
 
     def changed(self, options: Mapping[str, Any], optimizer: Mapping[str, Any]) -> "Method":
         """Returns the method with more options of its fusion, and of the optimiser."""
@@ -53,7 +50,7 @@ def only(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
 
 
 def gather(
-    recipe: Recipe, fusions: Mapping[str, Fusion], *, unimodal: bool, codes: Mapping[str, str]
+    recipe: Recipe, fusions: Mapping[str, Fusion], *, unimodal: bool
 ) -> tuple[list[Method], dict[str, str]]:
     """Returns the methods in order, and of fusions that cannot take the recipe the reason.
 
@@ -66,9 +63,7 @@ def gather(
             methods.append(Method(f"{SINGLE}{name}", recipe.restricted([name]), only))
     reasons = {name: refusal(fusion, recipe) for name, fusion in fusions.items()}
     methods += [
-        Method(name, recipe, fusion, codes.get(name, ""))
-        for name, fusion in fusions.items()
-        if reasons[name] is None
+        Method(name, recipe, fusion) for name, fusion in fusions.items() if reasons[name] is None
     ]
     names = [method.name for method in methods]
     twice = {name for name in names if names.count(name) > 1}

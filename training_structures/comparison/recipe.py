@@ -95,7 +95,6 @@ class Recipe:
             is not read.
         lacking: modality or part that the data are without -> why, and what to do; a recipe that
             has it among its modalities, or scores it, is refused with that.
-        code: a digest of the file that says all this, where results must not outlive it.
     """
 
     name: str
@@ -123,7 +122,6 @@ class Recipe:
     floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     part: str = "test"
     lacking: Mapping[str, str] = field(default_factory=dict)
-    code: str = ""
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -199,14 +197,14 @@ class Recipe:
         )
 
     def settings(self, method: str) -> dict[str, str]:
-        """What decides a run of `method` besides its number, as text."""
+        """What a run of `method` is besides its number, as text for a reader."""
         own = {"options": repr(dict(self.fusion_options.get(method, {})))}
         return self.shared_settings() | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
 
     def shared_settings(self) -> dict[str, str]:
-        """What decides the runs of all methods, as text."""
+        """What the runs of all methods share, as text for a reader."""
         names = "name modalities load build objective metrics epochs task features select patience"
-        names += " optimizer resplit part code"
+        names += " optimizer resplit part"
         always = {name: described(getattr(self, name)) for name in names.split()}
         rare = {"scheduler": None, "accumulate": 1, "clip_norm": None, "precision": "fp32"}
         rare |= {"parameters": None}

@@ -18,6 +18,7 @@ from .table import Row, as_csv, cells, make_rows, markdown
 from .text import in_markdown, printable
 from .verdict import verdict
 
+LONG = "curve", "analysis", "identity"  # of a run, left to its own file
 TRACEBACK = "\n\t"  # control characters that an error's text may have
 
 
@@ -83,7 +84,7 @@ class Report:
         )
 
     def content(self) -> dict[str, Any]:
-        """Returns everything but learning curves and analyses, every run with its settings."""
+        """Returns everything but what is long, every run with its settings."""
         head, lines = self.table
         return {
             "title": self.title,
@@ -95,8 +96,8 @@ class Report:
             "table": [dict(zip(head, line, strict=True)) for line in lines],
             "skipped": self.found.skipped,
             "failures": self.found.failures,
-            "runs": [  # what is long is in the runs' own files
-                {key: value for key, value in run.items() if key not in ("curve", "analysis")}
+            "runs": [
+                {key: value for key, value in run.items() if key not in LONG}
                 for run in self.found.results
             ],
         }

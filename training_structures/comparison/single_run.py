@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from ..checkpoint import seeded
 from ..evaluation import evaluate
 from ..files import Damaged, set_aside
 from ..fit import fit
-from ..run import History, load_best, more_is_better
+from ..run import History, OtherRun, load_best, more_is_better
+from .identity.data import data_digests
 from .methods import Method
 from .missing import without
 from .recipe import Loaders, Recipe
@@ -28,12 +29,14 @@ CHECKPOINT_SECONDS = 2.0  # work that a killed run may lose
 
 @dataclass
 class Trained:
-    """A trained model, the fusion's own modules in it, what training measured, and the data."""
+    """A trained model, the fusion's own modules in it, what training measured, and the data with
+    their digests."""
 
     model: nn.Module
     fusions: list[nn.Module]
     history: History
     loaders: Loaders
+    data: dict[str, str] = field(default_factory=dict)
 
 
 Analysis = Callable[[Trained, Recipe], Any]
@@ -44,7 +47,8 @@ def run_floor(method: Method, run: int) -> dict[str, Any]:
     """Fits a floor, and scores it on the recipe's part."""
     recipe = method.recipe
     with seeded(run):
-        train, valid, test = recipe.loaders(run)
+        train, valid, test = loaders = recipe.loaders(run)
+        data = data_digests(loaders)
         # nothing is selected, so validation data may be learnt from, unless it is scored
         known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
         started = time.perf_counter()
@@ -52,7 +56,8 @@ def run_floor(method: Method, run: int) -> dict[str, Any]:
         seconds = time.perf_counter() - started
         truth = join([batch[-1] for batch in scored])
     scores = recipe.metrics(prediction, truth)
-    return {"scores": {k: float(v) for k, v in scores.items()}, "seconds": seconds}
+    named = {name: float(value) for name, value in scores.items()}
+    return {"scores": named, "seconds": seconds, "data": data}
 
 
 def run_fusion(
@@ -80,7 +85,7 @@ def run_fusion(
         progress: shows a bar of the epochs.
 
     Returns:
-        `scores` (the recipe's metrics on its part), `valid` (those that selected), `parameters`
+        `scores` (the recipe's metrics on its part), `data` (digests of the parts), `valid` (those that selected), `parameters`
         (of the model), `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (of training),
         `hyperparameters` (as the search chose them), `curve` (records of the epochs), `trials`,
         `missing` and `analysis` if asked for, and for fusions that solve an equilibrium
@@ -106,6 +111,7 @@ def run_fusion(
     load_best(trained.model, trained.history)
     result = {
         **_scores(trained, recipe, run, drop_modality),
+        "data": trained.data,
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "fusion_parameters": sum(p.numel() for f in trained.fusions for p in f.parameters()),
         "hyperparameters": {k: tried[number][k] for k in ("options", "optimizer")},
@@ -152,7 +158,9 @@ def _train(
     """Trains; a checkpoint that is of no use is set aside, with a warning, and training begun."""
     try:
         return _train_on(method, run, device, checkpoint, progress)
-    except Damaged as error:
+    except (Damaged, OtherRun) as error:
+        if isinstance(error, OtherRun) and "data" not in error.settings:
+            raise
         if checkpoint is None or not distributed.from_main(checkpoint.exists()):
             raise  # a file of somebody else's
         aside = distributed.from_main(
@@ -178,6 +186,8 @@ def _train_on(
     del settings["epochs"]  # a resumed run may be given more of them
     with seeded(run):
         loaders = recipe.loaders(run)
+        data = data_digests(loaders)
+        settings["data"] = " ".join(data.values())
         train, valid, _ = loaders
         model, fusions = build_model(method, train)
         own = [p for module in fusions for p in module.parameters()]
@@ -208,7 +218,7 @@ def _train_on(
             settings=settings,
             progress=progress,
         )
-    return Trained(model, fusions, history, loaders)
+    return Trained(model, fusions, history, loaders, data)
 
 
 def build_model(method: Method, train: DataLoader) -> tuple[nn.Module, list[nn.Module]]:

@@ -8,7 +8,8 @@ import subprocess
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
+from datetime import date
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,15 @@ from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
 from .results import check_result
+from .reuse import Reuse
 from .said import kept
 from .single_run import run_floor, run_fusion, trial_checkpoint
 
-FORMAT = "deq-fusion comparison 1"
+FORMAT = "deq-fusion comparison 2"
+EARLIER = ("deq-fusion comparison 1",)  # whose runs do not tell what code and data they had
+ASKED = "name", "modalities", "epochs", "part", "trials", "drop_modality"
+"""Settings that a command asks for: other ones are another comparison's, and are refused."""
+
 _ONE_AT_A_TIME = threading.Lock()  # a run seeds its process's generators; a worker may have threads
 
 
@@ -57,12 +63,11 @@ def opened(output: str | Path, recipe: Recipe, aside: list[Path]) -> Iterator[Pa
     Meanwhile it is this process's alone. What killed processes left half written is removed.
 
     Args:
-        aside: gets the new name of a comparison.json that was damaged, or had no checksum.
+        aside: gets the new name of a comparison.json that was damaged, or of an earlier version.
 
     Raises:
         InUse: if another process has it.
-        MixedSettings: if it holds another benchmark's runs, or those of other settings or of
-            another version of torch.
+        MixedSettings: if it holds another benchmark's runs, or those of other settings.
         Unwritable: if nothing can be written there.
     """
     output = Path(output)
@@ -85,30 +90,29 @@ def opened(output: str | Path, recipe: Recipe, aside: list[Path]) -> Iterator[Pa
 def _check_manifest(output: Path, folder: Path, recipe: Recipe, aside: list[Path]) -> None:
     """Makes sure that comparison.json tells of this comparison; writes it if there is none."""
     manifest, advice = output / "comparison.json", "choose another output folder"
-    mine = {"format": FORMAT, "torch": torch.__version__} | recipe.shared_settings()
-    runs = sorted(folder.glob("*.json"))
+    shared = {k: v for k, v in recipe.shared_settings().items() if k in ASKED}
+    mine = {"format": FORMAT} | shared
     try:
-        _check(read_json(manifest), mine, manifest, advice)
-        return
+        there = read_json(manifest)
+        earlier = there.get("format") in EARLIER
+        _check(there, shared if earlier else mine, manifest, advice)
+        if not earlier:
+            return
+        aside.append(set_aside(manifest, Unsigned.suffix))
     except FileNotFoundError:  # a kill may have come between setting aside and writing anew
-        if runs and not any(output.glob(f"{manifest.name}.*")):
+        if any(folder.glob("*.json")) and not any(output.glob(f"{manifest.name}.*")):
             raise MixedSettings(
                 f"{output} has runs of which no comparison.json tells what they compare; {advice}"
             ) from None
     except Damaged as error:
         if isinstance(error, Unsigned):
-            _check(error.content, mine, manifest, advice)
-        for path in runs:  # each tells its settings, but not whether torch is the same
-            with suppress(Damaged):
-                made_by = read_json(path).get("made_by")
-                _check(made_by or {}, {"torch": torch.__version__}, path, advice)
+            _check(error.content, shared, manifest, advice)
         aside.append(set_aside(manifest, error.suffix))
     write_json(manifest, mine)
 
 
 def _check(there: Mapping[str, Any], mine: Mapping[str, str], path: Path, advice: str) -> None:
-    if not isinstance(there, dict):
-        there = {}
+    there = there if isinstance(there, dict) else {}
     changed = [key for key in mine if there.get(key) != mine[key]]
     if changed:
         key = changed[0]
@@ -120,32 +124,44 @@ def _check(there: Mapping[str, Any], mine: Mapping[str, str], path: Path, advice
 
 
 def stored(
-    folder: Path, method: Method, run: int, demands: Mapping[str, Any], aside: list[Path]
+    folder: Path, method: Method, run: int, demands: Mapping[str, Any], reuse: Reuse
 ) -> dict | None:
     """Returns the stored result of a run, or None.
 
+    A file that is damaged, of an earlier version, of another run, or of other code or data is
+    renamed, and told to `reuse`. A result of more than is asked for is returned without that.
+
     Args:
         demands: what else was asked of it, such as the number of trials.
-        aside: gets the new name of a file that is renamed, because it is damaged, has no
-            checksum, or holds another run.
 
     Raises:
-        MixedSettings: if its settings were others.
+        MixedSettings: if something else was asked for.
     """
     path = _path(folder, method, run, "json")
     try:
         result = read_json(path)
         check_result(result, method, run)
+        if "identity" not in result:
+            raise Unsigned(f"{path} does not tell its code and data: it is of an earlier version")
     except FileNotFoundError:
         return None
     except ValueError as error:  # of Damaged, or of the check
-        aside.append(set_aside(path, getattr(error, "suffix", Damaged.suffix)))
+        reuse.aside.append(set_aside(path, getattr(error, "suffix", Damaged.suffix)))
         return None
-    expected, advice = (
-        _settings(method, demands),
-        "choose another output folder, or delete that file",
-    )
-    _check(result.get("settings"), expected, path, advice)
+    there, asked = result["settings"], _settings(method, demands)
+    expected = {key: asked[key] for key in ASKED if key in asked}
+    if expected.get("drop_modality") == str(False):
+        del expected["drop_modality"]
+        result.pop("missing", None)
+    _check(there, expected, path, "choose another output folder, or delete that file")
+    if "analyse" not in demands:
+        result.pop("analysis", None)
+    reason = reuse.why_not(method, run, result["identity"])
+    if reason is not None:
+        set_aside(path, "changed")
+        reuse.changed.setdefault(reason, []).append(method.name)
+        return None
+    reuse.dates.append(date.fromisoformat(result["made_by"]["date"]))
     return result
 
 
@@ -155,6 +171,7 @@ def run_and_store(
     run: int,
     demands: Mapping[str, Any],
     *,
+    identity: Mapping[str, Any],
     threads: int,
     device: str,
 ) -> dict[str, Any]:
@@ -163,11 +180,16 @@ def run_and_store(
     A run that raises leaves its traceback instead, and is tried again the next time. Warnings
     are kept with the result.
 
+    Args:
+        identity: what decides the method's runs, of `Identities.of`; the data's digests are put
+            to it.
+
     Raises:
         CannotWrite: if the folder cannot be written to.
     """
     settings = _settings(method, demands)
-    digest = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:12]
+    decides = [settings, identity["versions"], identity["given"]]
+    digest = hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:12]
     # an interrupted run of other settings is another run
     checkpoint = _path(folder, method, run, f"{digest}.ckpt")
     failure = _path(folder, method, run, "error.txt")
@@ -179,7 +201,8 @@ def run_and_store(
                 result |= run_floor(method, run)
             else:
                 result |= run_fusion(method, run, device=device, checkpoint=checkpoint, **demands)
-            result |= {"settings": settings, "made_by": provenance(threads, device)}
+            result |= {"settings": settings, "identity": {**identity, "data": result.pop("data")}}
+            result["made_by"] = provenance(threads, device) | {"date": f"{date.today()}"}
             result |= {"warnings": warned} if warned else {}
             check_result(result, method, run)
             content = sealed_json(result)
@@ -207,7 +230,7 @@ def _threads(number: int) -> Iterator[None]:
 
 
 def _settings(method: Method, demands: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what decides a run, as text; nothing is demanded of a floor."""
+    """Returns what a run is, as text; nothing is demanded of a floor."""
     asked = (
         {} if method.fusion is None else {key: described(value) for key, value in demands.items()}
     )

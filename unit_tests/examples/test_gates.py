@@ -251,7 +251,7 @@ def test_rows_that_lack_their_modality_are_left_out():
     recipe = digits()
     for count, kept in ((1, 0), (2, 2), (3, 3), (4, 4)):
         chosen = recipe.restricted(recipe.modalities[:count])
-        methods, skipped = gather(chosen, entries(VARIANTS, "raw"), unimodal=False, codes={})
+        methods, skipped = gather(chosen, entries(VARIANTS, "raw"), unimodal=False)
         names = ["full", *(f"noise_{i + 1}" for i in range(kept))]
         assert [m.name for m in methods] == names
         assert list(skipped) == [f"noise_{i + 1}" for i in range(kept, 4)]

@@ -20,7 +20,7 @@ def declaring(**declared):
 
 
 def names(recipe, **asked):
-    methods, _ = gather(recipe, toy.FUSIONS, **{"unimodal": True, "codes": {}} | asked)
+    methods, _ = gather(recipe, toy.FUSIONS, **{"unimodal": True} | asked)
     return [method.name for method in methods]
 
 
@@ -62,7 +62,7 @@ def test_a_single_modality_is_loaded_alone():
         met.append(train.dataset.dataset.tensors[0])
         return toy.build(fusion, train)
 
-    methods, _ = gather(toy.recipe(load=load, build=build), toy.FUSIONS, unimodal=True, codes={})
+    methods, _ = gather(toy.recipe(load=load, build=build), toy.FUSIONS, unimodal=True)
     only_b = next(method for method in methods if method.name == "only b")
     result = run_fusion(only_b, run=0)
     assert loaded == [["b"]]
@@ -87,7 +87,7 @@ def test_a_single_modality_is_loaded_alone():
 def test_what_a_fusion_declares_decides_whether_it_is_compared(declared, reason):
     fusion = declaring(**declared)
     assert refusal(fusion, toy.recipe()) == reason
-    methods, skipped = gather(toy.recipe(), {"it": fusion}, unimodal=False, codes={})
+    methods, skipped = gather(toy.recipe(), {"it": fusion}, unimodal=False)
     assert skipped == ({} if reason is None else {"it": reason})
     assert ("it" in [method.name for method in methods]) == (reason is None)
 
@@ -106,7 +106,7 @@ def test_a_fusion_that_predicts_is_told_what():
 
 def test_every_method_needs_a_name_of_its_own():
     with pytest.raises(ValueError, match=r"a name of its own, got \['majority', 'only a'\] twice"):
-        gather(toy.recipe(), {"only a": toy.Sum, "majority": toy.Sum}, unimodal=True, codes={})
+        gather(toy.recipe(), {"only a": toy.Sum, "majority": toy.Sum}, unimodal=True)
 
 
 @pytest.mark.parametrize("wrong", [["c"], ["a", "a"], []])

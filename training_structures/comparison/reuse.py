@@ -1,0 +1,58 @@
+"""What of a folder's runs is used again, and what is made again and why."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from .identity.decides import Identities, data_difference, difference
+from .methods import Method
+
+
+@dataclass
+class Reuse:
+    """Compares stored runs with those that would be made today.
+
+    Attributes:
+        identities: digests the data of runs.
+        known: method -> what decides its runs, of `Identities.of`.
+        aside: files that were renamed, because they are damaged, or of an earlier version.
+        changed: in words, why runs are made again -> their methods, one for each run.
+        dates: when the runs were made that are used again.
+    """
+
+    identities: Identities
+    known: Mapping[str, Mapping[str, Any]]
+    aside: list[Path] = field(default_factory=list)
+    changed: dict[str, list[str]] = field(default_factory=dict)
+    dates: list[date] = field(default_factory=list)
+
+    def why_not(self, method: Method, run: int, was: Mapping[str, Any]) -> str | None:
+        """Returns in words why a stored run of this identity is not used; None if it is.
+
+        Its data are loaded to tell, unless its code has changed.
+        """
+        reason = difference(was, self.known[method.name])
+        if reason is None:
+            reason = data_difference(was["data"], self.identities.data(method.recipe, run))
+        return reason
+
+    def told(self, total: int) -> list[str]:
+        """Returns a sentence on the runs that are used again, and one for each reason not to."""
+        lines = []
+        if self.dates:
+            lines.append(f"{len(self.dates)} of {total} runs reused, of {_days(self.dates)}")
+        for reason, methods in self.changed.items():
+            names = ", ".join(dict.fromkeys(methods))
+            plural = "s" if len(methods) > 1 else ""
+            lines.append(f"{len(methods)} run{plural} made again ({names}): {reason}")
+        return lines
+
+
+def _days(dates: list[date]) -> str:
+    first, last = min(dates), max(dates)
+    shown = [f"{day.day} {day:%B}" for day in (first, last)]
+    if first.year != date.today().year:
+        shown = [f"{text} {day.year}" for text, day in zip(shown, (first, last), strict=True)]
+    return shown[0] if first == last else f"{shown[0]} to {shown[1]}"
