@@ -48,7 +48,7 @@ def run_floor(method: Method, run: int) -> dict[str, Any]:
     recipe = method.recipe
     with seeded(run):
         train, valid, test = loaders = recipe.loaders(run)
-        data = data_digests(loaders)
+        data = data_digests(loaders, recipe.part)
         # nothing is selected, so validation data may be learnt from, unless it is scored
         known, scored = ([train, valid], test) if recipe.part == "test" else ([train], valid)
         started = time.perf_counter()
@@ -85,8 +85,9 @@ def run_fusion(
         progress: shows a bar of the epochs.
 
     Returns:
-        `scores` (the recipe's metrics on its part), `data` (digests of the parts), `valid` (those that selected), `parameters`
-        (of the model), `fusion_parameters`, `epochs`, `best_epoch`, `seconds` (of training),
+        `scores` (the recipe's metrics on its part), `valid` (those that selected), `data`
+        (digests of its parts), `parameters` (of the model), `fusion_parameters`, `epochs`,
+        `best_epoch`, `seconds` (of training),
         `hyperparameters` (as the search chose them), `curve` (records of the epochs), `trials`,
         `missing` and `analysis` if asked for, and for fusions that solve an equilibrium
         `solver_<name>`: means over all training batches of all epochs, and of the shares that
@@ -186,7 +187,7 @@ def _train_on(
     del settings["epochs"]  # a resumed run may be given more of them
     with seeded(run):
         loaders = recipe.loaders(run)
-        data = data_digests(loaders)
+        data = data_digests(loaders, recipe.part)
         settings["data"] = " ".join(data.values())
         train, valid, _ = loaders
         model, fusions = build_model(method, train)

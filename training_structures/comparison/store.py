@@ -161,7 +161,7 @@ def stored(
         set_aside(path, "changed")
         reuse.changed.setdefault(reason, []).append(method.name)
         return None
-    reuse.dates.append(date.fromisoformat(result["made_by"]["date"]))
+    reuse.dates.append(date.fromisoformat(result["date"]))
     return result
 
 
@@ -202,7 +202,7 @@ def run_and_store(
             else:
                 result |= run_fusion(method, run, device=device, checkpoint=checkpoint, **demands)
             result |= {"settings": settings, "identity": {**identity, "data": result.pop("data")}}
-            result["made_by"] = provenance(threads, device) | {"date": f"{date.today()}"}
+            result |= {"made_by": provenance(threads, device), "date": str(date.today())}
             result |= {"warnings": warned} if warned else {}
             check_result(result, method, run)
             content = sealed_json(result)

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     ConcatDataset,
-    DataLoader,
     Dataset,
     IterableDataset,
     Subset,
@@ -30,13 +29,21 @@ BYTES = 1 << 26  # of rows of a part that are read to be digested
 ROWS = 64  # that are asked for at once
 
 
-def data_digests(loaders: Sequence[Iterable[Any]]) -> dict[str, str]:
-    """Returns part -> digest; the random generators are left as they were."""
+def data_digests(loaders: Sequence[Iterable[Any]], scored: str) -> dict[str, str]:
+    """Returns part -> digest; the random generators are left as they were.
+
+    Args:
+        loaders: of train, valid and test.
+        scored: "test", or "valid": then the test part is not read.
+    """
     values = Values(Code(), paths=False, strict=False)
+    parts = dict(zip(PARTS, loaders, strict=True))
+    if scored != "test":
+        del parts["test"]
     with seeded(0):  # a dataset may draw what it gives
         return {
             name: values.digest([_batching(loader), *_contents(loader)]).hex()
-            for name, loader in zip(PARTS, loaders, strict=True)
+            for name, loader in parts.items()
         }
 
 
@@ -47,15 +54,14 @@ def _batching(loader: Iterable[Any]) -> list[Any]:
 
 
 def _contents(loader: Iterable[Any]) -> Iterator[Any]:
-    if not isinstance(loader, DataLoader):
-        yield from _stream(loader)
-    elif isinstance(loader.dataset, IterableDataset):
-        yield from _stream(loader.dataset)
+    dataset = getattr(loader, "dataset", loader)
+    if isinstance(dataset, Dataset) and not isinstance(dataset, IterableDataset):
+        yield from _dataset(dataset, loader)
     else:
-        yield from _dataset(loader.dataset, loader)
+        yield from _stream(dataset)
 
 
-def _dataset(dataset: Dataset, loader: DataLoader) -> Iterator[Any]:
+def _dataset(dataset: Dataset, loader: Iterable[Any]) -> Iterator[Any]:
     """Yields what tells a dataset from another: all of it where it is in memory."""
     if isinstance(dataset, TensorDataset):
         yield from dataset.tensors
@@ -67,8 +73,14 @@ def _dataset(dataset: Dataset, loader: DataLoader) -> Iterator[Any]:
             yield from _dataset(inner, loader)
     else:
         yield dataset
-        together = loader.batch_size is None and isinstance(loader.sampler, BatchSampler)
+        together = _batched(loader)
         yield from _rows(dataset, together)
+
+
+def _batched(loader: Iterable[Any]) -> bool:
+    """Says whether the dataset is indexed with lists of row numbers."""
+    sampler, size = getattr(loader, "sampler", None), getattr(loader, "batch_size", None)
+    return size is None and isinstance(sampler, BatchSampler)
 
 
 def _rows(dataset: Dataset, together: bool) -> Iterator[Any]:

@@ -85,7 +85,7 @@ class Identities:
         key = *recipe.modalities, run
         if key not in self._data:
             with seeded(run):
-                self._data[key] = data_digests(recipe.loaders(run))
+                self._data[key] = data_digests(recipe.loaders(run), recipe.part)
         return self._data[key]
 
 

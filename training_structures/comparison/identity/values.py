@@ -222,7 +222,7 @@ def _hashed(kind: str, *parts: Any) -> bytes:
     return digest.digest()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _contents(file: Path, size: int, changed: int) -> bytes:
     digest = hashlib.sha256()
     with open(file, "rb") as opened:

@@ -5,7 +5,6 @@ from functools import partial
 
 import pytest
 
-from training_structures.comparison.store import MixedSettings
 from training_structures.evaluation import evaluate
 from unit_tests.training_structures.comparison import toy
 
@@ -43,11 +42,18 @@ def test_a_stored_run_is_not_analysed_again(tmp_path):
     assert again.results == first.results
 
 
-@pytest.mark.parametrize("other", [None, partial(analysed, what="more")])
-def test_runs_that_were_analysed_otherwise_are_refused(tmp_path, other):
+def test_runs_that_were_analysed_otherwise_are_made_again(tmp_path):
     toy.run(tmp_path, analyse=analysed)
-    with pytest.raises(MixedSettings, match="delete that file"):
-        toy.run(tmp_path, analyse=partial(analysed, what="this") if other is None else other)
+    found = toy.run(tmp_path, analyse=partial(analysed, what="this"))
+    assert found.reused[1:] == ["4 runs made again (sum, concat): analyse changed"]
+    assert all("this" in r["analysis"] for r in found.results if r["method"] != "majority")
+
+
+def test_an_analysis_that_is_not_asked_for_is_left_out(tmp_path):
+    toy.run(tmp_path, analyse=analysed)
+    found = toy.run(tmp_path)
+    assert found.reused[0].startswith("6 of 6 runs reused")
+    assert not any("analysis" in result for result in found.results)
 
 
 def test_an_analysis_that_fails_is_a_run_that_failed(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import json
 import subprocess
 import sys
+from datetime import date
 from pathlib import Path
 
 import numpy
@@ -178,7 +179,7 @@ def test_a_user_brings_a_fusion_from_a_file(call, own):
     found = call("--runs 1 --fusions sum --own-fusion own_fusion:Half --option Half.share=0.25")
     half = next(r for r in found.results if r["method"] == "Half")
     assert half["settings"]["options"] == "{'share': 0.25}" and half["fusion_parameters"] == 0
-    assert len(half["settings"]["fusion_code"]) == 64
+    assert "own_fusion.py" in half["identity"]["files"]
     again = call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25")
     assert again == found  # by the flag's name of before, too
 
@@ -200,20 +201,22 @@ def test_results_do_not_outlive_the_file_of_the_users_fusion(call, own, capsys):
     own("own_fusion", OWN)
     call("--runs 1 --fusions sum --own-fusion own_fusion:Half")
     own("own_fusion", OWN.replace("0.5", "0.75"))
-    with pytest.raises(SystemExit):
-        call("--runs 1 --fusions sum --own-fusion own_fusion:Half")
+    call("--runs 1 --fusions sum --own-fusion own_fusion:Half")
     error = capsys.readouterr().err
-    assert "Half-0.json must come from the same comparison, but fusion_code was" in error
-    assert "choose another output folder, or delete that file" in error
+    assert "1 run made again (Half): code of own_fusion.py changed" in error
+    assert f"4 of 5 runs reused, of {date.today().day} " in error
 
 
 def test_results_do_not_outlive_the_file_of_the_users_dataset(call, own, capsys):
     own("own_dataset", DATASET)
     call("--dataset own_dataset:mine --runs 1 --epochs 2")
-    own("own_dataset", DATASET + "# edited")
-    with pytest.raises(SystemExit):
-        call("--dataset own_dataset:mine --runs 1 --epochs 2")
-    assert "comparison.json must come from the same comparison, but code" in capsys.readouterr().err
+    own("own_dataset", DATASET + "# edited\nUNUSED = 1")
+    call("--dataset own_dataset:mine --runs 1 --epochs 2")
+    assert "5 of 5 runs reused" in capsys.readouterr().err
+    own("own_dataset", DATASET.replace("epochs=", "select='accuracy', epochs="))
+    call("--dataset own_dataset:mine --runs 1 --epochs 2")
+    error = capsys.readouterr().err
+    assert "4 runs made again (only a, only b, sum, concat): select changed" in error
 
 
 def test_a_user_brings_a_dataset_from_a_file(call, own, capsys):

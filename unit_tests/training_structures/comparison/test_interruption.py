@@ -4,6 +4,7 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
@@ -15,19 +16,12 @@ SCRIPT = """
 import os, signal, sys
 from training_structures.comparison import single_run
 from unit_tests.training_structures.comparison import toy
+from unit_tests.training_structures.comparison.test_interruption import Stepping
 
 single_run.CHECKPOINT_SECONDS = 0.0
-steps = 0
-
-class Dying(toy.Sum):
-    def forward(self, features):
-        global steps
-        steps += self.training
-        if steps == int(sys.argv[2]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().forward(features)
-
-toy.run(sys.argv[1], {"sum": Dying, "concat": toy.concat})
+Stepping.last = int(sys.argv[2])
+Stepping.error = lambda: os.kill(os.getpid(), signal.SIGKILL)
+toy.run(sys.argv[1], {"sum": Stepping, "concat": toy.concat})
 """
 
 
@@ -44,7 +38,7 @@ class Stepping(toy.Sum):
     def forward(self, features):
         Stepping.steps += self.training
         if Stepping.steps == self.last:
-            raise self.error
+            raise Stepping.error()
         return super().forward(features)
 
 
@@ -105,7 +99,7 @@ def test_a_finished_run_leaves_the_checkpoints_of_others_alone(tmp_path):
 
 
 def test_a_failed_run_is_told_while_the_others_go_on(tmp_path, stepping):
-    fusions = stepping(last=STEPS + 1, error=RuntimeError("out of luck"))
+    fusions = stepping(last=STEPS + 1, error=partial(RuntimeError, "out of luck"))
     found = toy.run(tmp_path, fusions)
     failure = found.failures[0]
     assert (failure["method"], failure["run"]) == ("sum", 1) and len(found.failures) == 1

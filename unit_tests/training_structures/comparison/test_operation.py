@@ -194,7 +194,14 @@ def killed(monkeypatch):
             nonlocal times
             times -= 1
             if times >= 0:
-                run_and_store(work.folder, work.methods[times], 0, work.demands, **ASKED)
+                run_and_store(
+                    work.folder,
+                    work.methods[times],
+                    0,
+                    work.demands,
+                    identity=work.reuse.known[work.methods[times].name],
+                    **ASKED,
+                )
                 raise TerminatedWorkerError("a worker was killed")
             all_of_it(work)
 
@@ -225,13 +232,8 @@ def test_workers_that_are_killed_again_end_it_with_advice(tmp_path, killed):
 
 
 def test_what_cannot_be_sent_to_other_processes_is_one_message(tmp_path):
-    lock = threading.Lock()
-
-    def metrics(prediction, truth):
-        return toy.metrics(prediction, truth) if lock else {}
-
     with pytest.raises(ValueError, match=r"cannot be pickled \(TypeError: cannot pickle '_thread"):
-        toy.run(tmp_path, jobs=2, changes={"metrics": metrics})
+        toy.run(tmp_path, jobs=2, changes={"search": {"lr": (threading.Lock(),)}})
     check_free(tmp_path)
 
 

@@ -9,7 +9,6 @@ from scipy.stats import loguniform
 from training_structures.comparison.methods import Method
 from training_structures.comparison.search import choices
 from training_structures.comparison.single_run import run_fusion
-from training_structures.comparison.store import MixedSettings
 from unit_tests.training_structures.comparison import toy
 
 OWN = {"options": {}, "optimizer": {}}
@@ -165,9 +164,9 @@ def test_a_trial_that_diverges_is_the_worst():
         run_fusion(always, run=0, trials=2)
 
 
-def test_results_of_another_search_are_not_mixed(tmp_path):
+def test_the_runs_of_another_search_are_made_again(tmp_path):
     changes = {"search": RATES}
     toy.run(tmp_path, changes=changes, trials=2)
     toy.run(tmp_path, changes=changes, trials=2)
-    with pytest.raises(MixedSettings, match="search was .*; choose another output folder"):
-        toy.run(tmp_path, changes={"search": {"lr": loguniform(1e-4, 1e-1)}}, trials=2)
+    found = toy.run(tmp_path, changes={"search": {"lr": loguniform(1e-4, 1e-1)}}, trials=2)
+    assert found.reused[1:] == ["4 runs made again (sum, concat): search changed"]
