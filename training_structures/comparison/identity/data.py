@@ -1,9 +1,10 @@
 """Digests of data: of what the loaders of a run give, part by part.
 
-Tensors in memory are digested whole: rows, order, labels, types. What a dataset reads only when
-it is asked is digested in rows that are evenly spread, at most `BYTES` a part, besides all that
-it holds itself (labels and row numbers, say): a change of a few rows among many more is not seen
-there. Which rows are shuffled how is the run's number, and the code's.
+Tensors in memory are digested whole: rows, order, labels, types. Of what a dataset reads only when
+it is asked, blocks of rows are digested, evenly spread, at most `BYTES` a part, besides all that it
+holds itself: labels and row numbers, say, and of files that it names by their `Path` the size and
+when they were written. So a few changed rows in a file that it names otherwise may not be seen.
+Which rows are shuffled how is the run's number, and the code's.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,7 @@ from .code import Code
 from .values import Values
 
 PARTS = "train", "valid", "test"
-BYTES = 1 << 26  # of rows of a part that are read to be digested
+BYTES = 1 << 22  # of rows of a part that are read to be digested
 ROWS = 64  # that are asked for at once
 
 
@@ -84,15 +85,19 @@ def _batched(loader: Iterable[Any]) -> bool:
 
 
 def _rows(dataset: Dataset, together: bool) -> Iterator[Any]:
-    """Yields rows that are evenly spread; `together`, if it is asked for lists of them."""
+    """Yields rows; `together`, if it is asked for lists of them.
+
+    Where they are more than are read, blocks of neighbours, evenly spread: files are read so.
+    """
     count = len(dataset)
     yield count
     if not count:
         return
     size = max(1, _size(dataset[[0]] if together else dataset[0]))
-    rows = np.unique(np.linspace(0, count - 1, min(count, max(1, BYTES // size))).astype(int))
-    for start in range(0, len(rows), ROWS):
-        asked = rows[start : start + ROWS].tolist()
+    blocks = -(-count // ROWS)
+    wanted = min(blocks, max(2, BYTES // (size * ROWS)))
+    for block in np.unique(np.linspace(0, blocks - 1, wanted).astype(int)).tolist():
+        asked = list(range(block * ROWS, min(count, (block + 1) * ROWS)))
         yield dataset[asked] if together else [dataset[row] for row in asked]
 
 
