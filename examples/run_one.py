@@ -101,8 +101,8 @@ def _add_fusion(parser: argparse.ArgumentParser, default: str) -> None:
 def _method(args: argparse.Namespace, recipe: Recipe) -> Method:
     if args.own_fusion is None:
         return Method(args.fusion, recipe, FUSIONS[args.fusion])
-    name, fusion, digest = args.own_fusion
-    return Method(name, recipe, fusion, digest)
+    name, fusion = args.own_fusion
+    return Method(name, recipe, fusion)
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

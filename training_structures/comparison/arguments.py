@@ -1,7 +1,6 @@
 """The arguments of a comparison's command line."""
 
 import argparse
-import hashlib
 import importlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -62,16 +61,12 @@ def read_arguments(
 ) -> argparse.Namespace:
     """Returns the arguments.
 
-    `args.recipe` is the function of the recipe, `args.chosen` name -> fusion, and `args.codes`
-    name -> digest of the file of a fusion of the user's.
+    `args.recipe` is the function of the recipe, and `args.chosen` name -> fusion.
     """
     args = parser.parse_args(argv)
-    own = {name: (fusion, digest) for name, fusion, digest in args.own}
-    args.dataset_name, args.recipe, args.recipe_code = args.dataset
-    args.chosen = {name: fusions[name] for name in args.fusions} | {
-        name: fusion for name, (fusion, _) in own.items()
-    }
-    args.codes = {name: digest for name, (_, digest) in own.items()}
+    own = dict(args.own)
+    args.dataset_name, args.recipe = args.dataset
+    args.chosen = {name: fusions[name] for name in args.fusions} | own
     clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
     if clash:
         parser.error(f"--own-fusion must have a name of its own, {clash} is there already")
@@ -167,23 +162,23 @@ def _how(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _dataset(recipes: Mapping[str, Any], text: str) -> tuple[str, Any, str]:
+def _dataset(recipes: Mapping[str, Any], text: str) -> tuple[str, Any]:
     if ":" in text:
-        return text.replace(":", "-"), *_import(text)
+        return text.replace(":", "-"), _import(text)
     if text not in recipes:
         raise argparse.ArgumentTypeError(
             f"unknown {text!r}; choose from {', '.join(recipes)}, or name my_module:recipe"
         )
-    return text, recipes[text], ""
+    return text, recipes[text]
 
 
-def imported(text: str) -> tuple[str, Any, str]:
-    """Returns of `module:name` the name, what it names, and a digest of the module's file."""
-    return text.partition(":")[2], *_import(text)
+def imported(text: str) -> tuple[str, Any]:
+    """Returns of `module:name` the name, and what it names."""
+    return text.partition(":")[2], _import(text)
 
 
-def _import(text: str) -> tuple[Any, str]:
-    """Returns what `module:name` names, and a digest of the module's file."""
+def _import(text: str) -> Any:
+    """Returns what `module:name` names."""
     module_name, _, name = text.partition(":")
     if not module_name or not name:
         raise argparse.ArgumentTypeError(f"must be module:name, got {text!r}")
@@ -200,8 +195,7 @@ def _import(text: str) -> tuple[Any, str]:
         raise argparse.ArgumentTypeError(
             f"{module_name} must have a class or function {name}; it has {known}"
         )
-    path = getattr(module, "__file__", None)
-    return found, hashlib.sha256(Path(path).read_bytes()).hexdigest() if path else ""
+    return found
 
 
 def names(known: Mapping[str, Any], text: str) -> list[str]:

@@ -160,7 +160,7 @@ def _train(
     try:
         return _train_on(method, run, device, checkpoint, progress)
     except (Damaged, OtherRun) as error:
-        if isinstance(error, OtherRun) and "data" not in error.settings:
+        if isinstance(error, OtherRun) and error.settings != ["data"]:
             raise
         if checkpoint is None or not distributed.from_main(checkpoint.exists()):
             raise  # a file of somebody else's

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from statistics import fmean, stdev
 
 import pytest
@@ -87,11 +88,11 @@ def test_a_second_call_trains_nothing(study, monkeypatch):
     assert main(arguments) == points
 
 
-def test_another_number_of_steps_needs_another_folder(study, capsys):
-    with pytest.raises(SystemExit):
-        main([*study[1], "--steps", "5"])
-    message = capsys.readouterr().err
-    assert "must come from the same comparison" in message and "steps=5" in message
+def test_another_number_of_steps_is_another_analysis(study, tmp_path, capsys):
+    folder = shutil.copytree(study[0], tmp_path / "out")
+    points = main([*ARGUMENTS, "--output", str(folder), "--steps", "5"])
+    assert {point.step for point in points} == {1, 2, 3, 4, 5}
+    assert "): analyse changed" in capsys.readouterr().err
 
 
 def test_the_pictures_draw_the_points(study):
