@@ -213,7 +213,7 @@ def test_results_do_not_outlive_the_file_of_the_users_dataset(call, own, capsys)
     own("own_dataset", DATASET + "# edited\nUNUSED = 1")
     call("--dataset own_dataset:mine --runs 1 --epochs 2")
     assert "5 of 5 runs reused" in capsys.readouterr().err
-    own("own_dataset", DATASET.replace("epochs=", "select='accuracy', epochs="))
+    own("own_dataset", DATASET.replace('name="mine"', 'name="mine", select="accuracy"'))
     call("--dataset own_dataset:mine --runs 1 --epochs 2")
     error = capsys.readouterr().err
     assert "4 runs made again (only a, only b, sum, concat): select changed" in error
