@@ -5,6 +5,7 @@ imports too, and the whole of them is a graph whose edges are the names used. Th
 graph is that of its definitions in the order in which they are met, and of the edges by number:
 no file or module enters by its name, so that moving one changes nothing. What libraries hold
 enters by its name, for their versions are compared apart. Annotations are read, not followed.
+It is the text of files that counts: what a program puts into a module as it runs is not seen.
 """
 
 import ast
