@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +35,30 @@ def check_result(result: Mapping[str, Any], method: Method, run: int) -> None:
     if not _is_number(seconds) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be a number of at least 0, got {shown(seconds)}")
     for name in (name for name in COUNTS if name in result):
-        if type(result[name]) is not int or result[name] < 0:
+        if type(result[name]) is not int or not 0 <= result[name] < 2**63:
             raise ValueError(f"{name} must be a whole number, got {shown(result[name])}")
     for name in (name for name in result if name.startswith("solver_")):
         if not _is_number(result[name]):
             raise ValueError(f"{shown(name)} must be a number, got {shown(result[name])}")
     if method.fusion is not None:
         _check_training(result)
+
+
+def check_origin(result: Mapping[str, Any]) -> None:
+    """Raises ValueError unless it tells what was asked for, what decided it, and its date."""
+    identity = result.get("identity")
+    told = {"settings": result.get("settings")}
+    for name in ("versions", "given", "files", "data"):
+        told[f"identity's {name}"] = identity.get(name) if isinstance(identity, dict) else None
+    for name, texts in told.items():
+        if not isinstance(texts, dict) or not all(isinstance(x, str) for x in texts.values()):
+            raise ValueError(f"{name} must be texts by name, got {shown(texts)}")
+    try:
+        date.fromisoformat(result.get("date"))
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"date must be a day, as 2026-01-31, got {shown(result.get('date'))}"
+        ) from None
 
 
 def check_alike(results: Sequence[Mapping[str, Any]], folder: Path) -> None:

@@ -35,7 +35,7 @@ from ..workers import start_plainly
 from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
-from .results import check_result
+from .results import check_origin, check_result
 from .reuse import Reuse
 from .said import kept
 from .single_run import run_floor, run_fusion, trial_checkpoint
@@ -143,6 +143,7 @@ def stored(
         check_result(result, method, run)
         if "identity" not in result:
             raise Unsigned(f"{path} does not tell its code and data: it is of an earlier version")
+        check_origin(result)
     except FileNotFoundError:
         return None
     except ValueError as error:  # of Damaged, or of the check
@@ -205,6 +206,7 @@ def run_and_store(
             result |= {"made_by": provenance(threads, device), "date": str(date.today())}
             result |= {"warnings": warned} if warned else {}
             check_result(result, method, run)
+            check_origin(result)
             content = sealed_json(result)
         except CannotWrite:  # nor could any other run
             raise
