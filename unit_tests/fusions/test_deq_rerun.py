@@ -9,25 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from fusions.deq import DEQFusion
+from unit_tests.fusions.deq_host import Host
 
-WIDTHS = (5, 7)
 OPTIONS = {"joint": {"joint": True}, "dropout": {"dropout": 0.3}, "raw": {"equations": "paper"}}
 LATE = "use_reentrant=True records no gradients before .* pass use_reentrant=False"
 close = torch.testing.assert_close
 every_option = pytest.mark.parametrize("options", [{}, *OPTIONS.values()], ids=str)
-
-
-class Host(nn.Module):
-    """Encoders, the fusion, and a head."""
-
-    def __init__(self, **options) -> None:
-        super().__init__()
-        self.encoder, self.head = nn.Linear(4, 5), nn.Linear(16, 3)
-        self.fusion = DEQFusion(WIDTHS, 16, **options)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.head(self.fusion([self.encoder(x).tanh(), y]))
 
 
 def inputs() -> tuple[Tensor, Tensor]:

@@ -5,13 +5,13 @@ import warnings
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._dynamo.utils import counters
 
 from fusions.deq import DEQFusion
 from fusions.equilibrium import find_fixed_point
+from unit_tests.fusions.deq_host import WIDTHS, Host
 
-WIDTHS = (5, 7)
 SIZES = (4, 6, 9, 3)
 MESSAGE = "torch.export, torch.onnx and torch.jit.trace cannot follow; .* unroll=k of DEQFusion"
 close = torch.testing.assert_close
@@ -21,18 +21,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
     pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf"),
 ]
-
-
-class Host(nn.Module):
-    """Encoders, the fusion, and a head."""
-
-    def __init__(self, **options) -> None:
-        super().__init__()
-        self.encoder, self.head = nn.Linear(4, 5), nn.Linear(16, 3)
-        self.fusion = DEQFusion(WIDTHS, 16, **options)
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return self.head(self.fusion([self.encoder(x).tanh(), y]))
 
 
 def inputs(batch: int) -> tuple[Tensor, Tensor]:

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..half import linear, wide
-from ..maps import Pace, normal_residual
-from .products import Norm, NormAt, Product, pace
+from .products import Norm, NormAt, Product, SteppedMap
 
 
 class GatedCell(nn.Module):
@@ -88,10 +87,8 @@ class GatedCell(nn.Module):
         return linear(z + states, gate_weight, gate_bias).transpose(0, 1)
 
 
-class GatedMap:
+class GatedMap(SteppedMap):
     """A `maps.FixedPointMap` with states (B, d)."""
-
-    narrows, residual = True, staticmethod(normal_residual)
 
     def __init__(
         self,
@@ -123,19 +120,6 @@ class GatedMap:
         if self.dropped is None:
             return self._normed(self.update.bias, in_place=False)[0]
         return self._normed(torch.addcmul(self.x, self.update.bias, self.dropped))[0]
-
-    @property
-    def pace(self) -> Pace:
-        """How it likes to be solved."""
-        return pace(self.x)
-
-    def __call__(self, z: Tensor) -> Tensor:
-        self.trace = ()  # makes room for the next
-        image, self.trace = self.step(z)
-        return image
-
-    def rough(self, z: Tensor) -> Tensor:
-        return self.step(z, rough=True)[0]
 
     def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns f(z) and the trace."""

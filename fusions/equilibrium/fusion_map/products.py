@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..half import autocast_enabled, product
-from ..maps import Pace
+from ..maps import Pace, normal_residual
 
 EPS = 1e-5  # that of torch's group_norm
 ROUGH = torch.bfloat16
@@ -147,6 +147,26 @@ class NormAt:
     def normalised(self) -> Tensor:
         """Returns the normalised x, in its shape."""
         return ((self._x - self._mean) * self._rstd).view(self._shape)
+
+
+class SteppedMap:
+    """What maps have in common that state `step(z, rough) -> (f(z), trace)`, injected x."""
+
+    narrows, residual = True, staticmethod(normal_residual)
+    x: Tensor
+
+    @property
+    def pace(self) -> Pace:
+        """How it likes to be solved."""
+        return pace(self.x)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.trace = ()  # makes room for the next
+        image, self.trace = self.step(z)
+        return image
+
+    def rough(self, z: Tensor) -> Tensor:
+        return self.step(z, rough=True)[0]
 
 
 def pace(z: Tensor) -> Pace:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..half import wide
-from ..maps import Pace, normal_residual
-from .products import Norm, NormAt, Product, pace
+from .products import Norm, NormAt, Product, SteppedMap
 
 
 class ResidualCells(nn.Module):
@@ -71,10 +70,8 @@ class ResidualCells(nn.Module):
         return kind(self, x, mask, tensors)
 
 
-class ResidualMap:
+class ResidualMap(SteppedMap):
     """What both kinds have in common: a `maps.FixedPointMap` with states (N, B, d)."""
-
-    narrows, residual = True, staticmethod(normal_residual)
 
     def __init__(
         self, cells: ResidualCells, x: Tensor, mask: Tensor | None, tensors: Sequence[Tensor]
@@ -85,19 +82,6 @@ class ResidualMap:
         self.second = Product(w2, cells.scales[1], b2)
         pairs = zip(scales.unbind(), shifts.unbind(), strict=True)
         self.norms = [Norm(cells.groups, *pair) for pair in pairs]
-
-    @property
-    def pace(self) -> Pace:
-        """How it likes to be solved."""
-        return pace(self.x)
-
-    def __call__(self, z: Tensor) -> Tensor:
-        self.trace = ()  # makes room for the next
-        image, self.trace = self.step(z)
-        return image
-
-    def rough(self, z: Tensor) -> Tensor:
-        return self.step(z, rough=True)[0]
 
     def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "TwoLayerAt | OneLayerAt":
         return self.linearised(self, z, trace or self.step(z)[1])
