@@ -1,10 +1,13 @@
 """Installs as `deq_fusion.*`, so that no top-level name can clash with another package's."""
 
+import re
 from pathlib import Path
 
 from setuptools import setup
 
-ROOT = "deq_fusion"  # a namespace without a folder of its own
+HERE = Path(__file__).parent
+ROOT = "deq_fusion"
+FRONT = "package/deq_fusion"  # the folder of that name; the others are mapped into it
 PACKAGES = (
     "fusions",
     "fusions.equilibrium",
@@ -21,18 +24,35 @@ PACKAGES = (
     "datasets.affect",
     "datasets.imdb",
     "datasets.vqa",
+    "examples",
+    "examples.affect",
+    "examples.bench",
+    "examples.brca",
+    "examples.convergence",
+    "examples.digits",
+    "examples.gates",
+    "examples.imdb",
+    "examples.vqa",
+)
+(VERSION,) = re.findall(
+    r'^__version__ = "(.+)"$', (HERE / FRONT / "__init__.py").read_text(encoding="utf-8"), re.M
 )
 PLOT = ["matplotlib"]
 BENCH = ["torchdeq"]
 CLUSTER = ["distributed"]
 FEATURES = ["transformers", "pillow"]  # raw texts and images
+PARQUET = ["pyarrow"]
+POLARS = ["polars", "pyarrow"]
+SEARCH = ["optuna"]
+ONNX = ["onnx", "onnxscript"]
+LOG = ["tensorboard"]
 TEST = ["pytest", "setuptools>=70.1"]  # the first setuptools that builds a wheel on its own
 
 setup(
     name="deq-fusion",
-    version="0.1.0",
+    version=VERSION,
     description="Deep equilibrium multimodal fusion, as a MultiBench-style plugin.",
-    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     author="The deq-fusion authors",
     license="MIT",
@@ -46,15 +66,28 @@ setup(
         "scikit-learn",
         "joblib>=1.5",  # the first that gives loky's workers an initializer
         "filelock>=4.1",
+        "pandas>=2.0",
+        "safetensors>=0.4",
     ],
     extras_require={
         "plot": PLOT,
         "bench": BENCH,
         "cluster": CLUSTER,
         "features": FEATURES,
+        "parquet": PARQUET,
+        "polars": POLARS,
+        "search": SEARCH,
+        "onnx": ONNX,
+        "log": LOG,
         "test": TEST,
-        "dev": [*TEST, *PLOT, *BENCH, *CLUSTER, *FEATURES, "ruff"],
+        "dev": [
+            *(*TEST, *PLOT, *BENCH, *CLUSTER, *FEATURES),
+            *(*PARQUET, *POLARS, *SEARCH, *ONNX, *LOG, "ruff"),
+        ],
     },
-    packages=[f"{ROOT}.{package}" for package in PACKAGES],
-    package_dir={f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},
+    packages=[ROOT, *(f"{ROOT}.{package}" for package in PACKAGES)],
+    package_dir={ROOT: FRONT}
+    | {f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},
+    package_data={ROOT: ["py.typed"]},
+    entry_points={"console_scripts": ["deq-fusion = deq_fusion.__main__:main"]},
 )

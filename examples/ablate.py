@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from examples.drawing import COLOURS, make_figure, save_all, write_text
-from examples.studies import Build, Study, Variant
-from fusions.adapters import Sized
-from fusions.deq import DEQFusion
-from training_structures.comparison.command_line import exit_if_failed
-from training_structures.comparison.report import Report
-from training_structures.comparison.table import cells, markdown
-from training_structures.comparison.terminal import on_terminal
-from training_structures.comparison.text import csv_text
+from deq_fusion.examples.drawing import COLOURS, make_figure, save_all, write_text
+from deq_fusion.examples.studies import Build, Study, Variant
+from deq_fusion.fusions.adapters import Sized
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.training_structures.comparison.command_line import exit_if_failed
+from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison.table import cells, markdown
+from deq_fusion.training_structures.comparison.terminal import on_terminal
+from deq_fusion.training_structures.comparison.text import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PROGRAM = "python -m examples.ablate"
+PROGRAM = "python -m deq_fusion.examples.ablate"
 DESCRIPTION = f"""{__doc__}
 
 --study parts     the parts of DEQ fusion, left out (Ni et al., 2023, Tables 5 to 7)

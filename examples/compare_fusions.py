@@ -1,24 +1,31 @@
 """Compares fusions on a benchmark: one command, one protocol, a table and a picture.
 
-python -m examples.compare_fusions --list
-python -m examples.compare_fusions --dataset digits --fusions deq,concat --runs 5
-python -m examples.compare_fusions --dataset brca --data-dir DIR --runs 20 --jobs 2
-python -m examples.compare_fusions --dataset mosi --data-dir DIR --modalities text,audio
-python -m examples.compare_fusions --dataset imdb --data-dir DIR --set encoders=vgg_word2vec
-python -m examples.compare_fusions --dataset vqa --data-dir DIR --fusions deq,concat,mutan
+deq-fusion list
+deq-fusion compare --dataset digits --fusions deq,concat --runs 5
+deq-fusion compare --dataset brca --data-dir DIR --runs 20 --jobs 2
+deq-fusion compare --dataset mosi --data-dir DIR --modalities text,audio
+deq-fusion compare --dataset imdb --data-dir DIR --set encoders=vgg_word2vec
+deq-fusion compare --dataset vqa --data-dir DIR --fusions deq,concat,mutan
 """
 
-from examples.affect.recipe import recipe as mosi
-from examples.brca.recipe import recipe as brca
-from examples.digits.recipe import recipe as digits
-from examples.imdb.recipe import recipe as imdb
-from examples.vqa.recipe import recipe as vqa
-from fusions.registry import FUSIONS, LATER
-from training_structures.comparison import command_line
+from collections.abc import Sequence
+
+from deq_fusion.examples.affect.recipe import recipe as mosi
+from deq_fusion.examples.brca.recipe import recipe as brca
+from deq_fusion.examples.digits.recipe import recipe as digits
+from deq_fusion.examples.imdb.recipe import recipe as imdb
+from deq_fusion.examples.vqa.recipe import recipe as vqa
+from deq_fusion.fusions.registry import FUSIONS, LATER
+from deq_fusion.training_structures.comparison import command_line
 
 RECIPES = {"digits": digits, "brca": brca, "mosi": mosi, "imdb": imdb, "vqa": vqa}
-PROGRAM = "python -m examples.compare_fusions"
+PROGRAM = "deq-fusion compare"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the comparison that the arguments ask for."""
+    command_line(RECIPES, FUSIONS, argv, program=PROGRAM, subject="deq", later=LATER)
 
 
 if __name__ == "__main__":
-    command_line(RECIPES, FUSIONS, program=PROGRAM, subject="deq", later=LATER)
+    main()

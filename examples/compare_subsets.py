@@ -1,6 +1,6 @@
 """Compares fusions on every subset of a set's modalities: what does each of them add?
 
-python -m examples.compare_subsets --dataset brca --data-dir DIR --runs 20 --jobs 2
+python -m deq_fusion.examples.compare_subsets --dataset brca --data-dir DIR --runs 20 --jobs 2
 
 The arguments are those of examples.compare_fusions (by default of the fusions deq and concat:
 --fusions asks for others). Every subset of two or more modalities is a comparison of its own, in
@@ -13,18 +13,18 @@ from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 
-from examples.compare_fusions import RECIPES
-from fusions.registry import FUSIONS, LATER
-from training_structures.comparison import command_line
-from training_structures.comparison.arguments import make_parser, read_arguments
-from training_structures.comparison.listing import listing
-from training_structures.comparison.methods import SINGLE
-from training_structures.comparison.settings import asked_recipe
-from training_structures.comparison.table import make_rows, markdown, spread
-from training_structures.comparison.terminal import on_terminal
-from training_structures.files import save_atomically
+from deq_fusion.examples.compare_fusions import RECIPES
+from deq_fusion.fusions.registry import FUSIONS, LATER
+from deq_fusion.training_structures.comparison import command_line
+from deq_fusion.training_structures.comparison.arguments import make_parser, read_arguments
+from deq_fusion.training_structures.comparison.listing import listing
+from deq_fusion.training_structures.comparison.methods import SINGLE
+from deq_fusion.training_structures.comparison.settings import asked_recipe
+from deq_fusion.training_structures.comparison.table import make_rows, markdown, spread
+from deq_fusion.training_structures.comparison.terminal import on_terminal
+from deq_fusion.training_structures.files import save_atomically
 
-PROGRAM = "python -m examples.compare_subsets"
+PROGRAM = "python -m deq_fusion.examples.compare_subsets"
 OURS = ["--fusions", "deq,concat"]
 
 

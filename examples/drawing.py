@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from training_structures.comparison.paired import estimate
-from training_structures.files import save_atomically
+from deq_fusion.training_structures.comparison.paired import estimate
+from deq_fusion.training_structures.files import save_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

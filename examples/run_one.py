@@ -11,15 +11,19 @@ from typing import Any
 
 import torch
 
-from fusions.registry import FUSIONS
-from training_structures.comparison import Recipe, Score
-from training_structures.comparison.arguments import imported, words
-from training_structures.comparison.methods import SINGLE, Method, only, refusal
-from training_structures.comparison.settings import add_settings, asked_recipe, describe_settings
-from training_structures.comparison.single_run import Analysis, run_fusion
-from training_structures.comparison.table import number
-from training_structures.distributed import is_main, process_group
-from training_structures.evaluation import PRECISIONS
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison import Recipe, Score
+from deq_fusion.training_structures.comparison.arguments import imported, words
+from deq_fusion.training_structures.comparison.methods import SINGLE, Method, only, refusal
+from deq_fusion.training_structures.comparison.settings import (
+    add_settings,
+    asked_recipe,
+    describe_settings,
+)
+from deq_fusion.training_structures.comparison.single_run import Analysis, run_fusion
+from deq_fusion.training_structures.comparison.table import number
+from deq_fusion.training_structures.distributed import is_main, process_group
+from deq_fusion.training_structures.evaluation import PRECISIONS
 
 MakeRecipe = Callable[..., Recipe]
 PARALLEL = """on two GPUs, which share every batch, in mixed precision:
@@ -165,7 +169,7 @@ def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.
     parser = argparse.ArgumentParser(
         prog=spec and f"python -m {spec.name}",
         description=description,
-        epilog=PARALLEL.format(name=spec.name if spec else "examples.digits.digits_deq"),
+        epilog=PARALLEL.format(name=spec.name if spec else "deq_fusion.examples.digits.digits_deq"),
         formatter_class=_Help,
     )
     add = parser.add_argument

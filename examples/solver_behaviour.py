@@ -1,7 +1,7 @@
 """What DEQ fusion's solver does before any training: convergence, and memory.
 
-python -m examples.solver_behaviour convergence    steps and share converged, by kind of input
-python -m examples.solver_behaviour memory         peak memory of a training step, by step limit
+python -m deq_fusion.examples.solver_behaviour convergence  steps and share converged
+python -m deq_fusion.examples.solver_behaviour memory       peak memory of a training step
 """
 
 import argparse
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 
 FUSIONS = {"deq": "scale_free", "deq_paper": "paper"}  # name -> its equations
 MODALITIES, WIDTHS, BATCH = (2, 3, 5), (64, 300, 512, 1024), 128
@@ -67,7 +67,7 @@ def memory(limits: Sequence[int] = (10, 50, 200), repeats: int = 3) -> None:
     # glibc then gives freed tensors back at once, and the peak is that of what lives
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}
     for limit in limits:
-        command = [sys.executable, "-m", "examples.solver_behaviour", "peak", str(limit)]
+        command = [sys.executable, "-m", "deq_fusion.examples.solver_behaviour", "peak", str(limit)]
         peaks = [float(subprocess.check_output(command, env=env)) for _ in range(repeats)]
         peak = sorted(peaks)[repeats // 2]
         first = first or peak

@@ -1,4 +1,4 @@
-"""Says which files of CMU-MOSI are there: ``python -m datasets.affect.prepare --data-dir DIR``.
+"""Says which files of CMU-MOSI are there: ``deq-fusion prepare mosi --data-dir DIR``.
 
 No stable public address of them is known, so nothing is downloaded: the command lists the files
 that the adapters read, where to get each, and which are there, and verifies those.
@@ -116,7 +116,7 @@ def _how_sure(expected: Expected) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; if a file is not the published one, or none is there, the status is 1."""
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.affect.prepare",
+        prog="deq-fusion prepare mosi",
         description="Lists the files of CMU-MOSI that can be read, where to get each, and which "
         "are in a folder, and verifies those: by checksum where one is published. There is no "
         "stable public address to download them from. You need one of them (of CM-BERT's: its "

@@ -41,7 +41,7 @@ def find_views(folder: Path) -> list[int]:
 
 def advice(folder: Path) -> str:
     """Returns how to get the files."""
-    return f"get it with: python -m datasets.brca.prepare --data-dir {folder}"
+    return f"get it with: deq-fusion prepare brca --data-dir {folder}"
 
 
 def check_header(table: np.ndarray, path: Path) -> None:

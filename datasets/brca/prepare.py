@@ -1,4 +1,4 @@
-"""Downloads BRCA or ROSMAP: ``python -m datasets.brca.prepare --data-dir DIR``.
+"""Downloads BRCA or ROSMAP: ``deq-fusion prepare brca --data-dir DIR``.
 
 The files are those of MOGONET (Wang et al., 2021), fetched as `datasets.files.download` does.
 BRCA's are checked against their git blob ids, the SHA-1 that `git hash-object FILE` prints. For
@@ -90,7 +90,7 @@ def _check_names(path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command; a failure ends it with its message and exit status 1."""
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.brca.prepare",
+        prog="deq-fusion prepare brca",
         description="Downloads MOGONET's BRCA (about 55 MB) or ROSMAP into a folder, from "
         f"{SOURCE}/NAME , checks the files, and resumes where an earlier run was cut off. Files "
         "that are there already are checked, not fetched again.",

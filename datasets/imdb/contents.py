@@ -39,9 +39,7 @@ def find_file(path: str | Path) -> Path:
     """Returns the file, of which the folder will do as well."""
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     folder = path.parent if path.name == FILE else path
-    return check_file(
-        path, advice=f"get it with: python -m datasets.imdb.prepare --data-dir {folder}"
-    )
+    return check_file(path, advice=f"get it with: deq-fusion prepare imdb --data-dir {folder}")
 
 
 def read_contents(path: str | Path, *, splits: Sequence[int] | None = None) -> Contents:

@@ -1,4 +1,4 @@
-"""Downloads MM-IMDB: ``python -m datasets.imdb.prepare --data-dir DIR [--raw]``.
+"""Downloads MM-IMDB: ``deq-fusion prepare imdb --data-dir DIR [--raw]``.
 
 25,959 films with their genres (Arevalo et al., 2017): `multimodal_imdb.hdf5`, the features, and
 the archive of posters and plots, `mmimdb.tar.gz`. No checksum of either is known here: it is
@@ -143,7 +143,7 @@ def describe(data_dir: str | Path, *, films: int | None = FILMS) -> list[str]:
     if not lines:
         raise FileNotFoundError(
             f"neither {FEATURES} nor posters and plots are in {folder}; fetch them by "
-            f"python -m datasets.imdb.prepare --data-dir {folder}"
+            f"deq-fusion prepare imdb --data-dir {folder}"
         )
     return lines
 
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.imdb.prepare",
+        prog="deq-fusion prepare imdb",
         description=f"Downloads MM-IMDB's features, {FEATURES}, from {SOURCE} into a folder, with "
         f"--raw the posters and plots, {ARCHIVE}, as well (both are large), resumes where "
         "an earlier run was cut off, and checks what is there. No checksums are known: it checks "

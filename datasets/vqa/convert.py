@@ -1,6 +1,6 @@
 """Turns MCAN's `.npz` an image into one HDF5 file, which is read many times faster.
 
-``python -m datasets.vqa.prepare --npz FOLDER --output FILE.hdf5`` does so from the command line.
+``deq-fusion prepare vqa --npz FOLDER --output FILE.hdf5`` does so from the command line.
 
 The file holds `features` (regions of all images, dim) float16, `offsets` (images + 1,) int64 and
 `image_ids` (images,) int64, ascending: the regions of image i are rows offsets[i] to

@@ -303,7 +303,7 @@ def _open(data_dir: str | Path, features: str | Path | None, regions: int | None
         raise FileNotFoundError(
             f"no image features in {data_dir}, neither *.hdf5 nor a folder `features`; say by "
             "`features` where they are, or make them with: "
-            "python -m examples.vqa.extract_features --help"
+            "python -m deq_fusion.examples.vqa.extract_features --help"
         )
     return open_features(path, regions=regions)
 

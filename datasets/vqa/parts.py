@@ -99,7 +99,7 @@ def find_parts(data_dir: str | Path) -> dict[str, tuple[Path, Path | None]]:
         raise FileNotFoundError(
             f"{folder} must hold the questions and annotations of train and of val, or of train, "
             f"valid and test, got those of {sorted(files)}; for VQA-v2: "
-            f"python -m datasets.vqa.prepare --data-dir {folder}"
+            f"deq-fusion prepare vqa --data-dir {folder}"
         )
     if len(files) == len(PARTS):
         raise ValueError(

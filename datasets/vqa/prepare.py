@@ -1,4 +1,4 @@
-"""Downloads VQA-v2's questions and answers: ``python -m datasets.vqa.prepare --data-dir DIR``.
+"""Downloads VQA-v2's questions and answers: ``deq-fusion prepare vqa --data-dir DIR``.
 
 The questions of train and val and their annotations (Goyal et al., 2017) are four zip files of
 one JSON file each. No checksums of them are known here; unpacking checks the archive's own, and
@@ -105,7 +105,7 @@ def _download(args: argparse.Namespace) -> dict[str, int]:
 
 def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m datasets.vqa.prepare",
+        prog="deq-fusion prepare vqa",
         description="Downloads VQA-v2's questions and annotations, four zip files, from "
         f"{SOURCE} into a folder, unpacks them, resumes where an earlier run was cut off, and "
         f"checks that train has {COUNTS['train']:,} questions and val {COUNTS['val']:,}, each "

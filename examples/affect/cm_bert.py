@@ -30,20 +30,20 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from datasets.affect import cm_bert as tables
-from datasets.affect import transcripts
-from datasets.affect.utterance import FILE as UTTERANCES
-from datasets.files.text import WordPieces
-from fusions.registry import FUSIONS
-from training_structures.comparison import Fusion, Loaders
-from unimodals.cm_bert import (
+from deq_fusion.datasets.affect import cm_bert as tables
+from deq_fusion.datasets.affect import transcripts
+from deq_fusion.datasets.affect.utterance import FILE as UTTERANCES
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison import Fusion, Loaders
+from deq_fusion.unimodals.cm_bert import (
     CMBERT,
     ENCODER_RATE,
     FUSION_RATE,
     CMBERTPooled,
     parameter_groups,
 )
-from unimodals.pretrained import BertEncoder
+from deq_fusion.unimodals.pretrained import BertEncoder
 
 HOSTS = ("cm_bert", "cm_bert_pooled")
 FILES = (UTTERANCES, "MOSI_cmu_audio_CLS.pickle")

@@ -1,12 +1,12 @@
 """Each modality of CMU-MOSI on its own.
 
-python -m examples.affect.mosi_unimodal --data-dir data/mosi
+python -m deq_fusion.examples.affect.mosi_unimodal --data-dir data/mosi
 """
 
 from functools import partial
 
-from examples.affect.recipe import recipe
-from examples.run_one import run_unimodal
+from deq_fusion.examples.affect.recipe import recipe
+from deq_fusion.examples.run_one import run_unimodal
 
 main = partial(run_unimodal, recipe, description=__doc__, needs_data=True)
 

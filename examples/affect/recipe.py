@@ -17,15 +17,15 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from datasets.affect import get_data, mmsa, utterance
-from examples.affect import cm_bert
-from examples.checks import check_positive, own_split
-from training_structures.comparison import Fusion, Loaders, Recipe, Score
-from training_structures.metrics import sentiment
-from training_structures.Supervised_Learning import MMDL
-from unimodals.cm_bert import FUSION_RATE
-from unimodals.common_models import MLP
-from unimodals.masked import MaskedGRU
+from deq_fusion.datasets.affect import get_data, mmsa, utterance
+from deq_fusion.examples.affect import cm_bert
+from deq_fusion.examples.checks import check_positive, own_split
+from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
+from deq_fusion.training_structures.metrics import sentiment
+from deq_fusion.training_structures.Supervised_Learning import MMDL
+from deq_fusion.unimodals.cm_bert import FUSION_RATE
+from deq_fusion.unimodals.common_models import MLP
+from deq_fusion.unimodals.masked import MaskedGRU
 
 UTTERANCES = utterance.FILE
 FILES = {
@@ -114,7 +114,7 @@ def find_file(folder: Path, name: str | None, *, known: Iterable[str]) -> Path:
         found = f"{len(there)}: {', '.join(path.name for path in there)}" if there else "none"
         raise ValueError(
             f"{folder} must hold one of {name or ', '.join(known)}, got {found}; name another "
-            "folder, or the file by --set file=NAME. python -m datasets.affect.prepare --data-dir "
+            "folder, or the file by --set file=NAME. deq-fusion prepare mosi --data-dir "
             f"{folder} tells where to get them"
         )
     return there[0]

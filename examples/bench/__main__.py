@@ -1,8 +1,8 @@
 """What deep equilibrium fusion costs: one command, one run.
 
-python -m examples.bench                       everything (under eight minutes)
-python -m examples.bench --parts cases --shapes 128,2,512
-python -m examples.bench --device cuda         the same on a GPU
+python -m deq_fusion.examples.bench                       everything (under eight minutes)
+python -m deq_fusion.examples.bench --parts cases --shapes 128,2,512
+python -m deq_fusion.examples.bench --device cuda         the same on a GPU
 
 Prints Markdown, and writes it after every group of measurements. Methods: DEQ fusion with the exact
 and the one-step gradient, the same map solved jointly by torchdeq (if it is installed), unrolled
@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from examples.bench.measure import Settings, threads
-from examples.bench.parts import PARTS, SHAPES
-from examples.bench.report import to_markdown
-from training_structures.files import save_atomically
+from deq_fusion.examples.bench.measure import Settings, threads
+from deq_fusion.examples.bench.parts import PARTS, SHAPES
+from deq_fusion.examples.bench.report import to_markdown
+from deq_fusion.training_structures.files import save_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m examples.bench",
+        prog="python -m deq_fusion.examples.bench",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from examples.bench.measure import wait
+from deq_fusion.examples.bench.measure import wait
 
 WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "equal"}  # for what the device holds
 COPIES = {"_to_copy", "copy_"}

@@ -1,8 +1,8 @@
 """What DEQ fusion costs inside the published models: its share of a training step.
 
-python -m examples.bench.hosts                             every model (about half an hour)
-python -m examples.bench.hosts --hosts mcan_large cm_bert  some of them
-python -m examples.bench.hosts --batch 8 --device cuda     smaller batches; on a GPU
+python -m deq_fusion.examples.bench.hosts                          every model (about half an hour)
+python -m deq_fusion.examples.bench.hosts --hosts mutan cm_bert    some of them
+python -m deq_fusion.examples.bench.hosts --batch 8 --device cuda  smaller batches; on a GPU
 
 Every model has its published size and batch (MCAN-large the half that fits a GPU, two of which
 make a step), and is trained twice on the same random input, with its own fusion and with DEQ fusion
@@ -20,16 +20,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fusions.registry import FUSIONS
-from objective_functions.answers import soft_answer_loss
-from objective_functions.mm_dynamics import mm_dynamics_loss
-from training_structures.batches import move
-from training_structures.evaluation import TrainingLoss
-from unimodals.cm_bert import CMBERT, CMBERTPooled, MapSum
-from unimodals.mcan import MCAN, PRESETS
-from unimodals.mm_dynamics import MMDynamics
-from unimodals.mutan_vqa import MutanAtt, MutanNoAtt
-from unimodals.pretrained import BertEncoder
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.objective_functions.answers import soft_answer_loss
+from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
+from deq_fusion.training_structures.batches import move
+from deq_fusion.training_structures.evaluation import TrainingLoss
+from deq_fusion.unimodals.cm_bert import CMBERT, CMBERTPooled, MapSum
+from deq_fusion.unimodals.mcan import MCAN, PRESETS
+from deq_fusion.unimodals.mm_dynamics import MMDynamics
+from deq_fusion.unimodals.mutan_vqa import MutanAtt, MutanNoAtt
+from deq_fusion.unimodals.pretrained import BertEncoder
 
 from .measure import interleaved, threads
 
@@ -237,7 +237,7 @@ def make_step(
 def main(argv: Sequence[str] | None = None) -> None:
     """Measures what the arguments ask for and prints the table."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.bench.hosts",
+        prog="python -m deq_fusion.examples.bench.hosts",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

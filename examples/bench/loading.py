@@ -1,8 +1,8 @@
 """How fast the adapters read, each beside a naive reader that takes one row at a time.
 
-python -m examples.bench.loading                    everything (some minutes), real sizes
-python -m examples.bench.loading --sets imdb brca   some of the sets
-python -m examples.bench.loading --scale 0.1        a tenth of the samples, of the same width
+python -m deq_fusion.examples.bench.loading                 everything (some minutes), real sizes
+python -m deq_fusion.examples.bench.loading --sets imdb brca  some of the sets
+python -m deq_fusion.examples.bench.loading --scale 0.1     a tenth of the samples
 
 Writes files of random content into a temporary folder, a set at a time, and removes them. They
 are read as they lie in the system's cache, by one thread: what is measured is the code and not
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _parser() -> argparse.ArgumentParser:
     gigabytes = f"{1.1 * BYTES / 1e9:.1f} GB"
     parser = argparse.ArgumentParser(
-        prog="python -m examples.bench.loading",
+        prog="python -m deq_fusion.examples.bench.loading",
         description=__doc__,
         epilog=f"At full scale it needs {gigabytes} of disk, and as much memory to hold that.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

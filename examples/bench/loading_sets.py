@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.affect import get_data as sequences
-from datasets.affect import utterance
-from datasets.brca import get_data as brca
-from datasets.files.restricted_pickle import load
-from datasets.imdb import get_data as imdb
-from datasets.vqa import get_data as vqa
-from datasets.vqa.get_data import VQA
+from deq_fusion.datasets.affect import get_data as sequences
+from deq_fusion.datasets.affect import utterance
+from deq_fusion.datasets.brca import get_data as brca
+from deq_fusion.datasets.files.restricted_pickle import load
+from deq_fusion.datasets.imdb import get_data as imdb
+from deq_fusion.datasets.vqa import get_data as vqa
+from deq_fusion.datasets.vqa.get_data import VQA
 
 from . import loading_files as files
 

@@ -8,8 +8,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor, nn
 
-from fusions.common_fusions import Concat
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.common_fusions import Concat
+from deq_fusion.fusions.deq import DEQFusion
 
 TOL, MAX_STEPS = 1e-3, 40
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from examples.bench.counts import counted, product_ms
-from examples.bench.measure import Row, Settings, peak_bytes
-from examples.bench.methods import METHODS, Case, Method, deq
-from fusions.deq import Equations
-from fusions.equilibrium import Anderson, Equilibrium, SolveRecord
+from deq_fusion.examples.bench.counts import counted, product_ms
+from deq_fusion.examples.bench.measure import Row, Settings, peak_bytes
+from deq_fusion.examples.bench.methods import METHODS, Case, Method, deq
+from deq_fusion.fusions.deq import Equations
+from deq_fusion.fusions.equilibrium import Anderson, Equilibrium, SolveRecord
 
 Group = list[Row]
 SHAPES: Mapping[tuple[int, int, int], str] = {  # (B, N, d) -> which recipe it is the DEQ fusion of

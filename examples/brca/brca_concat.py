@@ -1,12 +1,12 @@
 """MM-Dynamics with its own fusion, concatenation (Han et al., 2022): BRCA, or ROSMAP.
 
-python -m examples.brca.brca_concat --data-dir data/brca
+python -m deq_fusion.examples.brca.brca_concat --data-dir data/brca
 """
 
 from functools import partial
 
-from examples.brca.recipe import recipe
-from examples.run_one import run_one
+from deq_fusion.examples.brca.recipe import recipe
+from deq_fusion.examples.run_one import run_one
 
 main = partial(run_one, recipe, description=__doc__, fusion="concat", needs_data=True)
 

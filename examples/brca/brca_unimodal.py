@@ -1,12 +1,12 @@
 """Each of the omics on its own, in MM-Dynamics: BRCA, or ROSMAP.
 
-python -m examples.brca.brca_unimodal --data-dir data/brca
+python -m deq_fusion.examples.brca.brca_unimodal --data-dir data/brca
 """
 
 from functools import partial
 
-from examples.brca.recipe import recipe
-from examples.run_one import run_unimodal
+from deq_fusion.examples.brca.recipe import recipe
+from deq_fusion.examples.run_one import run_unimodal
 
 main = partial(run_unimodal, recipe, description=__doc__, needs_data=True)
 

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
-from datasets.brca.get_data import get_dataloader
-from examples.checks import check_positive
-from objective_functions.mm_dynamics import mm_dynamics_loss
-from training_structures.comparison import Fusion, Loaders, Recipe, Score
-from training_structures.metrics import classification
-from unimodals.mm_dynamics import MMDynamics
+from deq_fusion.datasets.brca.get_data import get_dataloader
+from deq_fusion.examples.checks import check_positive
+from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
+from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
+from deq_fusion.training_structures.metrics import classification
+from deq_fusion.unimodals.mm_dynamics import MMDynamics
 
 VIEWS = {"mRNA": 1, "methylation": 2, "miRNA": 3}  # MOGONET's numbers
 SCORES = "accuracy", "f1_weighted", "f1_macro", "auc", "accuracy_4", "f1_weighted_4", "f1_macro_4"

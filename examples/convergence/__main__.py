@@ -5,7 +5,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
-from examples.convergence.curves import (
+from deq_fusion.examples.convergence.curves import (
     Measured,
     early_csv,
     measured_rows,
@@ -13,18 +13,18 @@ from examples.convergence.curves import (
     trace_curve,
     traces_csv,
 )
-from examples.convergence.measure import measured
-from examples.convergence.pictures import PICTURES, SOLVES
-from examples.convergence.rows import ROWS
-from examples.drawing import save_all, write_text
-from examples.studies import Study
-from training_structures.comparison.arguments import count
-from training_structures.comparison.command_line import exit_if_failed
-from training_structures.comparison.report import Report
-from training_structures.comparison.table import markdown
-from training_structures.comparison.terminal import on_terminal
+from deq_fusion.examples.convergence.measure import measured
+from deq_fusion.examples.convergence.pictures import PICTURES, SOLVES
+from deq_fusion.examples.convergence.rows import ROWS
+from deq_fusion.examples.drawing import save_all, write_text
+from deq_fusion.examples.studies import Study
+from deq_fusion.training_structures.comparison.arguments import count
+from deq_fusion.training_structures.comparison.command_line import exit_if_failed
+from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison.table import markdown
+from deq_fusion.training_structures.comparison.terminal import on_terminal
 
-PROGRAM = "python -m examples.convergence"
+PROGRAM = "python -m deq_fusion.examples.convergence"
 DESCRIPTION = f"""{__doc__}
 
 Trains DEQ fusion and the same map weight-tied (backpropagated through its steps), with and without

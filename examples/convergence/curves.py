@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from examples.convergence.rows import ROWS, TIED
-from examples.drawing import mean_band
-from training_structures.comparison import Score
-from training_structures.comparison.report import Report
-from training_structures.comparison.text import csv_text
+from deq_fusion.examples.convergence.rows import ROWS, TIED
+from deq_fusion.examples.drawing import mean_band
+from deq_fusion.training_structures.comparison import Score
+from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison.text import csv_text
 
 FLOOR = 1e-12  # a mean that float32 rounds to zero still has a logarithm
 

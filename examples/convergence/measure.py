@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.convergence.rows import TIED
-from examples.studies import only_fusion
-from fusions.analysis import solved_with, spectral_radii, trace
-from fusions.deq import DEQFusion
-from fusions.equilibrium import SOLVERS
-from training_structures.comparison import Recipe
-from training_structures.comparison.single_run import Analysis, Trained
-from training_structures.evaluation import Metrics, evaluate, inputs_of
+from deq_fusion.examples.convergence.rows import TIED
+from deq_fusion.examples.studies import only_fusion
+from deq_fusion.fusions.analysis import solved_with, spectral_radii, trace
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import SOLVERS
+from deq_fusion.training_structures.comparison import Recipe
+from deq_fusion.training_structures.comparison.single_run import Analysis, Trained
+from deq_fusion.training_structures.evaluation import Metrics, evaluate, inputs_of
 
 TOLERANCES = (1.0, 0.3, 0.1, 0.03, 0.01, 1e-3, 1e-4)
 LIMITS = (1, 2, 3, 4, TIED, 8, 12, 20, 40)

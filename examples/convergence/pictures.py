@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from examples.convergence.curves import (
+from deq_fusion.examples.convergence.curves import (
     Curve,
     Measured,
     early_curve,
@@ -13,10 +13,10 @@ from examples.convergence.curves import (
     radius_curve,
     trace_curve,
 )
-from examples.convergence.measure import LIMITS, TOLERANCES
-from examples.convergence.rows import TIED
-from examples.drawing import COLOURS, MARKERS, legend_above, make_figure, styles
-from training_structures.comparison.report import Report
+from deq_fusion.examples.convergence.measure import LIMITS, TOLERANCES
+from deq_fusion.examples.convergence.rows import TIED
+from deq_fusion.examples.drawing import COLOURS, MARKERS, legend_above, make_figure, styles
+from deq_fusion.training_structures.comparison.report import Report
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,6 +1,6 @@
 """What is trained: the map of DEQ fusion as an equilibrium and, to compare, weight-tied."""
 
-from examples.studies import Variant
+from deq_fusion.examples.studies import Variant
 
 TIED = 6  # steps that the weight-tied map is trained with
 PENALTY, NONE = {"jacobian_weight": 1.0}, {"jacobian_weight": 0.0}

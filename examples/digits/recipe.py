@@ -9,11 +9,11 @@ from scipy.stats import loguniform
 from torch import nn
 from torch.utils.data import DataLoader
 
-from datasets.digits.get_data import QUADRANTS, get_dataloader
-from training_structures.comparison import Fusion, Loaders, Recipe, Score
-from training_structures.metrics import classification
-from training_structures.Supervised_Learning import MMDL
-from unimodals.common_models import MLP
+from deq_fusion.datasets.digits.get_data import QUADRANTS, get_dataloader
+from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
+from deq_fusion.training_structures.metrics import classification
+from deq_fusion.training_structures.Supervised_Learning import MMDL
+from deq_fusion.unimodals.common_models import MLP
 
 CLASSES, WIDTH, DROPOUT = 10, 64, 0.2
 OPTIONS = {

@@ -5,18 +5,18 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
 
-from examples.drawing import save_all, write_text
-from examples.gates.pictures import draw
-from examples.gates.points import Point, numbers, points_of, tables
-from examples.gates.rows import FULL, VARIANTS
-from examples.gates.shares import analyse
-from examples.studies import Study
-from training_structures.comparison.arguments import count
-from training_structures.comparison.command_line import exit_if_failed
-from training_structures.comparison.single_run import Analysis
-from training_structures.comparison.terminal import on_terminal
+from deq_fusion.examples.drawing import save_all, write_text
+from deq_fusion.examples.gates.pictures import draw
+from deq_fusion.examples.gates.points import Point, numbers, points_of, tables
+from deq_fusion.examples.gates.rows import FULL, VARIANTS
+from deq_fusion.examples.gates.shares import analyse
+from deq_fusion.examples.studies import Study
+from deq_fusion.training_structures.comparison.arguments import count
+from deq_fusion.training_structures.comparison.command_line import exit_if_failed
+from deq_fusion.training_structures.comparison.single_run import Analysis
+from deq_fusion.training_structures.comparison.terminal import on_terminal
 
-PROGRAM = "python -m examples.gates"
+PROGRAM = "python -m deq_fusion.examples.gates"
 DESCRIPTION = f"""{__doc__}
 
 The share of a modality is the mean of its |alpha_i| = |G(z + z_i)| over entries and samples, over

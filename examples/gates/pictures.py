@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from examples.drawing import legend_above, make_figure, styles
-from examples.gates.points import ALL, AS_IT_IS, AT_INFERENCE, THROUGHOUT, Point
+from deq_fusion.examples.drawing import legend_above, make_figure, styles
+from deq_fusion.examples.gates.points import ALL, AS_IT_IS, AT_INFERENCE, THROUGHOUT, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,12 +6,12 @@ from dataclasses import astuple, dataclass, fields
 from statistics import fmean
 from typing import Any
 
-from examples.gates.rows import FULL, NOISY, VARIANTS
-from examples.gates.shares import Curves
-from training_structures.comparison.paired import estimate
-from training_structures.comparison.report import Report
-from training_structures.comparison.table import markdown
-from training_structures.comparison.text import csv_text
+from deq_fusion.examples.gates.rows import FULL, NOISY, VARIANTS
+from deq_fusion.examples.gates.shares import Curves
+from deq_fusion.training_structures.comparison.paired import estimate
+from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison.table import markdown
+from deq_fusion.training_structures.comparison.text import csv_text
 
 AS_IT_IS, AT_INFERENCE, THROUGHOUT = "as it is", "noise at inference: ", "noise throughout: "
 ALL = "all"

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from examples.studies import Build, Variant
-from fusions.adapters import Sized
+from deq_fusion.examples.studies import Build, Variant
+from deq_fusion.fusions.adapters import Sized
 
 FULL = "full"
 

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from examples.gates.rows import NoisyFusion, with_noise
-from examples.studies import only_fusion
-from fusions.analysis import gate_shares, trace
-from fusions.deq import DEQFusion
-from training_structures.comparison import Recipe
-from training_structures.comparison.single_run import Trained
-from training_structures.evaluation import inputs_of
+from deq_fusion.examples.gates.rows import NoisyFusion, with_noise
+from deq_fusion.examples.studies import only_fusion
+from deq_fusion.fusions.analysis import gate_shares, trace
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.training_structures.comparison import Recipe
+from deq_fusion.training_structures.comparison.single_run import Trained
+from deq_fusion.training_structures.evaluation import inputs_of
 
 CHUNK, DIGITS = 512, 5  # samples that are solved at a time; decimals that are kept
 

@@ -1,6 +1,6 @@
 """Turns films' posters and plots into features: MM-IMDB's raw layout into its HDF5 layout.
 
-python -m examples.imdb.extract_features --data-dir DIR --output FILE.hdf5 \
+python -m deq_fusion.examples.imdb.extract_features --data-dir DIR --output FILE.hdf5 \
     --text-weights BERT --image-weights RESNET --device cuda
 
 Plots become BERT's pooled output, posters ResNet's average-pooled one. The weights are local
@@ -24,12 +24,12 @@ import h5py
 import numpy as np
 import torch
 
-from datasets.files.hdf5_build import build_file
-from datasets.files.images import read_image
-from datasets.files.text import WordPieces
-from datasets.imdb.films import PARTS, Films, read_films
-from datasets.imdb.raw import train_tokens
-from unimodals.pretrained import BertEncoder, ResNetEncoder
+from deq_fusion.datasets.files.hdf5_build import build_file
+from deq_fusion.datasets.files.images import read_image
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.datasets.imdb.films import PARTS, Films, read_films
+from deq_fusion.datasets.imdb.raw import train_tokens
+from deq_fusion.unimodals.pretrained import BertEncoder, ResNetEncoder
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -117,7 +117,7 @@ def _settings(films: Films, args: argparse.Namespace) -> dict[str, str]:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m examples.imdb.extract_features",
+        prog="python -m deq_fusion.examples.imdb.extract_features",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,12 +1,12 @@
 """A film's plot and its poster, each on its own: MM-IMDB.
 
-python -m examples.imdb.imdb_unimodal --data-dir data/imdb
+python -m deq_fusion.examples.imdb.imdb_unimodal --data-dir data/imdb
 """
 
 from functools import partial
 
-from examples.imdb.recipe import recipe
-from examples.run_one import run_unimodal
+from deq_fusion.examples.imdb.recipe import recipe
+from deq_fusion.examples.run_one import run_unimodal
 
 main = partial(run_unimodal, recipe, description=__doc__, needs_data=True)
 

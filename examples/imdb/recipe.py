@@ -27,17 +27,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
-from datasets.files.text import WordPieces
-from datasets.imdb import get_data, raw
-from datasets.imdb.films import read_films
-from examples.checks import check_positive, own_split
-from fusions.registry import FUSIONS
-from objective_functions.multilabel import balanced_bce
-from training_structures.comparison import Fusion, Loaders, Recipe, Score
-from training_structures.metrics import multilabel
-from training_structures.Supervised_Learning import MMDL
-from unimodals.common_models import MaxOut_MLP
-from unimodals.pretrained import BertEncoder, ResNetEncoder
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.datasets.imdb import get_data, raw
+from deq_fusion.datasets.imdb.films import read_films
+from deq_fusion.examples.checks import check_positive, own_split
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.objective_functions.multilabel import balanced_bce
+from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
+from deq_fusion.training_structures.metrics import multilabel
+from deq_fusion.training_structures.Supervised_Learning import MMDL
+from deq_fusion.unimodals.common_models import MaxOut_MLP
+from deq_fusion.unimodals.pretrained import BertEncoder, ResNetEncoder
 
 MODALITIES = ("text", "image")
 DEQ = [name for name in FUSIONS if name.startswith("deq")]

@@ -1,4 +1,4 @@
-"""Grid features of plain images: ``python -m examples.vqa.extract_features --help``.
+"""Grid features of plain images: ``python -m deq_fusion.examples.vqa.extract_features --help``.
 
 Writes one HDF5 file: `features` (images, grid * grid, dim) float16 and `image_ids` (images,)
 int64, ascending, which `datasets.vqa.get_data` reads. Of an image's middle square, a cell of the
@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datasets.files.hdf5_build import build_file
-from datasets.files.images import read_image
-from datasets.vqa.image_files import find_images
-from unimodals.pretrained import ResNetEncoder
+from deq_fusion.datasets.files.hdf5_build import build_file
+from deq_fusion.datasets.files.images import read_image
+from deq_fusion.datasets.vqa.image_files import find_images
+from deq_fusion.unimodals.pretrained import ResNetEncoder
 
 ENDINGS = (".jpg", ".jpeg", ".png")
 THUMBNAIL = 8  # pixels a side
@@ -132,7 +132,7 @@ def _describe(paths: list[Path], describe: Callable[[Tensor], Tensor], size: int
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m examples.vqa.extract_features",
+        prog="python -m deq_fusion.examples.vqa.extract_features",
         description="Describes every cell of a grid on every image of a folder, in one HDF5 "
         "file. Resumes where an earlier run was stopped.",
     )

@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
-from datasets.vqa.get_data import VQA
-from fusions.registry import FUSIONS
-from objective_functions.answers import sampled_answer_loss, soft_answer_loss
-from training_structures.comparison import Fusion
-from training_structures.Supervised_Learning import MMDL
-from unimodals.mcan import MCAN, PRESETS
-from unimodals.mutan_vqa import MutanAtt, MutanNoAtt
-from unimodals.skip_thought import SkipThought
-from unimodals.vqa import RegionMean
+from deq_fusion.datasets.vqa.get_data import VQA
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.objective_functions.answers import sampled_answer_loss, soft_answer_loss
+from deq_fusion.training_structures.comparison import Fusion
+from deq_fusion.training_structures.Supervised_Learning import MMDL
+from deq_fusion.unimodals.mcan import MCAN, PRESETS
+from deq_fusion.unimodals.mutan_vqa import MutanAtt, MutanNoAtt
+from deq_fusion.unimodals.skip_thought import SkipThought
+from deq_fusion.unimodals.vqa import RegionMean
 
 DEQ = [name for name in FUSIONS if name.startswith("deq")]
 DROPOUT = 0.5  # of Mutan, on all but the question's words

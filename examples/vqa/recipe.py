@@ -24,15 +24,15 @@ from sklearn.naive_bayes import MultinomialNB
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from datasets.loaders import make_loader
-from datasets.vqa.get_data import VQA, find_features, get_dataloader
-from datasets.vqa.parts import lacks_answers
-from examples.checks import check_positive, own_split
-from examples.vqa.hosts import SIZES, Host, find_host
-from training_structures.comparison import Fusion, Loaders, Recipe, Score
-from training_structures.metrics import answer_accuracy
-from training_structures.Supervised_Learning import MMDL
-from unimodals.vqa import QuestionLSTM, RegionMean, WordBag
+from deq_fusion.datasets.loaders import make_loader
+from deq_fusion.datasets.vqa.get_data import VQA, find_features, get_dataloader
+from deq_fusion.datasets.vqa.parts import lacks_answers
+from deq_fusion.examples.checks import check_positive, own_split
+from deq_fusion.examples.vqa.hosts import SIZES, Host, find_host
+from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
+from deq_fusion.training_structures.metrics import answer_accuracy
+from deq_fusion.training_structures.Supervised_Learning import MMDL
+from deq_fusion.unimodals.vqa import QuestionLSTM, RegionMean, WordBag
 
 EPOCHS, PATIENCE, DROPOUT, WIDTH, LR = 50, 5, 0.3, 256, 5e-4  # all but patience the bag's
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -142,8 +142,8 @@ def _lacking(folder: Path, images: str | Path | None, pictures: Path | None) -> 
         lacking["image"] = (
             f"{folder} has no image features, neither *.hdf5 nor a folder `features`"
             f"{f', but pictures in {pictures}' if pictures else ''}; name them by --set "
-            "features=PATH, or make them: python -m examples.vqa.extract_features --images "
-            f"{pictures or 'IMAGES'} --output {folder}/features.hdf5 --patches; or give "
+            "features=PATH, or make them: python -m deq_fusion.examples.vqa.extract_features "
+            f"--images {pictures or 'IMAGES'} --output {folder}/features.hdf5 --patches; or give "
             "--modalities question to go without"
         )
     return lacking

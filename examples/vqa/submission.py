@@ -11,17 +11,17 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from datasets.vqa.annotations import read_questions
-from datasets.vqa.answers import write_results
-from datasets.vqa.features import open_features
-from datasets.vqa.get_data import question_loader
-from datasets.vqa.parts import find_questions
-from examples.vqa.recipe import features_of, view_loader
-from training_structures.comparison import Recipe
-from training_structures.comparison.single_run import Analysis, Trained
-from training_structures.distributed import is_main
-from training_structures.evaluation import call
-from training_structures.fit import predict
+from deq_fusion.datasets.vqa.annotations import read_questions
+from deq_fusion.datasets.vqa.answers import write_results
+from deq_fusion.datasets.vqa.features import open_features
+from deq_fusion.datasets.vqa.get_data import question_loader
+from deq_fusion.datasets.vqa.parts import find_questions
+from deq_fusion.examples.vqa.recipe import features_of, view_loader
+from deq_fusion.training_structures.comparison import Recipe
+from deq_fusion.training_structures.comparison.single_run import Analysis, Trained
+from deq_fusion.training_structures.distributed import is_main
+from deq_fusion.training_structures.evaluation import call
+from deq_fusion.training_structures.fit import predict
 
 
 def add_submission(parser: ArgumentParser) -> Callable[[Namespace, Recipe], Analysis | None]:

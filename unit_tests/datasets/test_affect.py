@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.affect.get_data import get_dataloader, read_parts
-from datasets.affect.sequences import BLOCK, Part, cut_after, standardise, summarise
+from deq_fusion.datasets.affect.get_data import get_dataloader, read_parts
+from deq_fusion.datasets.affect.sequences import BLOCK, Part, cut_after, standardise, summarise
 
 WIDTHS = {"vision": 3, "audio": 4, "text": 5}
 COUNTS = {"train": 11, "valid": 4, "test": 6}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.affect.cm_bert import get_dataloader, read_parts
+from deq_fusion.datasets.affect.cm_bert import get_dataloader, read_parts
 
 FILES = {"train": "train.tsv", "valid": "dev.tsv", "test": "test.tsv"}
 COUNTS = {"train": 7, "valid": 3, "test": 4}
@@ -128,7 +128,7 @@ def scaled(paths):
 
 def test_a_tokeniser_of_word_pieces_fits(write):
     pytest.importorskip("tokenizers")
-    from datasets.files.text import WordPieces
+    from deq_fusion.datasets.files.text import WordPieces
 
     paths = write()
     pieces = WordPieces.train(read_parts(*paths)["train"].texts, size=60)

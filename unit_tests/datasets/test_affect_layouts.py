@@ -11,7 +11,7 @@ import re
 import numpy as np
 import pytest
 
-from datasets.affect import get_data, mmsa
+from deq_fusion.datasets.affect import get_data, mmsa
 
 COUNTS = {"train": 6, "valid": 3, "test": 4}
 WIDTHS = {"text": 6, "audio": 4, "vision": 3}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.affect.mmsa import get_dataloader, read_parts
-from datasets.affect.sequences import summarise
+from deq_fusion.datasets.affect.mmsa import get_dataloader, read_parts
+from deq_fusion.datasets.affect.sequences import summarise
 
 COUNTS = {"train": 9, "valid": 4, "test": 5}
 WIDTHS = {"text": 6, "audio": 5, "vision": 4}

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.affect.prepare import FILES, Known, check, main
-from datasets.files.download import Expected
+from deq_fusion.datasets.affect.prepare import FILES, Known, check, main
+from deq_fusion.datasets.files.download import Expected
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from datasets.affect import cm_bert, transcripts, utterance
+from deq_fusion.datasets.affect import cm_bert, transcripts, utterance
 
 COUNTS = {"train": 6, "valid": 3, "test": 4}
 WIDTHS = {"text": 6, "audio": 4, "vision": 3}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from datasets.affect.utterance import (
+from deq_fusion.datasets.affect.utterance import (
     FILE,
     MODALITIES,
     get_dataloader,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.preprocessing import MinMaxScaler
 
-from datasets.brca.get_data import (
+from deq_fusion.datasets.brca.get_data import (
     get_dataloader,
     read_patients,
     read_table,
@@ -133,7 +133,7 @@ def test_loaders_serve_the_split_arrays(folder):
 
 
 def test_a_missing_folder_or_file_says_where_to_get_it(folder):
-    with pytest.raises(FileNotFoundError, match="datasets.brca.prepare --data-dir .*nowhere"):
+    with pytest.raises(FileNotFoundError, match="deq-fusion prepare brca --data-dir .*nowhere"):
         get_dataloader(folder / "nowhere")
     (folder / "2_te.csv").unlink()
     with pytest.raises(FileNotFoundError, match="no file .*2_te.csv; .*datasets.brca.prepare"):

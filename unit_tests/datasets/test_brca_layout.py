@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from datasets.brca.get_data import get_dataloader, read_patients, split_arrays
+from deq_fusion.datasets.brca.get_data import get_dataloader, read_patients, split_arrays
 
 COUNTS = {"tr": 40, "te": 20}
 

@@ -7,7 +7,7 @@ import hashlib
 
 import pytest
 
-from datasets.brca.prepare import FILES, download, main
+from deq_fusion.datasets.brca.prepare import FILES, download, main
 
 CONTENT = {
     "1_tr.csv": b"".join(b"%d,%d\n" % (i, i * i) for i in range(20_000)),
@@ -119,5 +119,5 @@ def test_the_help_says_what_the_command_does(capsys):
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     text = " ".join(capsys.readouterr().out.split())
-    assert "resumes" in text and "python -m datasets.brca.prepare" in text
+    assert "resumes" in text and "deq-fusion prepare brca" in text
     assert "https://raw.githubusercontent.com/txWang/MOGONET/main/NAME" in text

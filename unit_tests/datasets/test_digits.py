@@ -7,8 +7,8 @@ import torch
 from sklearn.datasets import load_digits
 from torch.utils.data import TensorDataset
 
-from datasets.digits.get_data import get_dataloader, split_arrays
-from datasets.loaders import make_loader, stratified_split
+from deq_fusion.datasets.digits.get_data import get_dataloader, split_arrays
+from deq_fusion.datasets.loaders import make_loader, stratified_split
 
 
 def images(part):

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.files.hdf5 import Rows
-from datasets.imdb.get_data import FILE, STANDARD, get_dataloader, read_contents
+from deq_fusion.datasets.files.hdf5 import Rows
+from deq_fusion.datasets.imdb.get_data import FILE, STANDARD, get_dataloader, read_contents
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 COUNTS = (20, 6, 9)

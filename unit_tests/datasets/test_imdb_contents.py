@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.imdb.contents import read_ids
-from datasets.imdb.get_data import FILE, get_dataloader
+from deq_fusion.datasets.imdb.contents import read_ids
+from deq_fusion.datasets.imdb.get_data import FILE, get_dataloader
 from unit_tests.datasets import test_imdb
 
 arrays, write = test_imdb.arrays, test_imdb.write  # its fixtures

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.imdb.films import read_films
-from datasets.imdb.raw import get_dataloader
+from deq_fusion.datasets.imdb.films import read_films
+from deq_fusion.datasets.imdb.raw import get_dataloader
 from unit_tests.datasets import test_imdb_raw
 
 folder = test_imdb_raw.folder  # its fixture
@@ -74,7 +74,7 @@ def test_a_pipe_in_a_films_place_is_refused(folder):
 
 
 def test_more_labels_than_memory_are_refused(folder, monkeypatch):
-    monkeypatch.setattr("datasets.imdb.films.MOST_LABELS", 27)
+    monkeypatch.setattr("deq_fusion.datasets.imdb.films.MOST_LABELS", 27)
     with pytest.raises(ValueError, match="at most 27 labels, films times genres, got 7 x 4; pass"):
         read_films(folder)
     read_films(folder, genres=["War", "Drama", "Crime"])

@@ -13,7 +13,14 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.imdb.prepare import ARCHIVE, FEATURES, check_features, check_raw, download, main
+from deq_fusion.datasets.imdb.prepare import (
+    ARCHIVE,
+    FEATURES,
+    check_features,
+    check_raw,
+    download,
+    main,
+)
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SPLIT = {"train": ["0000001", "0000003"], "dev": ["0000002"], "test": ["0000005"]}

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.files.text import WordPieces
-from datasets.imdb.films import PARTS, RARE, read_films
-from datasets.imdb.raw import get_dataloader, train_tokens
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.datasets.imdb.films import PARTS, RARE, read_films
+from deq_fusion.datasets.imdb.raw import get_dataloader, train_tokens
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("tokenizers")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.loaders import check_part, cut_parts, make_loader, make_loaders, naming
+from deq_fusion.datasets.loaders import check_part, cut_parts, make_loader, make_loaders, naming
 
 ROWS = np.array([0, 1, 2]), np.array([3]), np.array([4, 5])
 

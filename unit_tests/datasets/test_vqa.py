@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.loaders import grouped_split
-from datasets.vqa.get_data import find_features, get_dataloader
-from datasets.vqa.parts import OFFICIAL, find_parts, read_parts
+from deq_fusion.datasets.loaders import grouped_split
+from deq_fusion.datasets.vqa.get_data import find_features, get_dataloader
+from deq_fusion.datasets.vqa.parts import OFFICIAL, find_parts, read_parts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 TYPES = "yes/no", "number", "other"

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.vqa.annotations import ANSWER_TYPES, read_part, read_questions
+from deq_fusion.datasets.vqa.annotations import ANSWER_TYPES, read_part, read_questions
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 QUESTIONS, ANNOTATIONS = "val_questions.json", "val_annotations.json"

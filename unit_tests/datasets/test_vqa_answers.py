@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.vqa.annotations import Part
-from datasets.vqa.answers import (
+from deq_fusion.datasets.vqa.annotations import Part
+from deq_fusion.datasets.vqa.answers import (
     accuracy_of_count,
     count_references,
     normalise,
@@ -20,7 +20,7 @@ from datasets.vqa.answers import (
     warn_of_rule,
     write_results,
 )
-from datasets.vqa.tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
+from deq_fusion.datasets.vqa.tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
 
 METRIC = Path(__file__).resolve().parents[3] / "shared" / "facts" / "vqa_metric.json"
 

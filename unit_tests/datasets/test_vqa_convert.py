@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.vqa import convert
-from datasets.vqa.convert import convert_npz
-from datasets.vqa.features import HDF5Features, NpzFeatures
+from deq_fusion.datasets.vqa import convert
+from deq_fusion.datasets.vqa.convert import convert_npz
+from deq_fusion.datasets.vqa.features import HDF5Features, NpzFeatures
 
 DIM, IMAGES = 5, 11
 

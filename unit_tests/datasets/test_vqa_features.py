@@ -8,8 +8,13 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.vqa.features import HDF5Features, JoinedFeatures, NpzFeatures, open_features
-from datasets.vqa.image_files import find_images, npz_shape, read_npz
+from deq_fusion.datasets.vqa.features import (
+    HDF5Features,
+    JoinedFeatures,
+    NpzFeatures,
+    open_features,
+)
+from deq_fusion.datasets.vqa.image_files import find_images, npz_shape, read_npz
 
 DIM = 6
 NO_NPZ = "(must be a whole npz file|cannot be read: it must hold the array 'x' once|.* unknown way)"

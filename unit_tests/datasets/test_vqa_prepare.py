@@ -10,7 +10,7 @@ import zipfile
 
 import pytest
 
-from datasets.vqa.prepare import ARCHIVES, COUNTS, download, main
+from deq_fusion.datasets.vqa.prepare import ARCHIVES, COUNTS, download, main
 
 SMALL = {"train": 5, "val": 3}
 
@@ -134,7 +134,7 @@ def test_features_are_handed_to_the_converter(tmp_path, capsys, monkeypatch):
     def convert(folder, output, *, progress):
         calls.append((folder, output, progress))
 
-    monkeypatch.setattr("datasets.vqa.convert.convert_npz", convert)
+    monkeypatch.setattr("deq_fusion.datasets.vqa.convert.convert_npz", convert)
     main(["--npz", "folder", "--output", "features.hdf5"])
     assert calls == [("folder", "features.hdf5", True)]
     assert "features of folder in features.hdf5" in capsys.readouterr().out

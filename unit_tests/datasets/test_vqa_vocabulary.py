@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.vqa.annotations import Part, read_part
-from datasets.vqa.answers import normalise, question_accuracy, score
-from datasets.vqa.vocabulary import AnswerVocabulary
+from deq_fusion.datasets.vqa.annotations import Part, read_part
+from deq_fusion.datasets.vqa.answers import normalise, question_accuracy, score
+from deq_fusion.datasets.vqa.vocabulary import AnswerVocabulary
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 POOL = ["yes", "Yes!", "no", "two", "2", "t-shirt", "t shirt", "the dog", "dog", "a", "red,blue"]

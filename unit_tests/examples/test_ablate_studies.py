@@ -11,11 +11,11 @@ from statistics import fmean
 
 import pytest
 
-from datasets.digits.get_data import split_arrays
-from datasets.loaders import make_loaders
-from examples import ablate
-from examples.ablate import STUDIES
-from examples.studies import INJECTIONS
+from deq_fusion.datasets.digits.get_data import split_arrays
+from deq_fusion.datasets.loaders import make_loaders
+from deq_fusion.examples import ablate
+from deq_fusion.examples.ablate import STUDIES
+from deq_fusion.examples.studies import INJECTIONS
 
 pytest.importorskip("matplotlib")
 SMALL = ["--dataset", "digits", "--modalities", "top left,bottom right", "--epochs", "1"]
@@ -29,8 +29,10 @@ def small():
         return make_loaders(parts, batch_size=batch_size)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("examples.digits.recipe.get_dataloader", some)
-        patch.setattr("training_structures.comparison.report.Report.html", lambda report: "")
+        patch.setattr("deq_fusion.examples.digits.recipe.get_dataloader", some)
+        patch.setattr(
+            "deq_fusion.training_structures.comparison.report.Report.html", lambda report: ""
+        )
         yield
 
 

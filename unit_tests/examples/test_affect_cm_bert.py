@@ -12,16 +12,16 @@ import pytest
 import torch
 from torch import nn
 
-from datasets.affect import transcripts
-from datasets.affect.utterance import FILE, split_rows
-from datasets.files.text import WordPieces
-from examples.affect import cm_bert, mosi_deq
-from examples.affect.recipe import recipe as mosi
-from fusions.registry import FUSIONS
-from training_structures.comparison.methods import Method, only, refusal
-from training_structures.comparison.single_run import run_fusion
-from unimodals.cm_bert import CMBERT, CMBERTPooled
-from unimodals.pretrained import BertEncoder
+from deq_fusion.datasets.affect import transcripts
+from deq_fusion.datasets.affect.utterance import FILE, split_rows
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.examples.affect import cm_bert, mosi_deq
+from deq_fusion.examples.affect.recipe import recipe as mosi
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison.methods import Method, only, refusal
+from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.unimodals.cm_bert import CMBERT, CMBERTPooled
+from deq_fusion.unimodals.pretrained import BertEncoder
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 VIDEOS, EACH, FEATURES = 14, 3, 7
@@ -274,7 +274,7 @@ def test_a_recipe_may_give_its_own_groups(write):
     recipe = small(write(), "mlp")
     assert "parameters" not in recipe.settings("concat")
     given = small(write(), "cm_bert")
-    assert given.settings("deq")["parameters"] == "unimodals.cm_bert.parameter_groups"
+    assert given.settings("deq")["parameters"] == "deq_fusion.unimodals.cm_bert.parameter_groups"
     assert given.settings("deq") == small(write(), "cm_bert").settings("deq")
 
     def analyse(trained, recipe):

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from examples.bench import __main__ as bench
-from examples.bench.counts import counted, product_ms
-from examples.bench.measure import Settings, interleaved
-from examples.bench.methods import METHODS, Case, deq
-from examples.bench.parts import OPTIONS, PROBLEMS, memory, options
+from deq_fusion.examples.bench import __main__ as bench
+from deq_fusion.examples.bench.counts import counted, product_ms
+from deq_fusion.examples.bench.measure import Settings, interleaved
+from deq_fusion.examples.bench.methods import METHODS, Case, deq
+from deq_fusion.examples.bench.parts import OPTIONS, PROBLEMS, memory, options
 
 CASE = Case(12, 2, 16)
-PATHS = "examples.bench.parts."
+PATHS = "deq_fusion.examples.bench.parts."
 
 
 def gradient(method, case=CASE):

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from examples.bench import hosts
-from fusions.deq import DEQFusion
-from unimodals.pretrained import BertEncoder
+from deq_fusion.examples.bench import hosts
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.unimodals.pretrained import BertEncoder
 
 
 @pytest.fixture

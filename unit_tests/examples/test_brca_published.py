@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from examples.brca.recipe import recipe as brca
-from examples.brca.recipe import scores
-from fusions.common_fusions import Concat
-from fusions.deq import DEQFusion
-from fusions.registry import FUSIONS
-from objective_functions.mm_dynamics import mm_dynamics_loss
-from training_structures.comparison.methods import Method
-from training_structures.comparison.single_run import run_fusion
-from unimodals.mm_dynamics import MMDynamics
+from deq_fusion.examples.brca.recipe import recipe as brca
+from deq_fusion.examples.brca.recipe import scores
+from deq_fusion.fusions.common_fusions import Concat
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
+from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.unimodals.mm_dynamics import MMDynamics
 
 DIMS, CLASSES = (7, 5, 4), 3
 param = pytest.mark.parametrize

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from examples import drawing
-from examples.convergence import __main__ as convergence
-from examples.convergence import curves
-from examples.convergence.rows import TIED
-from training_structures.comparison import Score
+from deq_fusion.examples import drawing
+from deq_fusion.examples.convergence import __main__ as convergence
+from deq_fusion.examples.convergence import curves
+from deq_fusion.examples.convergence.rows import TIED
+from deq_fusion.training_structures.comparison import Score
 
 
 def run_of(residual, steps=("1", str(TIED), "40"), scores=(0.5, 0.6, 0.7), solved=True):

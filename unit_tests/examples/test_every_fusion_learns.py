@@ -8,13 +8,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from datasets.digits.get_data import QUADRANTS
-from examples.digits.recipe import recipe as digits_recipe
-from fusions.registry import FUSIONS
-from training_structures.comparison import Recipe, Score
-from training_structures.comparison.methods import Method, only, refusal
-from training_structures.comparison.single_run import run_fusion
-from training_structures.Supervised_Learning import MMDL
+from deq_fusion.datasets.digits.get_data import QUADRANTS
+from deq_fusion.examples.digits.recipe import recipe as digits_recipe
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison import Recipe, Score
+from deq_fusion.training_structures.comparison.methods import Method, only, refusal
+from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.Supervised_Learning import MMDL
 
 DIGITS = replace(digits_recipe(), epochs=20)
 GOOD, GAIN = 0.95, 0.10  # accuracy on test, and its distance from the best single quadrant's

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from examples.brca import brca_deq
-from examples.compare_fusions import PROGRAM, RECIPES
-from examples.digits import digits_deq
-from examples.digits.recipe import WIDTH
-from fusions.registry import FUSIONS, LATER
-from training_structures.comparison import command_line
+from deq_fusion.examples.brca import brca_deq
+from deq_fusion.examples.compare_fusions import PROGRAM, RECIPES
+from deq_fusion.examples.digits import digits_deq
+from deq_fusion.examples.digits.recipe import WIDTH
+from deq_fusion.fusions.registry import FUSIONS, LATER
+from deq_fusion.training_structures.comparison import command_line
 
 
 @pytest.fixture
@@ -108,4 +108,4 @@ def test_a_folder_without_data_is_explained(tmp_path, capsys):
     ):
         with pytest.raises(SystemExit):
             command()
-        assert "get it with: python -m datasets.brca.prepare" in capsys.readouterr().err
+        assert "get it with: deq-fusion prepare brca" in capsys.readouterr().err

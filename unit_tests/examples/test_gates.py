@@ -9,16 +9,16 @@ from scipy import stats
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from examples.digits.recipe import recipe as digits
-from examples.gates import shares as gates_shares
-from examples.gates.rows import VARIANTS, NoisyFusion, with_noise
-from examples.gates.shares import analyse, gates_of, groups_of
-from examples.studies import entries
-from fusions.analysis import trace
-from fusions.deq import DEQFusion
-from training_structures.comparison.methods import gather
-from training_structures.comparison.single_run import Trained
-from training_structures.evaluation import predict
+from deq_fusion.examples.digits.recipe import recipe as digits
+from deq_fusion.examples.gates import shares as gates_shares
+from deq_fusion.examples.gates.rows import VARIANTS, NoisyFusion, with_noise
+from deq_fusion.examples.gates.shares import analyse, gates_of, groups_of
+from deq_fusion.examples.studies import entries
+from deq_fusion.fusions.analysis import trace
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.training_structures.comparison.methods import gather
+from deq_fusion.training_structures.comparison.single_run import Trained
+from deq_fusion.training_structures.evaluation import predict
 
 WIDTHS, DIM, STEPS = (5, 8, 3), 8, 6
 NAMES = ("sound", "image", "text")

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.files.images import read_image
-from datasets.files.text import WordPieces
-from datasets.imdb.films import read_films
-from datasets.imdb.raw import train_tokens
-from examples.imdb import extract_features
-from unimodals.pretrained import BertEncoder, ResNetEncoder
+from deq_fusion.datasets.files.images import read_image
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.datasets.imdb.films import read_films
+from deq_fusion.datasets.imdb.raw import train_tokens
+from deq_fusion.examples.imdb import extract_features
+from deq_fusion.unimodals.pretrained import BertEncoder, ResNetEncoder
 
 Image = pytest.importorskip("PIL.Image")
 transformers = pytest.importorskip("transformers")

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from examples import compare_subsets
-from examples.affect import mosi_deq, mosi_unimodal, mosi_weighted_sum
-from examples.affect.recipe import recipe as mosi
-from examples.brca import brca_concat, brca_unimodal
-from examples.compare_fusions import PROGRAM, RECIPES
-from examples.imdb import imdb_deq, imdb_late_fusion, imdb_unimodal
-from examples.imdb.recipe import recipe as imdb
-from examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
-from examples.vqa.recipe import recipe as vqa
-from fusions.registry import FUSIONS
-from training_structures.comparison import command_line
+from deq_fusion.examples import compare_subsets
+from deq_fusion.examples.affect import mosi_deq, mosi_unimodal, mosi_weighted_sum
+from deq_fusion.examples.affect.recipe import recipe as mosi
+from deq_fusion.examples.brca import brca_concat, brca_unimodal
+from deq_fusion.examples.compare_fusions import PROGRAM, RECIPES
+from deq_fusion.examples.imdb import imdb_deq, imdb_late_fusion, imdb_unimodal
+from deq_fusion.examples.imdb.recipe import recipe as imdb
+from deq_fusion.examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
+from deq_fusion.examples.vqa.recipe import recipe as vqa
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison import command_line
 
 PLOTS = ["a war of the worlds", "love and laughter in paris"]
 COLOURS = ["red", "blue", "green"]

@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from examples.digits import digits_deq
-from examples.digits import recipe as digits
-from fusions.registry import FUSIONS
-from training_structures.comparison.methods import Method
-from training_structures.comparison.single_run import run_fusion
+from deq_fusion.examples.digits import digits_deq
+from deq_fusion.examples.digits import recipe as digits
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.single_run import run_fusion
 
 ROOT = Path(__file__).parents[2]
 ARGUMENTS = ["--fusion", "sum", "--epochs", "2"]
 SCRIPT = """
 import json, os, sys
 import torch
-from examples.digits import digits_deq, recipe
+from deq_fusion.examples.digits import digits_deq, recipe
 
 recipe.DROPOUT, seeds, build = 0.0, [], recipe.build
 
@@ -95,7 +95,7 @@ def test_precision_is_described_unless_it_is_the_default():
 
 
 def test_a_fusion_of_ones_own_is_trained(tmp_path, monkeypatch, capsys):
-    code = "from fusions.common_fusions import Concat\n\ndef Own(input_dims, dim):\n"
+    code = "from deq_fusion.fusions.common_fusions import Concat\n\ndef Own(input_dims, dim):\n"
     code += "    return Concat(), sum(input_dims)\n"
     (tmp_path / "my_fusions.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)

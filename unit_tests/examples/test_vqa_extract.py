@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.vqa.features import HDF5Features
-from datasets.vqa.get_data import get_dataloader
-from examples.vqa import extract_features
-from examples.vqa.extract_features import main, network_grid, patches
+from deq_fusion.datasets.vqa.features import HDF5Features
+from deq_fusion.datasets.vqa.get_data import get_dataloader
+from deq_fusion.examples.vqa import extract_features
+from deq_fusion.examples.vqa.extract_features import main, network_grid, patches
 
 Image = pytest.importorskip("PIL.Image", reason="pictures are written with Pillow")
 
@@ -122,7 +122,7 @@ def test_a_random_network_is_taken_only_if_asked_for(pictures, tmp_path, capsys)
 
 def test_local_weights_give_the_features_of_that_network(pictures, tmp_path):
     pytest.importorskip("transformers")
-    from unimodals.pretrained import ResNetEncoder
+    from deq_fusion.unimodals.pretrained import ResNetEncoder
 
     encoder = ResNetEncoder(widths=(8, 8, 16, 16)).eval()
     encoder.model.save_pretrained(tmp_path / "weights")

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from examples.vqa import vqa_deq, vqa_unimodal
-from examples.vqa.recipe import recipe as vqa
-from fusions.registry import FUSIONS
-from objective_functions.answers import sampled_answer_loss, soft_answer_loss
-from training_structures.comparison.methods import Method
-from training_structures.comparison.single_run import build_model
+from deq_fusion.examples.vqa import vqa_deq, vqa_unimodal
+from deq_fusion.examples.vqa.recipe import recipe as vqa
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.objective_functions.answers import sampled_answer_loss, soft_answer_loss
+from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.single_run import build_model
 from unit_tests.examples import test_recipes
 
 param = pytest.mark.parametrize
@@ -221,7 +221,7 @@ def test_the_bag_is_described_as_before(pictures):
     recipe = small(vqa, pictures)
     described = recipe.shared_settings()
     assert described["name"] == "'questions'" and "protocol" not in described["load"]
-    assert described["build"] == "examples.vqa.recipe.build(256)"
+    assert described["build"] == "deq_fusion.examples.vqa.recipe.build(256)"
     assert described["optimizer"] == "torch.optim.adam.Adam(lr=0.0005)"
     assert recipe.load.args[1]["tokenise"] == "mcan" and recipe.load.args[1]["batch_size"] == 64
 

@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.vqa.annotations import read_part
-from datasets.vqa.answers import read_results, score
-from examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
-from examples.vqa.recipe import find_pictures
-from examples.vqa.recipe import recipe as vqa
+from deq_fusion.datasets.vqa.annotations import read_part
+from deq_fusion.datasets.vqa.answers import read_results, score
+from deq_fusion.examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
+from deq_fusion.examples.vqa.recipe import find_pictures
+from deq_fusion.examples.vqa.recipe import recipe as vqa
 from unit_tests.examples import test_recipes
 
 questions, pictures = test_recipes.questions, test_recipes.pictures  # its fixtures

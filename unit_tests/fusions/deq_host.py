@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 
 WIDTHS = (5, 7)
 

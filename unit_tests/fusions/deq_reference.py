@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fusions import deq
-from fusions.deq import DEQFusion
+from deq_fusion.fusions import deq
+from deq_fusion.fusions.deq import DEQFusion
 
 DIM, GROUPS = 16, 2  # GroupNorm of 2 channels is a sign function; these groups have 8
 WIDTHS = (16, 5, 16, 7, 20)

@@ -7,7 +7,7 @@ and for the other solvers the formulas at the iterates that the fusion lets one 
 import pytest
 import torch
 
-from fusions.analysis import solved_with, spectral_radii, trace
+from deq_fusion.fusions.analysis import solved_with, spectral_radii, trace
 from unit_tests.fusions.deq_reference import DIM, WIDTHS, make, make_features
 
 STEPS, LARGE = 6, {"start": 0.1}  # slow enough that no iterate is at rest

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fusions.analysis import gate_shares, solved_with, spectral_radii, trace
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.analysis import gate_shares, solved_with, spectral_radii, trace
+from deq_fusion.fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import DIM, EXACT, WIDTHS, arguments, make, make_features
 
 LARGE = {"start": 0.1}

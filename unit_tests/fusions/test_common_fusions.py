@@ -9,8 +9,15 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from fusions import common_fusions
-from fusions.common_fusions import Concat, ConcatEarly, ConcatWithLinear, FiLM, NLgate, Stack
+from deq_fusion.fusions import common_fusions
+from deq_fusion.fusions.common_fusions import (
+    Concat,
+    ConcatEarly,
+    ConcatWithLinear,
+    FiLM,
+    NLgate,
+    Stack,
+)
 
 LINEARS = {"q_linear": (4, 6), "k_linear": (5, 15), "v_linear": (5, 15)}
 
@@ -177,7 +184,7 @@ def test_files_cross_to_and_from_multibench(model, names):
 )
 def test_whole_model_files_find_every_fusion_under_multibenchs_path(name):
     kind = getattr(common_fusions, name)
-    assert (kind.__module__, kind.__qualname__) == ("fusions.common_fusions", name)
+    assert (kind.__module__, kind.__qualname__) == ("deq_fusion.fusions.common_fusions", name)
     assert pickle.loads(pickle.dumps(kind)) is kind
 
 

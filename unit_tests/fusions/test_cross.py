@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusions.cross import CrossFusion
+from deq_fusion.fusions.cross import CrossFusion
 
 DIM, BATCH = 4, 7
 

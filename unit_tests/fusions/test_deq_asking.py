@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium import SOLVERS, Anderson
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import SOLVERS, Anderson
 from unit_tests.fusions.deq_reference import arguments
 
 WIDTHS, DIM, BATCH = (16, 5), 16, 12
@@ -34,7 +34,7 @@ def runs(patience, asks, *, equations="scale_free", **options):
     found = []
     for ask in asks:
         fusion.equilibrium = replace(fusion.equilibrium, ask_every=ask)
-        with mock.patch("fusions.equilibrium.solve.PATIENCE", patience):
+        with mock.patch("deq_fusion.fusions.equilibrium.solve.PATIENCE", patience):
             fused = fusion(features)
             grads = torch.autograd.grad(fused, [*fusion.parameters(), *features], cotangent)
         solves = [*fusion.info.forward.values(), *fusion.info.backward.values()]

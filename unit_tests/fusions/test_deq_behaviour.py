@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium import ConvergenceWarning
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import ConvergenceWarning
 from unit_tests.fusions.deq_reference import (
     DIM,
     EXACT,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 
 EACH = 4  # samples of each kind, of every sign and scale
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium import SOLVERS
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import SOLVERS
 from unit_tests.fusions.deq_reference import arguments
 from unit_tests.fusions.equilibrium.fusion_map.oracle import bfloat16_products
 

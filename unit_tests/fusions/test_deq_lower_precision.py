@@ -9,9 +9,9 @@ from unittest import mock
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium import SOLVERS
-from fusions.equilibrium.fusion_map import gated, residual
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import SOLVERS
+from deq_fusion.fusions.equilibrium.fusion_map import gated, residual
 from unit_tests.fusions.deq_reference import arguments
 from unit_tests.fusions.equilibrium.fusion_map.oracle import bfloat16_products, by_autograd
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 

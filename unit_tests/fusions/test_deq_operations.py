@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import fusions
-from fusions.deq import DEQFusion
-from fusions.equilibrium import SOLVERS
-from fusions.equilibrium.fusion_map.gated import GatedMap
-from fusions.equilibrium.fusion_map.residual import ResidualMap
-from fusions.equilibrium.maps import normal_residual
+from deq_fusion import fusions
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import SOLVERS
+from deq_fusion.fusions.equilibrium.fusion_map.gated import GatedMap
+from deq_fusion.fusions.equilibrium.fusion_map.residual import ResidualMap
+from deq_fusion.fusions.equilibrium.maps import normal_residual
 from unit_tests.fusions.deq_reference import arguments
 from unit_tests.fusions.equilibrium.fusion_map.oracle import bfloat16_products
 
@@ -152,7 +152,9 @@ def steps(most, shape, solver, backward, **options):
     limits["backward_max_steps" if backward else "max_steps"] = most
     options = {**limits, "solver": solver, "on_failure": "ignore", **options}
     with (
-        mock.patch("fusions.equilibrium.fusion_map.products.SMALL", 0),  # asked at every step
+        mock.patch(
+            "deq_fusion.fusions.equilibrium.fusion_map.products.SMALL", 0
+        ),  # asked at every step
         mock.patch.object(ResidualMap, "residual", staticmethod(far)),
         mock.patch.object(GatedMap, "residual", staticmethod(far)),
     ):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from fusions.deq import PRESETS, DEQFusion, Equations
-from fusions.gated import GatedMultimodalUnit
-from fusions.late import LateFusion
+from deq_fusion.fusions.deq import PRESETS, DEQFusion, Equations
+from deq_fusion.fusions.gated import GatedMultimodalUnit
+from deq_fusion.fusions.late import LateFusion
 from unit_tests.fusions.deq_reference import EXACT, WIDTHS, make, make_features
 
 

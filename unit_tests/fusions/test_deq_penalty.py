@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import (
     DIM,
     EXACT,

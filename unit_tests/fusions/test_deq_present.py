@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import (
     DIM,
     EXACT,

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium import jacobian_penalty
-from fusions.registry import FUSIONS
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import jacobian_penalty
+from deq_fusion.fusions.registry import FUSIONS
 from unit_tests.fusions.deq_reference import DIM, GROUPS, arguments, gradients, make, make_features
 
 PATHS = [{}, {"joint": True}, {"unroll": 1}, {"unroll": 3}, {"f_theta": False}]

@@ -8,8 +8,8 @@ import threading
 import pytest
 import torch
 
-from fusions.deq import DEQFusion, Outcome
-from fusions.equilibrium import ConvergenceWarning
+from deq_fusion.fusions.deq import DEQFusion, Outcome
+from deq_fusion.fusions.equilibrium import ConvergenceWarning
 
 
 def test_who_reads_the_record_during_another_forward_sees_a_whole_one():

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, vmap
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium import find_fixed_point
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import find_fixed_point
 from unit_tests.fusions.deq_reference import arguments
 
 # torch 2.13 says so of what its own forward mode imports

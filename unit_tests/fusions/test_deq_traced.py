@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium import find_fixed_point
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium import find_fixed_point
 from unit_tests.fusions.deq_host import WIDTHS, Host
 
 SIZES = (4, 6, 9, 3)

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.utils import parametrizations, parametrize
 from torch.optim.swa_utils import AveragedModel
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 
 WIDTHS = (5, 7)
 close = torch.testing.assert_close

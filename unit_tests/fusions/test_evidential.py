@@ -9,8 +9,8 @@ from mpmath import mp  # PyTorch brings it
 from torch import nn
 from torch.distributions import Dirichlet, kl_divergence
 
-from fusions.evidential import EvidentialFusion, _digamma, _term
-from training_structures.fit import fit
+from deq_fusion.fusions.evidential import EvidentialFusion, _digamma, _term
+from deq_fusion.training_structures.fit import fit
 
 WIDTHS, CLASSES, BATCH = [3, 5, 2], 4, 6
 FRAME = frozenset(range(CLASSES))

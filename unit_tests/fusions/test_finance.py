@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fusions.common_fusions import EarlyFusionTransformer, LateFusionTransformer, Stack
+from deq_fusion.fusions.common_fusions import EarlyFusionTransformer, LateFusionTransformer, Stack
 from unit_tests.fusions.transformer_reference import affine, post_norm_layer
 
 both = pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from fusions.analysis import ends, fixed_points
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.analysis import ends, fixed_points
+from deq_fusion.fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import WIDTHS, make, make_features
 
 STARTS = torch.tensor([-2.0, -0.3, 0.0, 0.3, 2.0], dtype=torch.float64)

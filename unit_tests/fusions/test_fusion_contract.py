@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch.func import functional_call
 
-from fusions.cross import CrossFusion
-from fusions.evidential import EvidentialFusion
-from fusions.gated import GatedMultimodalUnit
-from fusions.late import LateFusion
-from fusions.mutan import Mutan
-from fusions.token_attention import TokenAttention
-from fusions.weighted_sum import Sum, WeightedSum
+from deq_fusion.fusions.cross import CrossFusion
+from deq_fusion.fusions.evidential import EvidentialFusion
+from deq_fusion.fusions.gated import GatedMultimodalUnit
+from deq_fusion.fusions.late import LateFusion
+from deq_fusion.fusions.mutan import Mutan
+from deq_fusion.fusions.token_attention import TokenAttention
+from deq_fusion.fusions.weighted_sum import Sum, WeightedSum
 
 WIDTHS, DIM, BATCH = [3, 4, 5], 4, 6
 MAKE = {

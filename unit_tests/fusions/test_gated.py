@@ -5,7 +5,7 @@ from math import exp, tanh
 import pytest
 import torch
 
-from fusions.gated import GatedMultimodalUnit
+from deq_fusion.fusions.gated import GatedMultimodalUnit
 
 WIDTHS, DIM = [3, 5, 2], 4
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.late import LateFusion
+from deq_fusion.fusions.late import LateFusion
 
 WIDTHS, OUTPUTS = [3, 5, 2], 4
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]], dtype=torch.bool)

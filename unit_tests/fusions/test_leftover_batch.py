@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fusions.cross import CrossFusion
-from fusions.registry import FUSIONS
-from training_structures.fit import fit
-from training_structures.metrics import classification, regression
+from deq_fusion.fusions.cross import CrossFusion
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.fit import fit
+from deq_fusion.training_structures.metrics import classification, regression
 
 WIDTHS, DIM, BATCH = [4, 5, 6], 8, 4
 

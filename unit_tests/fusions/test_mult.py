@@ -8,8 +8,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fusions import mult
-from fusions.mult import MULTModel, TransformerEncoder
+from deq_fusion.fusions import mult
+from deq_fusion.fusions.mult import MULTModel, TransformerEncoder
 from unit_tests.fusions.transformer_reference import affine
 
 FEATURES = (4, 3)
@@ -230,7 +230,7 @@ def test_it_can_be_saved_copied_and_pickled_at_any_time():
     ["MULTModel", "TransformerEncoder", "TransformerEncoderLayer", "SinusoidalPositionalEmbedding"],
 )
 def test_whole_model_files_find_every_part_under_multibenchs_path(name):
-    assert getattr(mult, name).__module__ == "fusions.mult"
+    assert getattr(mult, name).__module__ == "deq_fusion.fusions.mult"
 
 
 def test_what_does_not_fit_is_refused():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from fusions.mult import (
+from deq_fusion.fusions.mult import (
     LayerNorm,
     Linear,
     SinusoidalPositionalEmbedding,

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from fusions.common_fusions import (
+from deq_fusion.fusions.common_fusions import (
     MultiplicativeInteractions2Modal,
     MultiplicativeInteractions3Modal,
 )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.mutan import Mutan
+from deq_fusion.fusions.mutan import Mutan
 
 WIDTHS, DIM, RANK = [3, 5, 2], 4, 3
 

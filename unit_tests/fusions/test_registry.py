@@ -8,9 +8,9 @@ from itertools import product
 import pytest
 import torch
 
-from fusions import adapters
-from fusions.deq import Equations
-from fusions.registry import CLASSES_ONLY, FUSIONS
+from deq_fusion.fusions import adapters
+from deq_fusion.fusions.deq import Equations
+from deq_fusion.fusions.registry import CLASSES_ONLY, FUSIONS
 
 DIM, BATCH, TIME, CLASSES = 8, 4, 3, 3
 WIDTHS = [3, 4, 5, 6]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from fusions.common_fusions import LowRankTensorFusion, TensorFusion
+from deq_fusion.fusions.common_fusions import LowRankTensorFusion, TensorFusion
 
 WIDTHS = (3, 2, 4)
 

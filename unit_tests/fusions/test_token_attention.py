@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusions.token_attention import TokenAttention
+from deq_fusion.fusions.token_attention import TokenAttention
 
 WIDTHS, DIM, HEADS = [3, 5, 2], 8, 2
 PRESENT = torch.tensor([[1, 1, 1], [1, 0, 1], [0, 1, 0], [0, 1, 1]], dtype=torch.bool)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusions.weighted_sum import Sum, WeightedSum
+from deq_fusion.fusions.weighted_sum import Sum, WeightedSum
 
 
 def test_the_plain_sum_has_no_parameters_unless_widths_differ():

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from datasets.affect import cm_bert, get_data, mmsa, transcripts, utterance
+from deq_fusion.datasets.affect import cm_bert, get_data, mmsa, transcripts, utterance
 
 from .formats import Format, drained
 from .independent import demand, float32, npz, number, text, unique, unpickled

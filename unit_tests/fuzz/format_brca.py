@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.brca.get_data import get_dataloader, read_patients
+from deq_fusion.datasets.brca.get_data import get_dataloader, read_patients
 
 from .formats import Format, drained
 from .independent import demand, float32, number, text

@@ -9,10 +9,10 @@ import h5py
 import numpy as np
 from PIL import Image, ImageOps
 
-from datasets.imdb.contents import read_contents
-from datasets.imdb.films import read_films
-from datasets.imdb.get_data import get_dataloader
-from datasets.imdb.raw import get_dataloader as get_raw_dataloader
+from deq_fusion.datasets.imdb.contents import read_contents
+from deq_fusion.datasets.imdb.films import read_films
+from deq_fusion.datasets.imdb.get_data import get_dataloader
+from deq_fusion.datasets.imdb.raw import get_dataloader as get_raw_dataloader
 
 from .formats import Format, drained
 from .independent import demand, float32, hdf5, json_value, unique

@@ -21,11 +21,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from datasets.files.archives import unpack
-from training_structures.checkpoint import load_checkpoint, save_checkpoint, seeded
-from training_structures.comparison.table import cells, make_rows
-from training_structures.files import sealed_json
-from training_structures.fit import fit, load_best
+from deq_fusion.datasets.files.archives import unpack
+from deq_fusion.training_structures.checkpoint import load_checkpoint, save_checkpoint, seeded
+from deq_fusion.training_structures.comparison.table import cells, make_rows
+from deq_fusion.training_structures.files import sealed_json
+from deq_fusion.training_structures.fit import fit, load_best
 from unit_tests.training_structures.comparison import toy
 
 from .containers import mutate_file
@@ -127,7 +127,7 @@ def _not_run(folder: Path, method, run: int, *_, **__) -> dict:
 
 
 def _read_store(folder: Path) -> dict:
-    with mock.patch("training_structures.comparison.compare.run_and_store", _not_run):
+    with mock.patch("deq_fusion.training_structures.comparison.compare.run_and_store", _not_run):
         found = toy.run(folder, runs=[0, 1])
     rows = make_rows(found.results, toy.recipe().scores, baseline="sum") if found.results else []
     lines = cells(rows, toy.recipe().scores, "sum")

@@ -9,11 +9,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from datasets.files.text import WordPieces
-from datasets.vqa.annotations import read_part
-from datasets.vqa.answers import read_results, score, write_results
-from datasets.vqa.features import open_features
-from datasets.vqa.get_data import get_dataloader
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.datasets.vqa.annotations import read_part
+from deq_fusion.datasets.vqa.answers import read_results, score, write_results
+from deq_fusion.datasets.vqa.features import open_features
+from deq_fusion.datasets.vqa.get_data import get_dataloader
 
 from .formats import Format, drained
 from .independent import demand, hdf5, json_value, npz, text, unique, unpickled

@@ -11,8 +11,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from fusions.deq import PRESETS, DEQFusion
-from fusions.registry import FUSIONS
+from deq_fusion.fusions.deq import PRESETS, DEQFusion
+from deq_fusion.fusions.registry import FUSIONS
 from unit_tests.fusions.deq_reference import DIM, GROUPS, arguments
 from unit_tests.fuzz.fusion_truths import by_the_equations, like_double, may_be_infinite
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 from unit_tests.fusions.deq_reference import DIM, GROUPS, Equations, Reference
 
 

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fusions.equilibrium import ConvergenceWarning
+from deq_fusion.fusions.equilibrium import ConvergenceWarning
 from unit_tests.fuzz.fusion_draws import deq_draw, registry_draw
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-import datasets
+from deq_fusion import datasets
 
 from .containers import mutate_file
 from .formats import Format, Unchecked

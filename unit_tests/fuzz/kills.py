@@ -23,8 +23,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from training_structures.comparison import command_line, single_run
-from training_structures.comparison.lock import locked
+from deq_fusion.training_structures.comparison import command_line, single_run
+from deq_fusion.training_structures.comparison.lock import locked
 from unit_tests.training_structures.comparison import toy
 
 MARK = "UNIT_TESTS_FUZZ_KILLS"  # in the environment of every process of a comparison

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.files.reading import check_file, read_bytes, read_text
+from deq_fusion.datasets.files.reading import check_file, read_bytes, read_text
 
 from .formats import Format
 from .harness import Limits, examine_all

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
+from deq_fusion.fusions.deq import DEQFusion
 from unit_tests.fuzz import fusions as fuzz
 from unit_tests.fuzz.fusion_truths import overflows_in_torch
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from objective_functions.answers import dense, sampled_answer_loss, soft_answer_loss
+from deq_fusion.objective_functions.answers import dense, sampled_answer_loss, soft_answer_loss
 
 TRUTH = {
     "answer": torch.tensor([[2, 0], [1, -1], [-1, -1]]),

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from objective_functions.auxiliary_loss import WithAuxiliaryLoss
+from deq_fusion.objective_functions.auxiliary_loss import WithAuxiliaryLoss
 
 
 class Host(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from objective_functions.mm_dynamics import mm_dynamics_loss
+from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
 
 
 @pytest.mark.parametrize("label", [3, -1, -100])

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from objective_functions.multilabel import balanced_bce
+from deq_fusion.objective_functions.multilabel import balanced_bce
 
 
 def test_presence_weighs_as_much_as_absence():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from training_structures.fit import fit
+from deq_fusion.training_structures.fit import fit
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 cross_entropy = nn.functional.cross_entropy

@@ -12,13 +12,18 @@ import pytest
 import torch
 from torch import nn
 
-from training_structures.checked_pickle import HEAVY, STEPS, check_pickle
-from training_structures.checkpoint import FORMAT, load_checkpoint, rng_state, save_checkpoint
-from training_structures.files import Damaged
+from deq_fusion.training_structures.checked_pickle import HEAVY, STEPS, check_pickle
+from deq_fusion.training_structures.checkpoint import (
+    FORMAT,
+    load_checkpoint,
+    rng_state,
+    save_checkpoint,
+)
+from deq_fusion.training_structures.files import Damaged
 
 LIMITED = """
 import resource, sys
-from training_structures.checkpoint import load_checkpoint
+from deq_fusion.training_structures.checkpoint import load_checkpoint
 
 def used():
     found = resource.getrusage(resource.RUSAGE_SELF)

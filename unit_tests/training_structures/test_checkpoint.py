@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import nn
 
-from training_structures import checkpoint, files
-from training_structures.checkpoint import (
+from deq_fusion.training_structures import checkpoint, files
+from deq_fusion.training_structures.checkpoint import (
     load_checkpoint,
     rng_state,
     save_checkpoint,
     seeded,
     set_rng_state,
 )
-from training_structures.files import save_atomically
+from deq_fusion.training_structures.files import save_atomically
 
 
 def draws():

@@ -15,11 +15,11 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, TensorDataset
 
-from fusions.deq import DEQFusion
-from training_structures.batches import Spare
-from training_structures.checkpoint import load_checkpoint
-from training_structures.distributed import gathered, process_group, rank, sharded
-from training_structures.fit import evaluate, fit, predict
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.training_structures.batches import Spare
+from deq_fusion.training_structures.checkpoint import load_checkpoint
+from deq_fusion.training_structures.distributed import gathered, process_group, rank, sharded
+from deq_fusion.training_structures.fit import evaluate, fit, predict
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 180  # after which a process ends itself, whatever it waits for
@@ -118,7 +118,7 @@ def accumulated(dtype=torch.float64, **options):
 
 def by_rows(**options):
     """This project's loader, with a worker; the last batches have fewer samples than processes."""
-    from datasets.loaders import make_loader  # slow to import, and others need it not
+    from deq_fusion.datasets.loaders import make_loader  # slow to import, and others need it not
 
     train = make_loader(data(21), batch_size=4, shuffle=True, workers=1)
     valid = make_loader(data(9), batch_size=4, shuffle=False)

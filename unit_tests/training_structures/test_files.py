@@ -13,9 +13,9 @@ import tracemalloc
 import pytest
 import torch
 
-from training_structures import files
-from training_structures.checkpoint import load_checkpoint, save_checkpoint
-from training_structures.files import (
+from deq_fusion.training_structures import files
+from deq_fusion.training_structures.checkpoint import load_checkpoint, save_checkpoint
+from deq_fusion.training_structures.files import (
     CannotWrite,
     Damaged,
     Unsigned,

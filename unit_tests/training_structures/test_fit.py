@@ -11,10 +11,10 @@ from torch import nn
 from torch.optim import lr_scheduler
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from training_structures.batches import move
-from training_structures.checkpoint import load_checkpoint
-from training_structures.fit import evaluate, load_best, predict
-from training_structures.run import loader_generators
+from deq_fusion.training_structures.batches import move
+from deq_fusion.training_structures.checkpoint import load_checkpoint
+from deq_fusion.training_structures.fit import evaluate, load_best, predict
+from deq_fusion.training_structures.run import loader_generators
 from unit_tests.training_structures.small_models import (
     SGD,
     Info,

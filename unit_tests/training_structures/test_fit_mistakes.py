@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from training_structures.fit import evaluate
+from deq_fusion.training_structures.fit import evaluate
 from unit_tests.training_structures.small_models import (
     SGD,
     Model,

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from training_structures.evaluation import inputs_of
-from training_structures.Supervised_Learning import MMDL
+from deq_fusion.training_structures.evaluation import inputs_of
+from deq_fusion.training_structures.Supervised_Learning import MMDL
 
 
 class Sum(nn.Module):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from training_structures.labels import as_labels, check_classes, check_finite
+from deq_fusion.training_structures.labels import as_labels, check_classes, check_finite
 
 NAN, INF = float("nan"), float("inf")
 

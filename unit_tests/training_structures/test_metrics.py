@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from training_structures.metrics import (
+from deq_fusion.training_structures.metrics import (
     answer_accuracy,
     average_precision,
     classification,

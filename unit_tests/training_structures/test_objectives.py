@@ -8,10 +8,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from objective_functions.auxiliary_loss import WithAuxiliaryLoss
-from training_structures.fit import evaluate, fit
-from training_structures.objectives import fitted, loss_of, weight_of
-from training_structures.Supervised_Learning import dealing
+from deq_fusion.objective_functions.auxiliary_loss import WithAuxiliaryLoss
+from deq_fusion.training_structures.fit import evaluate, fit
+from deq_fusion.training_structures.objectives import fitted, loss_of, weight_of
+from deq_fusion.training_structures.Supervised_Learning import dealing
 
 WEIGHTS = torch.tensor([0.2, 1.0, 3.5])
 SGD = partial(torch.optim.SGD, lr=1.0)

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from fusions.deq import DEQFusion
-from training_structures.batches import widened
-from training_structures.checkpoint import load_checkpoint
-from training_structures.fit import evaluate, fit
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.training_structures.batches import widened
+from deq_fusion.training_structures.checkpoint import load_checkpoint
+from deq_fusion.training_structures.fit import evaluate, fit
 
 SGD = partial(torch.optim.SGD, lr=0.1)
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from training_structures.checkpoint import load_checkpoint, save_checkpoint
-from training_structures.files import Damaged
-from training_structures.fit import fit, load_best
+from deq_fusion.training_structures.checkpoint import load_checkpoint, save_checkpoint
+from deq_fusion.training_structures.files import Damaged
+from deq_fusion.training_structures.fit import fit, load_best
 
 STEP = partial(torch.optim.lr_scheduler.StepLR, step_size=1)
 ADAM = partial(torch.optim.Adam, lr=0.01)

@@ -13,10 +13,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, TensorDataset
 
-from training_structures import Supervised_Learning as SL
-from training_structures.checkpoint import load_checkpoint
-from training_structures.fit import load_best
-from training_structures.multibench import Trained
+from deq_fusion.training_structures import Supervised_Learning as SL
+from deq_fusion.training_structures.checkpoint import load_checkpoint
+from deq_fusion.training_structures.fit import load_best
+from deq_fusion.training_structures.multibench import Trained
 
 
 class Concat(nn.Module):

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from training_structures import unimodal
-from training_structures.checkpoint import load_checkpoint
-from training_structures.fit import load_best
+from deq_fusion.training_structures import unimodal
+from deq_fusion.training_structures.checkpoint import load_checkpoint
+from deq_fusion.training_structures.fit import load_best
 
 CRITERIA = {
     "classification": nn.CrossEntropyLoss(),

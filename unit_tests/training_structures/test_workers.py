@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from training_structures import workers
+from deq_fusion.training_structures import workers
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 

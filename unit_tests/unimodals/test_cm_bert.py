@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from fusions.deq import DEQFusion
-from fusions.registry import FUSIONS
-from unimodals.cm_bert import CMBERT, CMBERTPooled, MapSum, parameter_groups
-from unimodals.pretrained import BertEncoder
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.unimodals.cm_bert import CMBERT, CMBERTPooled, MapSum, parameter_groups
+from deq_fusion.unimodals.pretrained import BertEncoder
 
 LENGTH, AUDIO = 8, 5
 SIZES = {"length": LENGTH, "inner": 3}

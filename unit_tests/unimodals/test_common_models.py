@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unimodals.common_models import (
+from deq_fusion.unimodals.common_models import (
     GRU,
     LSTM,
     MLP,
@@ -293,5 +293,5 @@ def test_parameters_are_drawn_in_multibenchs_order(kind, sizes, parts):
 def test_files_cross_to_and_from_multibench(kind, sizes, names):
     model = kind(*sizes)
     assert {key.split(".")[0] for key in model.state_dict()} == set(names.split())
-    assert kind.__module__ == "unimodals.common_models"
+    assert kind.__module__ == "deq_fusion.unimodals.common_models"
     assert pickle.loads(pickle.dumps(kind)) is kind  # whole-model files name classes this way

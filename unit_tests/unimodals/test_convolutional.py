@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
 
-from unimodals.common_models import LeNet
+from deq_fusion.unimodals.common_models import LeNet
 
 
 def stirred(model):
@@ -111,7 +111,7 @@ def test_files_and_copies():
         assert torch.equal(twin(x), model(x))
     assert model.double()(x.double()).dtype == torch.float64
     assert {k.split(".")[0] for k in model.state_dict()} == {"convs", "bns", "linear"}
-    assert LeNet.__module__ == "unimodals.common_models"
+    assert LeNet.__module__ == "deq_fusion.unimodals.common_models"
 
 
 def test_says_what_images_it_takes():

@@ -2,7 +2,7 @@
 
 import torch
 
-from unimodals.masked import MaskedGRU
+from deq_fusion.unimodals.masked import MaskedGRU
 
 LENGTHS = torch.tensor([3, 1, 5])
 MASK = torch.arange(5) < LENGTHS[:, None]

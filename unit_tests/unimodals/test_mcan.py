@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fusions.registry import FUSIONS
-from unimodals.mcan import MCAN, PRESETS
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.unimodals.mcan import MCAN, PRESETS
 
 param = pytest.mark.parametrize
 

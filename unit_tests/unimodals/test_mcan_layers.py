@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unimodals.mcan_layers import (
+from deq_fusion.unimodals.mcan_layers import (
     AttentionFlattening,
     AttentionLayer,
     LayerNorm,

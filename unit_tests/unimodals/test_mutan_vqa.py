@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn.functional import dropout
 
-from fusions.mutan import Mutan
-from fusions.registry import FUSIONS
-from unimodals.mutan_vqa import MutanAtt, MutanNoAtt
+from deq_fusion.fusions.mutan import Mutan
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.unimodals.mutan_vqa import MutanAtt, MutanNoAtt
 
 WORDS, IMAGE, ANSWERS = 9, 6, 3
 TOKENS = torch.tensor([[3, 1, 4, 0], [2, 8, 0, 0], [5, 6, 2, 1], [7, 0, 0, 0]])

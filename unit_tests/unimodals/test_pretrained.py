@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from unimodals.pretrained import BertEncoder, ResNetEncoder
+from deq_fusion.unimodals.pretrained import BertEncoder, ResNetEncoder
 
 transformers = pytest.importorskip("transformers")
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.func import functional_call
 from torch.testing import assert_close
 
-from unimodals.common_models import DAN, Transformer, TwoLayersLSTM
+from deq_fusion.unimodals.common_models import DAN, Transformer, TwoLayersLSTM
 
 LENGTHS = torch.tensor([2, 7, 4])
 
@@ -220,7 +220,7 @@ def test_files_and_copies(name):
     parts = {"lstm": "lstm_0 lstm_1 layer_norm", "dan": "embedding mlp"}
     expected = parts.get(name, "conv transformer").split()
     assert {key.split(".")[0] for key in model.state_dict()} == set(expected)
-    assert type(model).__module__ == "unimodals.common_models"
+    assert type(model).__module__ == "deq_fusion.unimodals.common_models"
 
 
 def test_says_what_is_wrong():

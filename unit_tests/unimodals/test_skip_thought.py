@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import dropout
 
-from unimodals.skip_thought import SkipThought
+from deq_fusion.unimodals.skip_thought import SkipThought
 
 WORDS, DIM, WIDTH = 8, 5, 4
 TOKENS = torch.tensor([[3, 1, 4, 0, 0], [2, 0, 0, 0, 0], [0, 0, 0, 0, 0], [5, 6, 2, 1, 7]])

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from unimodals import common_models
-from unimodals.common_models import (
+from deq_fusion.unimodals import common_models
+from deq_fusion.unimodals.common_models import (
     VGG,
     VGG16,
     ResNetLSTMEnc,
@@ -204,7 +204,7 @@ def test_resnet_lstm_drops_entries_of_its_state_in_training():
 
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_classes_and_arguments_have_multibenchs_names(kind):
-    assert kind.__module__ == "unimodals.common_models"
+    assert kind.__module__ == "deq_fusion.unimodals.common_models"
     assert pickle.loads(pickle.dumps(kind)) is getattr(common_models, kind.__name__)
     arguments = {
         VGG: "num_outputs",

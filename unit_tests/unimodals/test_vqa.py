@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unimodals.vqa import QuestionLSTM, RegionMean, WordBag, masked_mean
+from deq_fusion.unimodals.vqa import QuestionLSTM, RegionMean, WordBag, masked_mean
 
 TOKENS = torch.tensor([[3, 1, 4, 0, 0], [2, 0, 0, 0, 0], [5, 6, 2, 1, 3]])
 param = pytest.mark.parametrize

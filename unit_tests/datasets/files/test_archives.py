@@ -18,8 +18,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from datasets.files import archives
-from datasets.files.archives import check_archive, unpack
+from deq_fusion.datasets.files import archives
+from deq_fusion.datasets.files.archives import check_archive, unpack
 
 RANDOM = random.Random(0)
 MEMBERS = {

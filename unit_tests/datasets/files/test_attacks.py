@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.brca.get_data import read_table
-from datasets.files.archives import unpack
-from datasets.files.hdf5 import Rows, open_file, read_whole
-from datasets.files.json_files import read_json
-from datasets.files.npz import read_npz
-from datasets.files.restricted_pickle import load
-from datasets.files.text import WordPieces
-from training_structures.checkpoint import FORMAT, load_checkpoint, save_checkpoint
+from deq_fusion.datasets.brca.get_data import read_table
+from deq_fusion.datasets.files.archives import unpack
+from deq_fusion.datasets.files.hdf5 import Rows, open_file, read_whole
+from deq_fusion.datasets.files.json_files import read_json
+from deq_fusion.datasets.files.npz import read_npz
+from deq_fusion.datasets.files.restricted_pickle import load
+from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.training_structures.checkpoint import FORMAT, load_checkpoint, save_checkpoint
 
 MADE = "MADE"  # in an attack, this stands for the file that it would make
 TOUCH = f"touch {MADE}"
@@ -126,7 +126,7 @@ PICKLES = {
     "a buffer from outside": b"\x97.",
     "torch": call("torch:load", MADE),
     "torch's tensors": call("torch._utils:_rebuild_tensor_v2", b"N"),
-    "this reader": call("datasets.files.restricted_pickle:load", MADE),
+    "this reader": call("deq_fusion.datasets.files.restricted_pickle:load", MADE),
     "a module's other spelling": call("numpy.core:load", MADE),
     "a replaced word": call("numpy.core__builtin__:eval", CODE),
 }

@@ -16,9 +16,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from datasets.files import download
-from datasets.files.archives import check_archive, unpack
-from datasets.files.download import Expected, fetch, git_blob_id, verify
+from deq_fusion.datasets.files import download
+from deq_fusion.datasets.files.archives import check_archive, unpack
+from deq_fusion.datasets.files.download import Expected, fetch, git_blob_id, verify
 
 CONTENT = random.Random(0).randbytes(600_000)  # more than twice what is read at once
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

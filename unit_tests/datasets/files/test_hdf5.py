@@ -17,9 +17,9 @@ import h5py
 import numpy as np
 import pytest
 
-from datasets.files import hdf5_build
-from datasets.files.hdf5 import MEMORY, Rows, open_file, read_attribute, read_whole
-from datasets.files.hdf5_build import build_file
+from deq_fusion.datasets.files import hdf5_build
+from deq_fusion.datasets.files.hdf5 import MEMORY, Rows, open_file, read_attribute, read_whole
+from deq_fusion.datasets.files.hdf5_build import build_file
 
 ROOT = Path(__file__).parents[3]
 LAYOUTS = {
@@ -184,7 +184,7 @@ def test_an_interrupted_build_goes_on_where_it_stopped(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from datasets.files.hdf5_build import build_file
+from deq_fusion.datasets.files.hdf5_build import build_file
 def create(file):
     file.create_dataset("squares", (200, 3), "f4")
 def fill(file, start, stop):

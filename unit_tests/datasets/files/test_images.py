@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.files.images import cache_images, read_image
+from deq_fusion.datasets.files.images import cache_images, read_image
 
 Image = pytest.importorskip("PIL.Image")
 ImageOps = pytest.importorskip("PIL.ImageOps")

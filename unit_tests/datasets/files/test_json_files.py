@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from datasets.files import json_files
-from datasets.files.json_files import read_json, write_json
+from deq_fusion.datasets.files import json_files
+from deq_fusion.datasets.files.json_files import read_json, write_json
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from datasets.files.npz import read_npz
+from deq_fusion.datasets.files.npz import read_npz
 
 ARRAYS = {
     "float": np.random.default_rng(0).normal(size=(3, 4)),

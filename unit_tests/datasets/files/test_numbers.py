@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datasets.files.numbers import as_float32, as_int64, count_bytes
+from deq_fusion.datasets.files.numbers import as_float32, as_int64, count_bytes
 
 
 @pytest.mark.parametrize("dtype", ["f2", "f4", "f8", "g", ">f8", "?", "u1", "i8", "u8", ">i4"])

@@ -5,8 +5,8 @@ import tracemalloc
 
 import pytest
 
-from datasets.files import pickle_stack
-from datasets.files.restricted_pickle import load
+from deq_fusion.datasets.files import pickle_stack
+from deq_fusion.datasets.files.restricted_pickle import load
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from datasets.files import writing
-from datasets.files.reading import (
+from deq_fusion.datasets.files import writing
+from deq_fusion.datasets.files.reading import (
     check_file,
     clean_text,
     listed,
@@ -83,7 +83,7 @@ def test_a_socket_is_no_file(tmp_path, monkeypatch):
 
 def test_a_pipe_that_came_in_the_files_place_is_refused(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
-    monkeypatch.setattr("datasets.files.reading.check_file", lambda path, advice: path)
+    monkeypatch.setattr("deq_fusion.datasets.files.reading.check_file", lambda path, advice: path)
     with pytest.raises(ValueError, match="pipe must be a file"):
         open_regular(tmp_path / "pipe")
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.testing._private.utils import runstring
 
-from datasets.files.restricted_pickle import load
+from deq_fusion.datasets.files.restricted_pickle import load
 
 ARRAYS = {
     "float32": np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32),

@@ -8,8 +8,8 @@ import re
 import numpy as np
 import pytest
 
-from datasets.files import tables
-from datasets.files.tables import read_numbers, to_number
+from deq_fusion.datasets.files import tables
+from deq_fusion.datasets.files.tables import read_numbers, to_number
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.files.text import WordPieces, _library
+from deq_fusion.datasets.files.text import WordPieces, _library
 
 pytest.importorskip("tokenizers")
 
@@ -109,7 +109,7 @@ def test_no_more_pieces_are_learnt_than_asked_for(size):
 
 def test_training_is_repeatable_in_other_processes():
     code = (
-        "from datasets.files.text import WordPieces\n"
+        "from deq_fusion.datasets.files.text import WordPieces\n"
         f"print(WordPieces.train({TEXTS!r}, size=45)._tokenizer.to_str())"
     )
     root = Path(__file__).parents[3]

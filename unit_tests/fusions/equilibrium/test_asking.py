@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.equilibrium import SOLVERS, find_fixed_point
+from deq_fusion.fusions.equilibrium import SOLVERS, find_fixed_point
 
 solver = pytest.mark.parametrize("solver", sorted(SOLVERS))
 asking = pytest.mark.parametrize("ask", [2, 4, 8])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.equilibrium.half import affine, autocast_enabled, linear, product, wide
+from deq_fusion.fusions.equilibrium.half import affine, autocast_enabled, linear, product, wide
 
 
 def close(got, want, tol=5e-3):

@@ -7,8 +7,8 @@ from functools import partial
 import pytest
 import torch
 
-from fusions.equilibrium import AutogradMap, implicit_fixed_point
-from fusions.equilibrium.solve import solve as solve_map
+from deq_fusion.fusions.equilibrium import AutogradMap, implicit_fixed_point
+from deq_fusion.fusions.equilibrium.solve import solve as solve_map
 
 
 def f(z, x, weight):

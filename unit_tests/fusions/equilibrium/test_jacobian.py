@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.equilibrium import jacobian_penalty, spectral_radius
+from deq_fusion.fusions.equilibrium import jacobian_penalty, spectral_radius
 
 
 def test_the_penalty_is_the_mean_square_of_the_entries_of_a_linear_map(double):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fusions.equilibrium import AutogradMap
-from fusions.equilibrium.maps import Adjoint, normal_residual, relative_residual
+from deq_fusion.fusions.equilibrium import AutogradMap
+from deq_fusion.fusions.equilibrium.maps import Adjoint, normal_residual, relative_residual
 
 
 def posed(shape=(3, 2, 4)):

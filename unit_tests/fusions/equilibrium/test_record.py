@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.equilibrium import Solution, SolveRecord
+from deq_fusion.fusions.equilibrium import Solution, SolveRecord
 
 
 def solution(steps, residual):

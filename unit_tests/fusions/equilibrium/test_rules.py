@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fusions.equilibrium import Anderson, Broyden, Picard, find_fixed_point
+from deq_fusion.fusions.equilibrium import Anderson, Broyden, Picard, find_fixed_point
 from unit_tests.fusions.equilibrium.affine import affine
 
 

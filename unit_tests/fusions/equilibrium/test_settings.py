@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from fusions.equilibrium import AutogradMap, ConvergenceWarning, Equilibrium, SolveRecord
+from deq_fusion.fusions.equilibrium import AutogradMap, ConvergenceWarning, Equilibrium, SolveRecord
 
 
 def maker(f, start):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fusions.equilibrium import SOLVERS, Anderson, Broyden, find_fixed_point
+from deq_fusion.fusions.equilibrium import SOLVERS, Anderson, Broyden, find_fixed_point
 from unit_tests.fusions.equilibrium.affine import affine
 
 solver = pytest.mark.parametrize("solver", sorted(SOLVERS))

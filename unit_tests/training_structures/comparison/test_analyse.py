@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from training_structures.evaluation import evaluate
+from deq_fusion.training_structures.evaluation import evaluate
 from unit_tests.training_structures.comparison import toy
 
 CALLS = []

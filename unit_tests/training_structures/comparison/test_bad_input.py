@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from training_structures.comparison import command_line
+from deq_fusion.training_structures.comparison import command_line
 from unit_tests.training_structures.comparison import toy
 
 RECIPES = {"toy": lambda data_dir: toy.recipe()}

@@ -11,10 +11,10 @@ import numpy
 import pytest
 import torch
 
-from fusions.registry import FUSIONS, LATER, Entry
-from fusions.weighted_sum import WeightedSum
-from training_structures.comparison import command_line, table
-from training_structures.comparison.command_line import listing
+from deq_fusion.fusions.registry import FUSIONS, LATER, Entry
+from deq_fusion.fusions.weighted_sum import WeightedSum
+from deq_fusion.training_structures.comparison import command_line, table
+from deq_fusion.training_structures.comparison.command_line import listing
 from unit_tests.training_structures.comparison import toy
 
 OWN = """

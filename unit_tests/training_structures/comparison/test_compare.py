@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from training_structures.comparison import compare
-from training_structures.comparison.single_run import run_fusion
-from training_structures.comparison.store import MixedSettings, Unwritable
-from training_structures.files import read_json, write_json
+from deq_fusion.training_structures.comparison import compare
+from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.comparison.store import MixedSettings, Unwritable
+from deq_fusion.training_structures.files import read_json, write_json
 from unit_tests.training_structures.comparison import toy
 
 
@@ -201,7 +201,7 @@ def test_a_validation_score_that_is_never_a_number_is_told(tmp_path):
 
 
 def test_a_run_alone_is_the_run_of_the_comparison(tmp_path):
-    from training_structures.comparison.methods import Method
+    from deq_fusion.training_structures.comparison.methods import Method
 
     found = toy.run(tmp_path, {"sum": toy.Sum}, runs=[1])
     alone = run_fusion(Method("sum", toy.recipe(), toy.Sum), run=1)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
-from training_structures.comparison.identity.code import Code
-from training_structures.comparison.identity.data import data_digests
-from training_structures.comparison.identity.values import Unidentified, Values
+from deq_fusion.training_structures.comparison.identity.code import Code
+from deq_fusion.training_structures.comparison.identity.data import data_digests
+from deq_fusion.training_structures.comparison.identity.values import Unidentified, Values
 from unit_tests.training_structures.comparison import toy
 
 

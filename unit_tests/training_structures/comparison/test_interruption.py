@@ -8,13 +8,13 @@ from functools import partial
 
 import pytest
 
-from training_structures.comparison import single_run
+from deq_fusion.training_structures.comparison import single_run
 from unit_tests.training_structures.comparison import toy
 
 STEPS = toy.EPOCHS * toy.BATCHES  # forwards of a training
 SCRIPT = """
 import os, signal, sys
-from training_structures.comparison import single_run
+from deq_fusion.training_structures.comparison import single_run
 from unit_tests.training_structures.comparison import toy
 from unit_tests.training_structures.comparison.test_interruption import Stepping
 

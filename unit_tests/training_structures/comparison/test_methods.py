@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from training_structures.comparison.methods import Method, gather, refusal
-from training_structures.comparison.single_run import run_floor, run_fusion
+from deq_fusion.training_structures.comparison.methods import Method, gather, refusal
+from deq_fusion.training_structures.comparison.single_run import run_floor, run_fusion
 from unit_tests.training_structures.comparison import toy
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from training_structures.comparison.methods import Method
-from training_structures.comparison.missing import knows_absence, without
-from training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.missing import knows_absence, without
+from deq_fusion.training_structures.comparison.single_run import run_fusion
 from unit_tests.training_structures.comparison import toy
 
 

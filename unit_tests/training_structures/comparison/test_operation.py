@@ -16,20 +16,20 @@ import pytest
 from joblib.externals.loky.backend.process import LokyProcess
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-from training_structures import workers
-from training_structures.comparison import command_line
-from training_structures.comparison.compare import Halted, Work
-from training_structures.comparison.lock import InUse, check_free, locked
-from training_structures.comparison.said import summary
-from training_structures.comparison.store import run_and_store
-from training_structures.comparison.terminal import on_terminal
-from training_structures.files import CannotWrite, read_json, write_json
+from deq_fusion.training_structures import workers
+from deq_fusion.training_structures.comparison import command_line
+from deq_fusion.training_structures.comparison.compare import Halted, Work
+from deq_fusion.training_structures.comparison.lock import InUse, check_free, locked
+from deq_fusion.training_structures.comparison.said import summary
+from deq_fusion.training_structures.comparison.store import run_and_store
+from deq_fusion.training_structures.comparison.terminal import on_terminal
+from deq_fusion.training_structures.files import CannotWrite, read_json, write_json
 from unit_tests.fuzz.kills import Victim
 from unit_tests.training_structures.comparison import toy
 
 FORKING = """
 import os, sys, time
-from training_structures.workers import watched
+from deq_fusion.training_structures.workers import watched
 
 with watched():
     child = os.fork()
@@ -39,7 +39,7 @@ time.sleep(60)
 """
 PROGRAM = """
 import sys, time
-from training_structures.comparison import command_line
+from deq_fusion.training_structures.comparison import command_line
 from unit_tests.training_structures.comparison import toy
 
 class Slow(toy.Sum):

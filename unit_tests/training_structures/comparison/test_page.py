@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from training_structures.comparison import Score
-from training_structures.comparison.page import page
-from training_structures.comparison.pictures import PICTURES, Shown
-from training_structures.comparison.table import cells, make_rows
+from deq_fusion.training_structures.comparison import Score
+from deq_fusion.training_structures.comparison.page import page
+from deq_fusion.training_structures.comparison.pictures import PICTURES, Shown
+from deq_fusion.training_structures.comparison.table import cells, make_rows
 
 VOID = {"meta", "img", "br"}
 HOSTILE = '<b onclick="x">&\''

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from training_structures.comparison.paired import MIN_RUNS, compare_paired, estimate, holm
+from deq_fusion.training_structures.comparison.paired import (
+    MIN_RUNS,
+    compare_paired,
+    estimate,
+    holm,
+)
 
 RNG = np.random.default_rng(0)
 FIRST, SECOND = RNG.normal(0.8, 0.03, 12), RNG.normal(0.78, 0.03, 12)

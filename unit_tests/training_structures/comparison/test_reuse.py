@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from training_structures.comparison.identity import decides
-from training_structures.files import read_json
+from deq_fusion.training_structures.comparison.identity import decides
+from deq_fusion.training_structures.files import read_json
 from unit_tests.training_structures.comparison import toy
 
 RECIPE = '''"""A benchmark."""
@@ -22,7 +22,7 @@ import torch
 
 from bench.parts import load
 from bench.losses import *
-from training_structures.comparison import Recipe, Score
+from deq_fusion.training_structures.comparison import Recipe, Score
 from unit_tests.training_structures.comparison import toy
 
 RATE = 1e-2  # of learning

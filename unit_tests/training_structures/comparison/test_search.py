@@ -6,9 +6,9 @@ import pytest
 import torch
 from scipy.stats import loguniform
 
-from training_structures.comparison.methods import Method
-from training_structures.comparison.search import choices
-from training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.search import choices
+from deq_fusion.training_structures.comparison.single_run import run_fusion
 from unit_tests.training_structures.comparison import toy
 
 OWN = {"options": {}, "optimizer": {}}

@@ -8,12 +8,12 @@ from typing import Annotated
 import pytest
 import torch
 
-from examples.brca import brca_deq
-from examples.compare_fusions import RECIPES
-from examples.vqa import vqa_deq
-from training_structures.comparison.arguments import make_parser
-from training_structures.comparison.methods import Method
-from training_structures.comparison.settings import (
+from deq_fusion.examples.brca import brca_deq
+from deq_fusion.examples.compare_fusions import RECIPES
+from deq_fusion.examples.vqa import vqa_deq
+from deq_fusion.training_structures.comparison.arguments import make_parser
+from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.settings import (
     add_settings,
     asked_recipe,
     describe_settings,
@@ -21,7 +21,7 @@ from training_structures.comparison.settings import (
     make_recipe,
     settings_of,
 )
-from training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.comparison.single_run import run_fusion
 from unit_tests.training_structures.comparison import toy
 
 

@@ -9,12 +9,12 @@ import warnings
 import pytest
 import torch
 
-from training_structures.checkpoint import save_checkpoint
-from training_structures.comparison import Score, single_run
-from training_structures.comparison.methods import Method
-from training_structures.comparison.results import check_result
-from training_structures.comparison.store import MixedSettings
-from training_structures.files import read_json, write_json
+from deq_fusion.training_structures.checkpoint import save_checkpoint
+from deq_fusion.training_structures.comparison import Score, single_run
+from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.results import check_result
+from deq_fusion.training_structures.comparison.store import MixedSettings
+from deq_fusion.training_structures.files import read_json, write_json
 from unit_tests.training_structures.comparison import toy
 
 

@@ -5,11 +5,16 @@ import io
 
 import pytest
 
-from training_structures.comparison import Score
-from training_structures.comparison.compare import Comparison
-from training_structures.comparison.report import Report
-from training_structures.comparison.table import as_csv, markdown
-from training_structures.comparison.text import csv_text, in_markdown, in_picture, printable
+from deq_fusion.training_structures.comparison import Score
+from deq_fusion.training_structures.comparison.compare import Comparison
+from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison.table import as_csv, markdown
+from deq_fusion.training_structures.comparison.text import (
+    csv_text,
+    in_markdown,
+    in_picture,
+    printable,
+)
 from unit_tests.training_structures.comparison import toy
 
 HOSTILE = "=<script>alert(1)</script>|a\n| b |\x1b[31m ](javascript:x) $x"

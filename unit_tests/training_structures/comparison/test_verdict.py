@@ -2,8 +2,8 @@
 
 import pytest
 
-from training_structures.comparison import Score, table
-from training_structures.comparison.verdict import verdict
+from deq_fusion.training_structures.comparison import Score, table
+from deq_fusion.training_structures.comparison.verdict import verdict
 
 ACCURACY = Score("accuracy")
 MEANS = {"best": 0.9, "deq": 0.8, "only a": 0.7, "concat": 0.6, "only b": 0.5, "majority": 0.4}

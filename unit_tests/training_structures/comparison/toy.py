@@ -6,8 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
 
-from training_structures.comparison import Recipe, Score, compare
-from training_structures.metrics import regression
+from deq_fusion.training_structures.comparison import Recipe, Score, compare
+from deq_fusion.training_structures.metrics import regression
 
 EPOCHS, BATCHES, SIZES = 3, 2, (40, 20, 20)  # batches of training an epoch, samples of the parts
 

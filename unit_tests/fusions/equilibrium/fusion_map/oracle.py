@@ -9,8 +9,8 @@ from unittest import mock
 import torch
 from torch import Tensor, nn
 
-from fusions.equilibrium import AutogradMap, Equilibrium, SolveRecord, jacobian_penalty
-from fusions.equilibrium.jacobian import map_penalty
+from deq_fusion.fusions.equilibrium import AutogradMap, Equilibrium, SolveRecord, jacobian_penalty
+from deq_fusion.fusions.equilibrium.jacobian import map_penalty
 
 N, BATCH, DIM, GROUPS = 3, 4, 12, 3
 
@@ -141,7 +141,7 @@ def check_lower_precision(posed: Posed, *, pulls: bool = True) -> None:
 @contextmanager
 def bfloat16_products(pays: bool = True):
     """Makes products of any size rough for the first steps, or none, whatever the processor."""
-    products = "fusions.equilibrium.fusion_map.products"
+    products = "deq_fusion.fusions.equilibrium.fusion_map.products"
     with (
         mock.patch(f"{products}._bfloat16_pays", lambda z: pays),
         mock.patch(f"{products}.LARGE", 0),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusions.deq import DEQFusion, Equations
+from deq_fusion.fusions.deq import DEQFusion, Equations
 
 INF, NAN = float("inf"), float("nan")
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fusions.deq import EQUATIONS, DEQFusion, Equations
+from deq_fusion.fusions.deq import EQUATIONS, DEQFusion, Equations
 
 NAN = float("nan")
 FLAGS = ("residual", "gate", "f_theta", "f_fuse", "fuse_weights", "fuse_bias")

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusions.equilibrium import SOLVERS, spectral_radius
-from fusions.equilibrium.fusion_map.gated import GatedCell
+from deq_fusion.fusions.equilibrium import SOLVERS, spectral_radius
+from deq_fusion.fusions.equilibrium.fusion_map.gated import GatedCell
 from unit_tests.fusions.equilibrium.fusion_map import oracle
 from unit_tests.fusions.equilibrium.fusion_map.oracle import BATCH, DIM, GROUPS, N, Posed
 

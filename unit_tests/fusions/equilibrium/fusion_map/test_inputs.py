@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium.fusion_map.inputs import Projection, rms_normalised
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium.fusion_map.inputs import Projection, rms_normalised
 from unit_tests.fusions.deq_reference import arguments, recorded_masks
 from unit_tests.fusions.equilibrium.fusion_map.oracle import bfloat16_products
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusions.equilibrium.fusion_map.products import Norm, NormAt, Product, pace
+from deq_fusion.fusions.equilibrium.fusion_map.products import Norm, NormAt, Product, pace
 from unit_tests.fusions.equilibrium.fusion_map.oracle import bfloat16_products, near
 
 N, BATCH, DIM = 3, 4, 12

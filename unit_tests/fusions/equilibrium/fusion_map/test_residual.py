@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fusions.equilibrium import SOLVERS
-from fusions.equilibrium.fusion_map.residual import ResidualCells
+from deq_fusion.fusions.equilibrium import SOLVERS
+from deq_fusion.fusions.equilibrium.fusion_map.residual import ResidualCells
 from unit_tests.fusions.equilibrium.fusion_map import oracle
 from unit_tests.fusions.equilibrium.fusion_map.oracle import BATCH, DIM, GROUPS, N, Posed
 

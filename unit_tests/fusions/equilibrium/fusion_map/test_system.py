@@ -7,9 +7,9 @@ from unittest import mock
 import pytest
 import torch
 
-from fusions.deq import DEQFusion
-from fusions.equilibrium.fusion_map.gated import GatedMap
-from fusions.equilibrium.fusion_map.residual import ResidualMap, TwoLayer
+from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium.fusion_map.gated import GatedMap
+from deq_fusion.fusions.equilibrium.fusion_map.residual import ResidualMap, TwoLayer
 from unit_tests.fusions.deq_reference import (
     DIM,
     EXACT,
@@ -21,7 +21,7 @@ from unit_tests.fusions.deq_reference import (
 )
 from unit_tests.fusions.equilibrium.fusion_map.oracle import by_autograd
 
-PATIENCE = "fusions.equilibrium.solve.PATIENCE"
+PATIENCE = "deq_fusion.fusions.equilibrium.solve.PATIENCE"
 
 
 def run(fusion, features, *, plain=False, present=None, seed=1):
