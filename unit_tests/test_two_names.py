@@ -1,4 +1,4 @@
-"""`fusions.deq` of a checkout and `deq_fusion.fusions.deq`, imported in one process, go together."""
+"""`fusions.deq` of a checkout and `deq_fusion.fusions.deq` in one process go together."""
 
 import os
 import subprocess
