@@ -4,6 +4,7 @@ What a row must give is the written equations of the whole fusion with one term 
 """
 
 import csv
+from functools import partial
 from statistics import fmean, stdev
 from types import SimpleNamespace
 
@@ -183,7 +184,12 @@ def reported():
             for run in range(8)
         ]
         rows = make_rows(results, [ACCURACY, LOSS], baseline="full")
-        told = {"rows": rows, "scores": [ACCURACY, LOSS], "score": ACCURACY, "baseline": "full"}
+        told = {
+            "table": partial(list, rows),
+            "scores": [ACCURACY, LOSS],
+            "score": ACCURACY,
+            "baseline": "full",
+        }
         reports[injection] = SimpleNamespace(**told, results=results)
     return reports
 
