@@ -121,7 +121,8 @@ def fit(
         progress: shows a bar, on a terminal.
 
     Raises:
-        FloatingPointError: if the training loss is not finite, or its gradient at any scale.
+        FloatingPointError: if the training loss is not finite, or its gradient at any scale; its
+            attribute `history` has the epochs before.
         RuntimeError: if the norm of the gradient is not finite (with `clip_norm`).
         ValueError: for options or batches that make no sense, or a checkpoint of another run.
     """
@@ -157,8 +158,9 @@ def fit(
             run.resume(checkpoint)
         for epoch in _epochs_left(run, epochs, patience, progress):
             started = time.perf_counter()
-            record = {"epoch": epoch, **training.epoch(train, epoch)}
-            scores = {} if valid is None else validate(model, valid)
+            with _diverging(run.history):
+                record = {"epoch": epoch, **training.epoch(train, epoch)}
+                scores = {} if valid is None else validate(model, valid)
             record |= {f"valid_{name}": value for name, value in scores.items()}
             run.finish_epoch(record | {"seconds": time.perf_counter() - started})
             run.tell(callbacks)
@@ -336,6 +338,16 @@ def _built(
             "allow; take precision='bf16' or 'fp32', or another optimizer"
         )
     return optim
+
+
+@contextmanager
+def _diverging(history: History) -> Iterator[None]:
+    """Gives the error of a training that diverges the history of it."""
+    try:
+        yield
+    except FloatingPointError as error:
+        error.history = history
+        raise
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import joblib
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
+from ..event_log import Watch
 from ..files import CannotWrite
 from ..workers import settle, watched
 from .identity.decides import Identities
@@ -23,7 +24,7 @@ from .methods import Method, gather
 from .recipe import Fusion, Recipe
 from .results import check_alike
 from .reuse import Reuse
-from .search import choices
+from .search import check_search, searched_by, told
 from .single_run import Analysis, run_floor, run_fusion
 from .store import opened, run_and_store, stored
 from .text import printable
@@ -59,12 +60,14 @@ def compare(
     output: str | Path,
     unimodal: bool = True,
     trials: int = 1,
+    prune: bool = False,
     drop_modality: bool = False,
     analyse: Analysis | None = None,
     jobs: int | None = 1,
     threads: int = 1,
     device: str = "cpu",
     progress: bool = True,
+    watch: Watch | None = None,
 ) -> Comparison:
     """Trains every method (floors, single modalities, fusions) in every run.
 
@@ -79,6 +82,7 @@ def compare(
         output: folder of the results.
         unimodal: whether every single modality is a method, too.
         trials: hyperparameter settings that every fusion tries in every run, on validation data.
+        prune: whether trials end early that are worse than earlier ones, see `tpe.TPE`.
         drop_modality: whether to score with each modality missing, too.
         analyse: (trained, recipe) -> what JSON can hold; it is called with every trained model
             (`single_run.Trained`), and what it returns is stored with the run as `analysis`.
@@ -87,6 +91,7 @@ def compare(
         threads: threads of each process.
         device: where to train.
         progress: shows a bar over the runs.
+        watch: sees every epoch of every training, and changes nothing; see `event_log`.
 
     Raises:
         InUse: if another process is at work there.
@@ -105,13 +110,17 @@ def compare(
     methods, skipped = gather(recipe, fusions, unimodal=unimodal)
     for method in methods:
         if method.fusion is not None:
-            choices(method, trials, runs[0])  # refuses too many of them before any work
+            check_search(method, trials)  # before any work
+    by = searched_by(trials, prune=prune)
+    if by is not None and progress:
+        tqdm.write(told(trials, by), file=sys.stderr)
     demands = {"trials": trials, "drop_modality": drop_modality}
+    demands |= {"prune": True} if prune else {}
     demands |= {} if analyse is None else {"analyse": analyse}
-    identities = Identities(run_fusion, run_floor, analyse=analyse, search=trials > 1)
+    identities = Identities(run_fusion, run_floor, analyse=analyse, search=by)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
     with opened(output, recipe, reuse.aside) as folder, watched():
-        how = jobs, threads, device, progress
+        how = jobs, threads, device, progress, watch
         work = Work(recipe.name, folder, methods, runs, demands, reuse, *how)
         work.read()
         reused = work.tell()
@@ -137,6 +146,7 @@ class Work:
     threads: int
     device: str
     progress: bool
+    watch: Watch | None
     done: dict[tuple[str, int], dict | None] = field(default_factory=dict)
 
     def read(self) -> None:
@@ -200,7 +210,7 @@ class Work:
 
     def _all(self) -> None:
         todo = [(m, r) for r in self.runs for m in self.methods if self.done[m.name, r] is None]
-        asked = {"threads": self.threads, "device": self.device}
+        asked = {"threads": self.threads, "device": self.device, "watch": self.watch}
         known = self.reuse.known
         work = (
             joblib.delayed(run_and_store)(

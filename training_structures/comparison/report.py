@@ -163,6 +163,8 @@ class Report:
                 f"comparisons (Holm, 1979), from {MIN_RUNS} runs on; intervals are for each "
                 "comparison alone."
             )
+        if any(row.costs["epochs spent"] is not None for row in self.rows):
+            text += " epochs spent: on all trials of the search."
         if any(row.costs["converged"] is not None for row in self.rows):
             text += " converged: share of all forward solves in training, rounded down."
         return text

@@ -82,6 +82,12 @@ def searched_by(trials: int, *, prune: bool = False) -> str | None:
     return f"Optuna {found}, TPE" + (" and median pruning" if prune else "")
 
 
+def told(trials: int, by: str) -> str:
+    """Returns a sentence on a search, to be said once; `by` is of `searched_by`."""
+    better = "" if by.startswith("Optuna") else f"; Optuna would learn from the trials: {INSTALL}"
+    return f"every fusion tries {trials} settings in each run, found by {by}{better}"
+
+
 def optuna_version() -> str | None:
     """Returns the version of Optuna; None if it is not installed."""
     try:
