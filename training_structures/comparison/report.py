@@ -9,6 +9,7 @@ from typing import Any
 
 from ..files import write_bytes, write_json
 from .compare import Comparison
+from .headline import headline
 from .page import page
 from .paired import MIN_RUNS
 from .pictures import Shown
@@ -75,6 +76,7 @@ class Report:
             Shown(*shown, self.baseline, self.subject),
             *self.table,
             title=self.title,
+            headline=headline(self.rows, self.score, **self.sides),
             verdict=self.says,
             legend=self.legend,
             skipped=self.found.skipped,
@@ -119,7 +121,11 @@ class Report:
 
     @cached_property
     def says(self) -> list[str]:
-        return verdict(self.rows, self.score, baseline=self.baseline, subject=self.subject)
+        return verdict(self.rows, self.score, **self.sides)
+
+    @property
+    def sides(self) -> dict[str, str | None]:
+        return {"baseline": self.baseline, "subject": self.subject}
 
     @property
     def title(self) -> str:

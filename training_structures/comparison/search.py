@@ -59,7 +59,7 @@ def search(method: Method, run: int, trials: int, *, prune: bool = False) -> Sea
     """
     if trials == 1 or optuna_version() is None:
         return Search(method, run, trials)
-    from .tpe import TPE  # Optuna is an extra
+    from .tpe import TPE  # which itself needs what is here
 
     return TPE(method, run, prune=prune)
 

@@ -6,9 +6,6 @@ from contextlib import contextmanager
 from hashlib import sha256
 from typing import Any
 
-import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
-from optuna.trial import Trial, TrialState, create_trial
 from sklearn.model_selection import ParameterGrid
 
 from ..run import Callback, History, more_is_better
@@ -35,16 +32,19 @@ class TPE(Search):
     """
 
     def __init__(self, method: Method, run: int, *, prune: bool) -> None:
+        import optuna  # an extra
+
+        self._optuna = optuna
         self._method, self._run, self._prune = method, run, prune
         self._space = space_of(method)
         self._ways = {_name(key): _distribution(values) for key, values in self._space.items()}
         self._tried: list[Choice] = []
-        self._trial: Trial | None = None
+        self._trial: Any = None
         self._reported = 0  # epochs of it
         self._maximise = more_is_better(method.recipe.select)
         direction = "maximize" if self._maximise else "minimize"
         patience = dict.fromkeys(("n_startup_trials", "n_warmup_steps", "n_min_trials"), PATIENT)
-        with _quiet():
+        with _quiet(optuna):
             pruner = optuna.pruners.MedianPruner(**patience)
             self._study = optuna.create_study(direction=direction, pruner=pruner)
 
@@ -58,13 +58,13 @@ class TPE(Search):
         score = worst if score is None else score
         if self._trial is not None:
             self._report(curve)
-            how = {"state": TrialState.PRUNED} if pruned else {"values": score}
-            with _quiet():
+            how = {"state": self._optuna.trial.TrialState.PRUNED} if pruned else {"values": score}
+            with _quiet(self._optuna):
                 self._study.tell(self._trial, **how)
             return
         known = _known(self._method, self._space)
         self._study.add_trial(
-            create_trial(
+            self._optuna.trial.create_trial(
                 value=score,
                 params=known,
                 distributions={name: self._ways[name] for name in known},
@@ -94,14 +94,15 @@ class TPE(Search):
             found = self._asked(attempt)
             if found not in self._tried:
                 return found
-            self._study.tell(self._trial, state=TrialState.FAIL)  # which counts for nothing
+            failed = self._optuna.trial.TrialState.FAIL  # which counts for nothing
+            self._study.tell(self._trial, state=failed)
         left = [params for params in self._all() if self._chosen(params) not in self._tried]
         if left:
             self._study.enqueue_trial(random.Random(self._seed(ATTEMPTS)).choice(left))
         return self._asked(ATTEMPTS)
 
     def _asked(self, attempt: int) -> Choice:
-        self._study.sampler = optuna.samplers.TPESampler(
+        self._study.sampler = self._optuna.samplers.TPESampler(
             seed=self._seed(attempt), n_startup_trials=STARTUP, multivariate=False
         )
         self._trial, self._reported = self._study.ask(self._ways), 0
@@ -126,8 +127,10 @@ def _name(key: tuple[str, str]) -> str:
     return ".".join(key)
 
 
-def _distribution(values: Any) -> BaseDistribution:
+def _distribution(values: Any) -> Any:
     """Returns what Optuna draws from: places among values, or quantiles."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution
+
     if hasattr(values, "ppf"):
         return FloatDistribution(EDGE, 1 - EDGE)
     return CategoricalDistribution(range(len(values)))
@@ -160,7 +163,7 @@ def _known(method: Method, space: Space) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(optuna: Any) -> Iterator[None]:
     """Keeps Optuna from telling of every study and trial."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
