@@ -1,6 +1,7 @@
 """One self-contained HTML page of a comparison: no script, nothing loaded from elsewhere."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from html import escape as escaped
 
@@ -65,12 +66,11 @@ def page(
         warned: what the other runs warned of.
         repeat: how to get the same numbers again.
     """
-    parts = [f'<p class="title">{escape(title)}</p><h1>{escape(headline)}</h1>']
+    parts = [f'<p class="title">{escape(title)}</p><h1>{_unbroken(headline)}</h1>']
     parts.append(_list(verdict, "verdict"))
     parts.append(_table(shown, head, lines))
     if failures:
-        count = f"{len(failures)} run{'s' if len(failures) > 1 else ''}"
-        parts.append(f"<p><strong>{count} failed, and are listed at the end.</strong></p>")
+        parts.append(f"<p><strong>Runs that failed: {len(failures)}, told below.</strong></p>")
     parts.append(f'<p class="note">{escape(legend)}</p>')
     parts.append(f'<div class="pictures">{_pictures(shown)}</div>')
     if failures:
@@ -94,8 +94,13 @@ def page(
     )
 
 
+def _unbroken(sentence: str) -> str:
+    """Returns a sentence in which no line ends between a number and its sign, or p and its own."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[\d<&])", "&nbsp;", escape(sentence))
+
+
 def _list(sentences: Sequence[str], kind: str = "") -> str:
-    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences)
+    items = "".join(f"<li>{_unbroken(sentence)}</li>" for sentence in sentences)
     return f'<ul class="{kind}">{items}</ul>'
 
 

@@ -20,6 +20,7 @@ NAMED = 4  # learning curves
 OTHERS = "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 WIDTH = 4.0  # inches: a phone's width, on which a point of text is more than a pixel
 SMALL = 9  # points
+COSTS = "seconds", "parameters"
 
 
 @dataclass(frozen=True)
@@ -90,34 +91,56 @@ def differences(shown: Shown) -> Any:
 
 
 def costs(shown: Shown) -> Any:
-    """The score, better upwards, against training time and parameters; named is what no other
-    fusion beats in both, and triangles lie further down."""
-    rows = [row for row in shown.rows if not _single(row) and row.costs["seconds"] is not None]
-    values = [shown.value(row.scores[shown.score.name].mean) for row in rows]
+    """Every fusion's score, better upwards, against training time and parameters; named is what
+    no other beats in both, and triangles lie further down."""
+    rows = [row for row in shown.rows if not _single(row) and row.costs["parameters"] is not None]
     if not rows:
         return None
     figure, panels = _figure(6.4, panels=2)
-    floor = _floor(values, lower=shown.score.lower)
-    for axes, cost, label in zip(
-        panels, ("seconds", "parameters"), ("seconds of training", "parameters"), strict=True
-    ):
-        dots, wanted, cheapest = [], [], math.inf
-        for row, value in zip(rows, values, strict=True):  # best first
-            below = value > floor if shown.score.lower else value < floor
-            dots.append((row.costs[cost], floor if below else value))
-            colour = shown.colour(row.method)
-            axes.plot(*dots[-1], "v" if below else "o", color=colour, zorder=3)
-            if row.costs[cost] < cheapest or colour != OTHER:
-                wanted.append(Label(in_picture(row.method), *dots[-1], colour))
-            cheapest = min(cheapest, row.costs[cost])
-        axes.set_xscale("log")
-        axes.margins(x=0.12, y=0.2)
-        if shown.score.lower:
-            axes.invert_yaxis()  # up is better
-        axes.set_xlabel(f"{label} (logarithmic)")
-        axes.set_ylabel(shown.label)
-        place(axes, sorted(wanted, key=lambda label: label.colour == OTHER), dots)
+    panels[0].set_xlabel("seconds of training (logarithmic)")
+    panels[1].set_xlabel("parameters (logarithmic)")
+    drawn = [_cost(a, cost, shown, rows) for a, cost in zip(panels, COSTS, strict=True)]
+    for axes, (labels, dots) in zip(panels, drawn, strict=True):  # once both have their size
+        place(axes, labels, dots)
     return figure
+
+
+def _cost(
+    axes: Any, cost: str, shown: Shown, rows: Sequence[Row]
+) -> tuple[list[Label], list[tuple[float, float]]]:
+    """Draws the dots of a panel; returns the names to write and the dots, the subject's first."""
+    values = [shown.value(row.scores[shown.score.name].mean) for row in rows]
+    floor = _floor(values, lower=shown.score.lower)
+    dots, labels, cheapest = [], [], math.inf
+    for row, value in zip(rows, values, strict=True):  # best first
+        below = value > floor if shown.score.lower else value < floor
+        dots.append((row.costs[cost], floor if below else value))
+        colour = shown.colour(row.method)
+        axes.plot(*dots[-1], "v" if below else "o", color=colour, zorder=3)
+        if row.costs[cost] < cheapest or colour != OTHER:
+            labels.append(Label(in_picture(row.method), *dots[-1], colour))
+        cheapest = min(cheapest, row.costs[cost])
+    axes.margins(x=0.12, y=0.2)
+    _logarithmic(axes, [x for x, _ in dots if x > 0])
+    axes.set_ylabel(shown.label)
+    if shown.score.lower:
+        axes.invert_yaxis()  # up is better
+    return sorted(labels, key=lambda label: label.colour == OTHER), dots
+
+
+def _logarithmic(axes: Any, values: Sequence[float]) -> None:
+    """Gives an axes a logarithmic scale with numbers that stand apart, however short it is."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+    if not values:
+        return
+    decades = math.log10(max(values) / min(values))
+    steps = (1,) if decades > 2 else (1, 3) if decades > 1 else (1, 2, 3, 5)
+    plain = FuncFormatter(lambda x, _: f"{x:g}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(plain if max(values) < 1000 else EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _floor(values: Sequence[float], *, lower: bool) -> float:
