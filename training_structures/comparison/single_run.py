@@ -101,9 +101,13 @@ def run_fusion(
         converged the lowest epoch's, `solver_<name>_lowest`.
     """
     recipe = method.recipe
-    how = {"device": device, "progress": progress}
-    chosen = search(method, run, trials, prune=prune)
-    trained, tried = _searched(chosen, method, run, trials, checkpoint, watch, how)
+    trained, tried = _searched(
+        *(search(method, run, trials, prune=prune), method, run),
+        trials=trials,
+        checkpoint=checkpoint,
+        watch=watch,
+        how={"device": device, "progress": progress},
+    )
     best = tried[trained.trial]
     load_best(trained.model, trained.history)
     result = {
@@ -127,10 +131,11 @@ def _searched(
     chosen: Search,
     method: Method,
     run: int,
+    *,
     trials: int,
     checkpoint: Path | None,
     watch: Watch | None,
-    how: dict[str, Any],
+    how: Mapping[str, Any],
 ) -> tuple[Trained, list[dict[str, Any]]]:
     """Returns the best trial's training, and what every trial was and reached.
 

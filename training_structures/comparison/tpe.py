@@ -155,7 +155,7 @@ def _known(method: Method, space: Space) -> dict[str, Any]:
             continue
         value = own[kind][name]
         if hasattr(values, "ppf"):
-            quantile = float(values.cdf(value))
+            quantile = float(values.cdf(value)) if isinstance(value, int | float) else 0.0
             found |= {_name((kind, name)): quantile} if EDGE <= quantile <= 1 - EDGE else {}
         elif value in list(values):
             found[_name((kind, name))] = list(values).index(value)
