@@ -13,7 +13,7 @@ from .methods import Method
 from .search import OWN, Choice, Search, Space, choice_of, grid_of, space_of
 
 STARTUP = 5  # trials before the first that others decide: the recipe's own, and draws
-PATIENT = 3  # trials that run to their end before one is pruned, and epochs that none is
+PATIENT = 3  # trials that run to their end before one is pruned; so many epochs each runs at least
 ATTEMPTS = 20  # at a setting that was not tried yet
 EDGE = 2.0**-20  # of the quantiles: at 0 and 1 a distribution may have no value
 
@@ -28,7 +28,8 @@ class TPE(Search):
     Args:
         method, run: whose trials they are.
         prune: whether a trial ends when its best score so far is worse than the median of those
-            that earlier trials, which ran to their end, had at the same epoch.
+            that earlier trials, which ran to their end, had at the same epoch, after the first
+            fifth of the recipe's epochs.
     """
 
     def __init__(self, method: Method, run: int, *, prune: bool) -> None:
@@ -43,9 +44,10 @@ class TPE(Search):
         self._reported = 0  # epochs of it
         self._maximise = more_is_better(method.recipe.select)
         direction = "maximize" if self._maximise else "minimize"
-        patience = dict.fromkeys(("n_startup_trials", "n_warmup_steps", "n_min_trials"), PATIENT)
+        whole = {"n_startup_trials": PATIENT, "n_min_trials": PATIENT}
+        early = max(PATIENT, method.recipe.epochs // 5)
         with _quiet(optuna):
-            pruner = optuna.pruners.MedianPruner(**patience)
+            pruner = optuna.pruners.MedianPruner(**whole, n_warmup_steps=early)
             self._study = optuna.create_study(direction=direction, pruner=pruner)
 
     def ask(self) -> Choice:
