@@ -18,12 +18,14 @@ h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; } figure h2 { margin-top: 0; }
 .scroll { overflow-x: auto; background:
   linear-gradient(to left, #fff 50%, #fff0) right / 3rem 100% no-repeat local,
   linear-gradient(to left, #64748b66, #64748b00) right / 1.25rem 100% no-repeat scroll; }
-.hint { display: none; } @media (max-width: 40rem) { .hint { display: block; } }
 table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #e5e7eb; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff;
   padding-left: 0; border-right: 1px solid #e5e7eb; }
+.hint { display: none; }
+@media (max-width: 40rem) { .hint { display: block; }
+  td:first-child { max-width: 9rem; overflow: hidden; text-overflow: ellipsis; } }
 tr.baseline td { color: #0072b2; } tr.subject td { color: #c2410c; font-weight: 600; }
 .pictures { columns: 22rem; column-gap: 2rem; margin-top: 2rem; }
 figure { margin: 0 0 2rem; break-inside: avoid; }

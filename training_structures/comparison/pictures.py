@@ -13,13 +13,14 @@ from .labels import Label, place
 from .methods import SINGLE
 from .recipe import Score
 from .table import Row
-from .text import in_picture
+from .text import in_picture, printable
 
 BASELINE, SUBJECT, OTHER = "#0072b2", "#d55e00", "#6b7280"  # told apart by the colour-blind, too
 NAMED = 4  # learning curves
 OTHERS = "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
 WIDTH = 4.0  # inches: a phone's width, on which a point of text is more than a pixel
 SMALL = 9  # points
+LONGEST = 22  # characters of a name
 COSTS = "seconds", "parameters"
 
 
@@ -50,7 +51,7 @@ class Shown:
 
     @property
     def label(self) -> str:
-        return f"{in_picture(self.score.name)}{' (%)' if self.score.percent else ''}"
+        return f"{_short(self.score.name)}{' (%)' if self.score.percent else ''}"
 
     def curves(self, method: str, key: str) -> np.ndarray:
         """Returns a record of the epochs, (runs, epochs), NaN where a run had stopped."""
@@ -86,7 +87,7 @@ def differences(shown: Shown) -> Any:
         bounds = (row.test.difference, row.test.low, row.test.high)
         _bar(axes, i, *(shown.value(x) for x in bounds), shown.colour(row.method))
     _name(axes, shown, [row.method for row in rows])
-    axes.set_xlabel(f"{shown.label}, minus {in_picture(str(shown.baseline))}")
+    axes.set_xlabel(f"{shown.label}, minus {_short(str(shown.baseline))}")
     return figure
 
 
@@ -118,7 +119,7 @@ def _cost(
         colour = shown.colour(row.method)
         axes.plot(*dots[-1], "v" if below else "o", color=colour, zorder=3)
         if row.costs[cost] < cheapest or colour != OTHER:
-            labels.append(Label(in_picture(row.method), *dots[-1], colour))
+            labels.append(Label(_short(row.method), *dots[-1], colour))
         cheapest = min(cheapest, row.costs[cost])
     axes.margins(x=0.12, y=0.2)
     _logarithmic(axes, [x for x, _ in dots if x > 0])
@@ -167,15 +168,15 @@ def learning(shown: Shown) -> Any:
         if method in chosen:
             colour = shown.colour(method)
             colour = next(spare) if colour == OTHER else colour
-            style = {"color": colour, "label": in_picture(method), "zorder": 3, "linewidth": 1.2}
+            style = {"color": colour, "label": _short(method), "zorder": 3, "linewidth": 1.2}
         axes.plot(np.arange(1, len(curve) + 1), curve, **style)
     # the first epochs, in which all of them rise alike, would make one band of the rest
     late = np.concatenate([curves[method][len(curves[method]) // 4 :] for method in chosen])
     low, high = np.nanmin(late), np.nanmax(late)
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation {in_picture(shown.select)}")
+    _epochs(axes)
+    axes.set_ylabel(f"validation {_short(shown.select)}")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=SMALL)
     return figure
 
@@ -192,11 +193,11 @@ def convergence(shown: Shown) -> Any:
         colour = next(spare) if colour == OTHER else colour
         share = 100 * (1 - _mean(shown.curves(method, "solver_converged")))
         for axes, curve in zip(panels, (_mean(_steps(shown, method)), share), strict=True):
-            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=in_picture(method))
+            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=_short(method))
     panels[0].set_ylabel("solver steps")
     panels[1].set_ylabel("samples that did\nnot converge (%)")
     panels[1].set_ylim(bottom=0)
-    panels[1].set_xlabel("epoch")
+    _epochs(panels[1])
     handles, names = panels[0].get_legend_handles_labels()
     how = {"loc": "outside upper center", "ncols": 2, "frameon": False, "fontsize": SMALL}
     figure.legend(handles, names, **how)
@@ -213,7 +214,7 @@ def absence(shown: Shown) -> Any:
         complete = shown.value(row.scores[shown.score.name].mean)
         axes.plot(complete, i, "D", color="black", label="all there" if not i else None)
         for j, (modality, without) in enumerate(row.missing.items()):
-            label = f"without {in_picture(modality)}" if not i else None
+            label = f"without {_short(modality)}" if not i else None
             colour = OTHERS[j % len(OTHERS)]
             axes.plot(shown.value(without.mean), i, "o", color=colour, label=label)
     _name(axes, shown, [row.method for row in rows])
@@ -254,6 +255,17 @@ def _figure(height: float, panels: int = 1) -> tuple[Any, Any]:
     return figure, axes
 
 
+def _epochs(axes: Any) -> None:
+    axes.set_xlabel("epoch")
+    axes.locator_params(axis="x", integer=True)
+
+
+def _short(name: str) -> str:
+    """Returns a name as a picture may have it, which a long one would fill."""
+    text = printable(name)
+    return in_picture(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
+
+
 def _bar(axes: Any, at: int, mean: float, low: float, high: float, colour: str) -> None:
     if np.isfinite(low):
         axes.plot([low, high], [at, at], "-", color=colour, linewidth=2)
@@ -261,7 +273,7 @@ def _bar(axes: Any, at: int, mean: float, low: float, high: float, colour: str) 
 
 
 def _name(axes: Any, shown: Shown, methods: Sequence[str]) -> None:
-    axes.set_yticks(range(len(methods)), map(in_picture, methods), fontsize=SMALL)
+    axes.set_yticks(range(len(methods)), map(_short, methods), fontsize=SMALL)
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         tick.set_color(shown.colour(method) if shown.colour(method) != OTHER else "black")
     axes.set_ylim(len(methods) - 0.5, -0.5)

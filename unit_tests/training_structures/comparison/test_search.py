@@ -9,8 +9,10 @@ from sklearn.model_selection import ParameterSampler
 
 from deq_fusion.training_structures.comparison import search as module
 from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.recipe import Score
 from deq_fusion.training_structures.comparison.search import OWN, check_search, search
 from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.comparison.table import cells, make_rows
 from unit_tests.training_structures.comparison import toy
 
 RATES = {"lr": (1e-4, 1e-3, 3e-3, 3e-2)}
@@ -227,3 +229,18 @@ def test_the_runs_of_another_search_are_made_again(tmp_path):
     toy.run(tmp_path, changes=changes, trials=2)
     found = toy.run(tmp_path, changes={"search": {"lr": loguniform(1e-4, 1e-1)}}, trials=2)
     assert found.reused[1:] == ["4 runs made again (sum, concat): search changed"]
+
+
+def test_the_epochs_of_all_trials_are_told_where_there_are_several(tmp_path):
+    searched = toy.run(tmp_path / "searched", changes={"search": RATES}, trials=3)
+    plain = toy.run(tmp_path / "plain")
+    found = {name: _column(c, "epochs spent") for name, c in (("3", searched), ("1", plain))}
+    spent = str(3 * toy.EPOCHS)
+    assert found == {"3": {"majority": "", "sum": spent, "concat": spent}, "1": None}
+
+
+def _column(comparison, heading):
+    """What a table says in that column, by method; None if it has none."""
+    scores = [Score("accuracy")]
+    head, lines = cells(make_rows(comparison.results, scores), scores, None)
+    return {line[0]: line[head.index(heading)] for line in lines} if heading in head else None
