@@ -24,6 +24,7 @@ from deq_fusion.training_structures.comparison.single_run import Analysis, run_f
 from deq_fusion.training_structures.comparison.table import number
 from deq_fusion.training_structures.distributed import is_main, process_group
 from deq_fusion.training_structures.evaluation import PRECISIONS
+from deq_fusion.training_structures.event_log import event_logs
 
 MakeRecipe = Callable[..., Recipe]
 PARALLEL = """on two GPUs, which share every batch, in mixed precision:
@@ -129,6 +130,7 @@ def _run(
             device=args.device,
             checkpoint=checkpoint,
             progress=True,
+            watch=event_logs(args.log) if args.log else None,
         )
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -182,6 +184,7 @@ def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.
     add("--seed", type=int, default=0, help="seed of weights, batches and split")
     add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
+    add("--log", type=Path, metavar="DIR", help="folder for TensorBoard's event files")
     add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
     add("--device", default="cpu", help="where to train, such as cpu or cuda")
     add("--precision", choices=PRECISIONS, help="of the forward, not the recipe's; fp16: on GPUs")

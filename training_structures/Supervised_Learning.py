@@ -180,7 +180,7 @@ def train(
         seed=seed,
         checkpoint=f"{save}.ckpt",
         resume=resume,
-        on_epoch=partial(report_epoch, task, save_best, trained if validtime else None),
+        callbacks=[partial(report_epoch, task, save_best, trained if validtime else None)],
         progress=progress,
     )
     if track_complexity:

@@ -34,7 +34,7 @@ from .evaluation import (
 )
 from .evaluation import predict as predict
 from .objectives import Objective, weight_of
-from .run import History, Run, loader_generators
+from .run import Callback, History, Run, loader_generators
 from .run import load_best as load_best
 
 SLOW = 2.0  # seconds after which an epoch has a bar of its own
@@ -67,7 +67,7 @@ def fit(
     resume: bool = False,
     settings: Mapping[str, Any] | None = None,
     split_batch: Split = split_last,
-    on_epoch: Callable[[dict[str, float], bool], None] | None = None,
+    callbacks: Iterable[Callback] = (),
     progress: bool = True,
 ) -> History:
     """Trains `model` in place, and leaves it in evaluation mode with its last epoch's weights.
@@ -84,7 +84,7 @@ def fit(
     and `valid`, which must be DataLoaders, and get one result: that of a single process, within
     rounding, but for what the model draws at random and for what couples the samples of a batch
     (BatchNorm sees a share; a penalty may be a mean over tokens). The first shows the bar, calls
-    `on_epoch` and writes. An error in one process's backward ends the run only when that process
+    `callbacks` and writes. An error in one process's backward ends the run only when that process
     ends, as it does under torchrun: the others wait for its gradient.
 
     Args:
@@ -116,14 +116,17 @@ def fit(
         resume: goes on from `checkpoint`, if that file exists, as if never interrupted.
         settings: what else a resumed run must share, as numbers and text: its data, say.
         split_batch: batch to (inputs, truth); tensors in lists, tuples and dicts are moved.
-        on_epoch: called with the epoch's record and whether it is the best so far.
+        callbacks: each is called with the history after every epoch; one that returns True ends
+            the training there, for good: a resumed run does not go on, either.
         progress: shows a bar, on a terminal.
 
     Raises:
-        FloatingPointError: if the training loss is not finite, or its gradient at any scale.
+        FloatingPointError: if the training loss is not finite, or its gradient at any scale; its
+            attribute `history` has the epochs before.
         RuntimeError: if the norm of the gradient is not finite (with `clip_norm`).
         ValueError: for options or batches that make no sense, or a checkpoint of another run.
     """
+    callbacks = list(callbacks)
     _check_counts(epochs=epochs, accumulate=accumulate, patience=patience)
     if clip_norm is not None and not clip_norm > 0:
         raise ValueError(f"clip_norm must be positive, got {clip_norm}; None does not clip")
@@ -155,12 +158,12 @@ def fit(
             run.resume(checkpoint)
         for epoch in _epochs_left(run, epochs, patience, progress):
             started = time.perf_counter()
-            record = {"epoch": epoch, **training.epoch(train, epoch)}
-            scores = {} if valid is None else validate(model, valid)
+            with _diverging(run.history):
+                record = {"epoch": epoch, **training.epoch(train, epoch)}
+                scores = {} if valid is None else validate(model, valid)
             record |= {f"valid_{name}": value for name, value in scores.items()}
-            improved = run.finish_epoch(record | {"seconds": time.perf_counter() - started})
-            if on_epoch and distributed.is_main():
-                on_epoch(run.history.epochs[-1], improved)
+            run.finish_epoch(record | {"seconds": time.perf_counter() - started})
+            run.tell(callbacks)
             if checkpoint:
                 run.save(checkpoint, after=checkpoint_seconds)
         if checkpoint:
@@ -290,12 +293,13 @@ class _Training:
 
 
 def _epochs_left(run: Run, epochs: int, patience: int | None, progress: bool) -> Iterator[int]:
-    """Yields the numbers of the epochs to do, until patience runs out, and draws the bar."""
+    """Yields the numbers of the epochs to do, until patience or a callback says no; draws a bar."""
     done = len(run.history.epochs)
     hidden = None if progress else True  # None: hidden unless on a terminal
     with tqdm(total=epochs, initial=done, unit="epoch", leave=False, disable=hidden) as bar:
         for epoch in range(done + 1, epochs + 1):
-            if patience is not None and run.history.stale >= patience:
+            stale = patience is not None and run.history.stale >= patience
+            if stale or run.history.ended:
                 return
             yield epoch
             last = run.history.epochs[-1]
@@ -334,6 +338,16 @@ def _built(
             "allow; take precision='bf16' or 'fp32', or another optimizer"
         )
     return optim
+
+
+@contextmanager
+def _diverging(history: History) -> Iterator[None]:
+    """Gives the error of a training that diverges the history of it."""
+    try:
+        yield
+    except FloatingPointError as error:
+        error.history = history
+        raise
 
 
 @contextmanager

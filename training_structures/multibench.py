@@ -15,6 +15,7 @@ from tqdm import tqdm
 from . import metrics
 from .batches import as_float
 from .files import save_atomically
+from .run import History
 
 TASKS = {  # metrics, and which of them (or the loss) selects
     "classification": (metrics.classification, "accuracy"),
@@ -110,10 +111,10 @@ def save_whole(module: nn.Module, path: str | Path) -> None:
 
 
 def report_epoch(
-    task: str, save: Callable[[], None], timed: Trained | None, record: dict, improved: bool
+    task: str, save: Callable[[], None], timed: Trained | None, history: History
 ) -> None:
-    """Prints an epoch's lines, with samples and time if `timed`, and saves if it is the best."""
-    say = tqdm.write  # print, but beside a progress bar
+    """Prints the last epoch's lines, with samples and time if `timed`; saves if it is the best."""
+    say, record = tqdm.write, history.epochs[-1]  # print, but beside a progress bar
     epoch = f"Epoch {record['epoch'] - 1}"
     say(f"{epoch} train loss: {torch.tensor(record['train_loss'])!s}")
     if timed:
@@ -126,7 +127,7 @@ def report_epoch(
         say(f"{epoch} valid loss: {loss!s} {scores}")
     elif task == "regression":
         say(f"{epoch} valid loss: {record['valid_loss']}")
-    if improved:
+    if not history.stale:
         say("Saving Best")
         save()
     if "valid_auprc" in record:

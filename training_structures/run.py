@@ -1,7 +1,7 @@
 """A run's state: what it has measured, and everything it needs to go on after an interruption."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,16 +39,22 @@ class History:
             groups), `seconds`, and `solver_<name>` for what equilibrium solves report.
         best_epoch: the epoch selected on validation data; None before there is one.
         best_state: the model's state_dict after that epoch, on the CPU.
+        ended: whether a callback ended the training.
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int | None = None
     best_state: dict[str, Tensor] = field(default_factory=dict)
+    ended: bool = False
 
     @property
     def stale(self) -> int:
         """The number of epochs since the best one."""
         return len(self.epochs) - (self.best_epoch or 0)
+
+
+Callback = Callable[[History], bool | None]
+"""Called after every epoch, whose record is `history.epochs[-1]`; True ends the training."""
 
 
 @dataclass
@@ -92,16 +98,16 @@ class Run:
             "processes": processes(),
         }
 
-    def finish_epoch(self, record: dict[str, float]) -> bool:
+    def finish_epoch(self, record: dict[str, float]) -> None:
         """Keeps an epoch's record, and its weights if it is the best; steps the scheduler."""
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         many = len(rates) > 1
         record |= {
             f"learning_rate_{i}" if many else "learning_rate": r for i, r in enumerate(rates)
         }
-        improved = self._improves(record)
+        improves = self._improves(record)
         self.history.epochs.append(record)
-        if improved:
+        if improves:
             self.history.best_epoch = len(self.history.epochs)
             self.history.best_state = {
                 name: value.detach().to("cpu", copy=True)
@@ -111,7 +117,11 @@ class Run:
             self.scheduler.step(record[self.key])
         elif self.scheduler is not None:
             self.scheduler.step()
-        return improved
+
+    def tell(self, callbacks: Iterable[Callback]) -> None:
+        """Calls the first process's callbacks, each of them; all processes learn of an end."""
+        said = [callback(self.history) for callback in callbacks] if is_main() else []
+        self.history.ended = bool(from_main(any(said)))
 
     def _improves(self, record: dict[str, float]) -> bool:
         if self.key is None:

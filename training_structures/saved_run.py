@@ -36,8 +36,9 @@ def check_parts(saved: Mapping[str, Any], source: str) -> None:
 
 def check_history(history: Any, source: str, key: str | None = None) -> None:
     """Raises Damaged unless a history is one; `key` is what each of its records must have."""
-    names = {"epochs", "best_epoch", "best_state"}
-    demand(isinstance(history, dict) and history.keys() == names, source, f"a history of {names}")
+    names = {"epochs", "best_epoch", "best_state"}  # older ones do not say whether they were ended
+    known = isinstance(history, dict) and history.keys() - {"ended"} == names
+    demand(known and type(history.get("ended", False)) is bool, source, f"a history of {names}")
     epochs, best = history["epochs"], history["best_epoch"]
     sound = isinstance(epochs, list) and all(_is_record(record, key) for record in epochs)
     demand(sound, source, "numbers by name for every epoch" + (f", {key} too" if key else ""))

@@ -98,7 +98,7 @@ def train(
         resume=resume,
         settings={"modalnum": modalnum},
         split_batch=partial(_choose, modalnum),
-        on_epoch=partial(report_epoch, task, save_best, None),
+        callbacks=[partial(report_epoch, task, save_best, None)],
         progress=progress,
     )
     if track_complexity:

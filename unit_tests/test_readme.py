@@ -19,7 +19,9 @@ def test_own_data_are_compared_in_a_few_lines(capsys):
     said = capsys.readouterr().out
     assert all(name in said for name in ("deq", "concat", "sum", "gmu", "late", "acids", "colours"))
     X, y = scope["X"], scope["y"]
-    assert scope["model"].predict({"acids": X.iloc[:, :6], "colours": X.iloc[:, 6:]}).shape == y.shape
+    assert (
+        scope["model"].predict({"acids": X.iloc[:, :6], "colours": X.iloc[:, 6:]}).shape == y.shape
+    )
 
 
 def test_the_example_runs(capsys):

@@ -161,6 +161,7 @@ def add_judged(parser: argparse.ArgumentParser, baseline: str = "concat") -> Non
     )
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--search", type=count, default=1, metavar="TRIALS", help="settings every fusion tries")
+    add("--prune", action="store_true", help="end trials early that are worse than most before")
     add("--drop-modality", action="store_true", help="score with each modality missing, too")
 
 
@@ -181,6 +182,7 @@ def add_how(parser: argparse.ArgumentParser) -> None:
     add("--jobs", type=count, default=1, help="processes to run in parallel (default: 1)")
     add("--threads", type=count, default=1, help="threads of each process (default: 1)")
     add("--device", default="cpu", help="where to train, such as cpu or cuda (default: cpu)")
+    add("--log", type=Path, metavar="DIR", help="folder for TensorBoard's files, one for each run")
     add("--precision", choices=PRECISIONS, help="of the forward, not the recipe's; fp16: on GPUs")
     add(
         "--cluster",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import joblib
 
+from ..event_log import event_logs
 from ..files import CannotWrite
 from .arguments import make_parser, read_arguments
 from .compare import compare
@@ -143,11 +144,13 @@ def _compared(
             metric=args.metric,
             unimodal=not args.no_unimodal,
             trials=args.search,
+            prune=args.prune,
             drop_modality=args.drop_modality,
             analyse=analyse,
             jobs=None if args.cluster else args.jobs,
             threads=args.threads,
             device=args.device,
+            watch=event_logs(args.log) if args.log else None,
         )
     if not found.results:
         last = printable(found.failures[-1]["error"], keep="\n\t")
@@ -181,6 +184,7 @@ def results_folder(args: argparse.Namespace) -> Path:
     kind += ["official"] if args.official else []
     kind += [args.part] if args.part != "test" else []
     kind += ["search"] if args.search > 1 else []
+    kind += ["prune"] if args.prune else []
     kind += ["missing"] if args.drop_modality else []
     kind += [args.precision] if args.precision else []
     kind += [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]

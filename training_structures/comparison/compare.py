@@ -1,5 +1,6 @@
 """Every method in every run: what is asked for is checked, carried out, and brought together."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -8,8 +9,10 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ..checkpoint import seeded
+from ..event_log import Watch
 from ..workers import watched
 from .comparison import Comparison
 from .identity.decides import Identities
@@ -17,7 +20,7 @@ from .identity.reuse import Reuse
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
 from .results import check_alike
-from .search import choices
+from .search import check_search, searched_by, told
 from .single_run import Analysis, run_floor, run_fusion
 from .store import opened, provenance
 from .work import Work
@@ -34,12 +37,14 @@ def compare(
     metric: str | None = None,
     unimodal: bool = True,
     trials: int = 1,
+    prune: bool = False,
     drop_modality: bool = False,
     analyse: Analysis | None = None,
     jobs: int | None = 1,
     threads: int = 1,
     device: str = "cpu",
     progress: bool = True,
+    watch: Watch | None = None,
 ) -> Comparison:
     """Trains every method (floors, single modalities, fusions) in every run, and compares them.
 
@@ -59,6 +64,7 @@ def compare(
         metric: the score to compare by; None: the recipe's first.
         unimodal: whether every single modality is a method, too.
         trials: hyperparameter settings that every fusion tries in every run, on validation data.
+        prune: whether trials end early that are worse than earlier ones, see `tpe.TPE`.
         drop_modality: whether to score with each modality missing, too.
         analyse: (trained, recipe) -> what JSON can hold; it is called with every trained model
             (`single_run.Trained`), and what it returns is stored with the run as `analysis`.
@@ -67,6 +73,7 @@ def compare(
         threads: threads of each process.
         device: where to train.
         progress: shows a bar over the runs on a terminal, elsewhere a line a minute.
+        watch: sees every epoch of every training, and changes nothing; see `event_log`.
 
     Returns:
         What was found; runs that failed are among it, and do not keep the others from ending.
@@ -84,15 +91,16 @@ def compare(
     methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
-    _check_trials(methods, trials, runs[0])
+    by = _searched_by(methods, trials, prune=prune, progress=progress)
     _check_device(device)
     test_share = _test_share(recipe, runs[0])
     demands = {"trials": trials, "drop_modality": drop_modality}
+    demands |= {"prune": True} if prune else {}
     demands |= {} if analyse is None else {"analyse": analyse}
-    identities = Identities(run_fusion, run_floor, analyse=analyse, search=trials > 1)
+    identities = Identities(run_fusion, run_floor, analyse=analyse, search=by)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
     with _folder(output, recipe, reuse.aside) as folder, watched():
-        how = jobs, threads, device, progress, scores, output is not None
+        how = jobs, threads, device, progress, watch, scores, output is not None
         work = Work(recipe.name, folder, methods, runs, demands, reuse, *how)
         reused = work.carry_out()
         found = [work.done[m.name, run] | {"kind": m.kind} for m in methods for run in runs]
@@ -160,11 +168,21 @@ def _first_there(scores: Sequence[Score], results: Sequence[Mapping[str, Any]]) 
     raise ValueError(f"this set has no {scores[0].name}; choose a metric from {', '.join(there)}")
 
 
-def _check_trials(methods: Sequence[Method], trials: int, run: int) -> None:
-    """Raises ValueError if there are fewer settings of a method to try than trials."""
+def _searched_by(
+    methods: Sequence[Method], trials: int, *, prune: bool, progress: bool
+) -> str | None:
+    """Returns what searches, and says so; None if nothing does.
+
+    Raises:
+        ValueError: if there are fewer settings of a method to try than trials.
+    """
     for method in methods:
         if method.fusion is not None:
-            choices(method, trials, run)
+            check_search(method, trials)  # before any work
+    by = searched_by(trials, prune=prune)
+    if by is not None and progress:
+        tqdm.write(told(trials, by), file=sys.stderr)
+    return by
 
 
 def _check_device(device: str) -> None:

@@ -1,6 +1,7 @@
 """One self-contained HTML page of a comparison: no script, nothing loaded from elsewhere."""
 
 import base64
+import re
 from collections.abc import Mapping, Sequence
 from html import escape as escaped
 
@@ -10,16 +11,25 @@ from .text import printable
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
-  color: #111827; background: #fff; }
-h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
-.scroll { overflow-x: auto; } table { border-collapse: collapse; font-size: .85rem; }
+  color: #111827; background: #fff; overflow-wrap: anywhere; }
+h1 { font-size: clamp(1.3rem, 5vw, 1.6rem); line-height: 1.25; margin: 0 0 1rem; }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; } figure h2 { margin-top: 0; }
+.title { color: #4b5563; margin: .5rem 0 .25rem; } .verdict { padding-left: 1.2rem; }
+.scroll { overflow-x: auto; background:
+  linear-gradient(to left, #fff 50%, #fff0) right / 3rem 100% no-repeat local,
+  linear-gradient(to left, #64748b66, #64748b00) right / 1.25rem 100% no-repeat scroll; }
+table { border-collapse: collapse; font-size: .85rem; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap;
   border-bottom: 1px solid #e5e7eb; font-variant-numeric: tabular-nums; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
-tr.baseline td { color: #0072b2; } tr.subject td { color: #d55e00; font-weight: 600; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 30rem), 1fr));
-  gap: 1rem 2rem; align-items: start; }
-figure { margin: 0; } figure img { width: 100%; max-width: 36rem; height: auto; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff;
+  padding-left: 0; border-right: 1px solid #e5e7eb; }
+.hint { display: none; }
+@media (max-width: 40rem) { .hint { display: block; }
+  td:first-child { max-width: 9rem; overflow: hidden; text-overflow: ellipsis; } }
+tr.baseline td { color: #0072b2; } tr.subject td { color: #c2410c; font-weight: 600; }
+.pictures { columns: 22rem; column-gap: 2rem; margin-top: 2rem; }
+figure { margin: 0 0 2rem; break-inside: avoid; }
+figure img { width: 100%; max-width: 28rem; height: auto; }
 figcaption, .note { color: #4b5563; font-size: .85rem; }
 pre { background: #f3f4f6; padding: .75rem; white-space: pre-wrap; overflow-wrap: anywhere;
   font-size: .8rem; }
@@ -37,6 +47,7 @@ def page(
     lines: Sequence[Sequence[str]],
     *,
     title: str,
+    headline: str,
     verdict: Sequence[str],
     legend: str,
     skipped: Mapping[str, str],
@@ -49,21 +60,21 @@ def page(
     Args:
         shown: what the pictures need.
         head, lines: the table.
-        title, verdict, legend: text above and below it.
+        title: what was compared.
+        headline: what came out, in a sentence.
+        verdict, legend: text above and below the table.
         skipped: fusion -> why it is not there.
         failures: runs that raised.
         warned: what the other runs warned of.
         repeat: how to get the same numbers again.
     """
-    parts = [f"<h1>{escape(title)}</h1>"]
-    parts += [f"<p>{escape(sentence)}</p>" for sentence in verdict]
+    parts = [f'<p class="title">{escape(title)}</p><h1>{_unbroken(headline)}</h1>']
+    parts.append(_list(verdict, "verdict"))
     parts.append(_table(shown, head, lines))
+    if failures:
+        parts.append(f"<p><strong>Runs that failed: {len(failures)}, told below.</strong></p>")
     parts.append(f'<p class="note">{escape(legend)}</p>')
-    if skipped:
-        items = "".join(
-            f"<li>{escape(name)}: {escape(reason)}</li>" for name, reason in skipped.items()
-        )
-        parts.append(f"<h2>Not compared</h2><ul>{items}</ul>")
+    parts.append(f'<div class="pictures">{_pictures(shown)}</div>')
     if failures:
         parts.append("<h2>Runs that failed</h2>")
         parts += [
@@ -72,9 +83,10 @@ def page(
             for failure in failures
         ]
     if warned:
-        items = "".join(f"<li>{escape(sentence)}</li>" for sentence in warned)
-        parts.append(f"<h2>Warnings</h2><ul>{items}</ul>")
-    parts += [f'<div class="pictures">{_pictures(shown)}</div>']
+        parts.append(f"<h2>Warnings</h2>{_list(warned)}")
+    if skipped:
+        reasons = [f"{name}: {reason}" for name, reason in skipped.items()]
+        parts.append(f"<h2>Not compared</h2>{_list(reasons)}")
     parts.append(f"<h2>To repeat it</h2><pre>{escape(repeat)}</pre>")
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -82,6 +94,16 @@ def page(
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body>{chr(10).join(parts)}</body></html>\n"
     )
+
+
+def _unbroken(sentence: str) -> str:
+    """Returns a sentence in which no line ends between a number and its sign, or p and its own."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\bp) (?=[\d<&])", "&nbsp;", escape(sentence))
+
+
+def _list(sentences: Sequence[str], kind: str = "") -> str:
+    items = "".join(f"<li>{_unbroken(sentence)}</li>" for sentence in sentences)
+    return f'<ul class="{kind}">{items}</ul>'
 
 
 def _table(shown: Shown, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
@@ -94,7 +116,8 @@ def _table(shown: Shown, head: Sequence[str], lines: Sequence[Sequence[str]]) ->
     )
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    return f'<div class="scroll">{table}</div>'
+    hint = '<p class="note hint">The table scrolls sideways.</p>'
+    return f'{hint}<div class="scroll" tabindex="0" role="region" aria-label="Table">{table}</div>'
 
 
 def _pictures(shown: Shown) -> str:

@@ -9,14 +9,19 @@ from typing import Any
 
 import numpy as np
 
+from .labels import Label, place
 from .methods import SINGLE
 from .recipe import Score
 from .table import Row
-from .text import in_picture
+from .text import in_picture, printable
 
 BASELINE, SUBJECT, OTHER = "#0072b2", "#d55e00", "#6b7280"  # told apart by the colour-blind, too
+NAMED = 4  # learning curves
 OTHERS = "#009e73", "#cc79a7", "#56b4e9", "#e69f00"
-WIDTH = 5.2  # inches; about a phone's width at the text size used
+WIDTH = 4.0  # inches: a phone's width, on which a point of text is more than a pixel
+SMALL = 9  # points
+LONGEST = 22  # characters of a name
+COSTS = "seconds", "parameters"
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ class Shown:
 
     @property
     def label(self) -> str:
-        return f"{in_picture(self.score.name)}{' (%)' if self.score.percent else ''}"
+        return f"{_short(self.score.name)}{' (%)' if self.score.percent else ''}"
 
     def curves(self, method: str, key: str) -> np.ndarray:
         """Returns a record of the epochs, (runs, epochs), NaN where a run had stopped."""
@@ -60,7 +65,7 @@ class Shown:
 
 def scores(shown: Shown) -> Any:
     """Every run, with the mean and its 95 % interval."""
-    figure, axes = _figure(0.3 * len(shown.rows) + 0.9)
+    figure, axes = _figure(0.22 * len(shown.rows) + 0.9)
     for i, row in enumerate(shown.rows):
         colour, main = shown.colour(row.method), row.scores[shown.score.name]
         runs = [r["scores"][shown.score.name] for r in shown.results if r["method"] == row.method]
@@ -76,68 +81,103 @@ def differences(shown: Shown) -> Any:
     rows = [row for row in shown.rows if row.test is not None and not _single(row)]
     if not rows:
         return None
-    figure, axes = _figure(0.3 * len(rows) + 0.9)
+    figure, axes = _figure(0.22 * len(rows) + 0.9)
     axes.axvline(0, color=BASELINE, linewidth=1)
     for i, row in enumerate(rows):
         bounds = (row.test.difference, row.test.low, row.test.high)
         _bar(axes, i, *(shown.value(x) for x in bounds), shown.colour(row.method))
     _name(axes, shown, [row.method for row in rows])
-    axes.set_xlabel(f"{shown.label}, minus {in_picture(str(shown.baseline))}")
+    axes.set_xlabel(f"{shown.label}, minus {_short(str(shown.baseline))}")
     return figure
 
 
 def costs(shown: Shown) -> Any:
-    """The score, better upwards, against training time and parameters; named is what no other
-    fusion beats in both."""
-    figure, panels = _figure(6.6, panels=2)
-    for axes, cost, label in zip(
-        panels, ("seconds", "parameters"), ("seconds of training", "parameters"), strict=True
-    ):
-        cheapest, named = math.inf, 0
-        for row in shown.rows:  # best first
-            spent = row.costs[cost]
-            if spent is None or _single(row):
-                continue
-            point = spent, shown.value(row.scores[shown.score.name].mean)
-            colour = shown.colour(row.method)
-            axes.plot(*point, "o", color=colour)
-            if spent < cheapest or colour != OTHER:
-                named += 1  # above and below in turn, for neighbours' sake
-                place = {"xytext": (0, 5 if named % 2 else -11), "textcoords": "offset points"}
-                axes.annotate(
-                    in_picture(row.method), point, color=colour, fontsize=7, ha="center", **place
-                )
-            cheapest = min(cheapest, spent)
-        axes.set_xscale("log")
-        axes.margins(x=0.15, y=0.12)
-        if shown.score.lower:
-            axes.invert_yaxis()  # up is better
-        axes.set_xlabel(f"{label} (logarithmic)")
-        axes.set_ylabel(shown.label)
+    """Every fusion's score, better upwards, against training time and parameters; named is what
+    no other beats in both, and triangles lie further down."""
+    rows = [row for row in shown.rows if not _single(row) and row.costs["parameters"] is not None]
+    if not rows:
+        return None
+    figure, panels = _figure(6.4, panels=2)
+    panels[0].set_xlabel("seconds of training (logarithmic)")
+    panels[1].set_xlabel("parameters (logarithmic)")
+    drawn = [_cost(a, cost, shown, rows) for a, cost in zip(panels, COSTS, strict=True)]
+    for axes, (labels, dots) in zip(panels, drawn, strict=True):  # once both have their size
+        place(axes, labels, dots)
     return figure
 
 
+def _cost(
+    axes: Any, cost: str, shown: Shown, rows: Sequence[Row]
+) -> tuple[list[Label], list[tuple[float, float]]]:
+    """Draws the dots of a panel; returns the names to write and the dots, the subject's first."""
+    values = [shown.value(row.scores[shown.score.name].mean) for row in rows]
+    floor = _floor(values, lower=shown.score.lower)
+    dots, labels, cheapest = [], [], math.inf
+    for row, value in zip(rows, values, strict=True):  # best first
+        below = value > floor if shown.score.lower else value < floor
+        dots.append((row.costs[cost], floor if below else value))
+        colour = shown.colour(row.method)
+        axes.plot(*dots[-1], "v" if below else "o", color=colour, zorder=3)
+        if row.costs[cost] < cheapest or colour != OTHER:
+            labels.append(Label(_short(row.method), *dots[-1], colour))
+        cheapest = min(cheapest, row.costs[cost])
+    axes.margins(x=0.12, y=0.2)
+    _logarithmic(axes, [x for x, _ in dots if x > 0])
+    axes.set_ylabel(shown.label)
+    if shown.score.lower:
+        axes.invert_yaxis()  # up is better
+    return sorted(labels, key=lambda label: label.colour == OTHER), dots
+
+
+def _logarithmic(axes: Any, values: Sequence[float]) -> None:
+    """Gives an axes a logarithmic scale with numbers that stand apart, however short it is."""
+    from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
+
+    if not values:
+        return
+    decades = math.log10(max(values) / min(values))
+    steps = (1,) if decades > 2 else (1, 3) if decades > 1 else (1, 2, 3, 5)
+    plain = FuncFormatter(lambda x, _: f"{x:g}")
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=steps))
+    axes.xaxis.set_major_formatter(plain if max(values) < 1000 else EngFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _floor(values: Sequence[float], *, lower: bool) -> float:
+    """Returns how far down costs are shown: three times as far below the best as the median."""
+    best, worst = (min(values), max(values)) if lower else (max(values), min(values))
+    end = best + 3 * (float(np.median(values)) - best)
+    return min(end, worst) if lower else max(end, worst)
+
+
 def learning(shown: Shown) -> Any:
-    """The validation score over the epochs, the mean over the runs that were still training."""
+    """The validation score over the epochs, where the named methods differ: the mean over the
+    runs that were still training. Grey are the others."""
     key = f"valid_{shown.select}"
-    trained = [row.method for row in shown.rows if shown.curves(row.method, key).size]
-    chosen = [m for m in (shown.subject, shown.baseline) if m in trained]
-    chosen += [method for method in trained if method not in chosen][: len(OTHERS)]
+    curves = {row.method: shown.curves(row.method, key) for row in shown.rows}
+    curves = {method: _mean(curve) for method, curve in curves.items() if curve.size}
+    chosen = [m for m in (shown.subject, shown.baseline) if m in curves]
+    chosen += [method for method in curves if method not in chosen][: NAMED - len(chosen)]
     if not chosen:
         return None
-    figure, axes = _figure(3.4)
+    figure, axes = _figure(3.9)
     spare = cycle(OTHERS)
-    for method in trained:
-        curve = _mean(shown.curves(method, key))
+    for method, curve in curves.items():
         style = {"color": "#d1d5db", "linewidth": 0.8}
         if method in chosen:
             colour = shown.colour(method)
             colour = next(spare) if colour == OTHER else colour
-            style = {"color": colour, "label": in_picture(method), "zorder": 3}
+            style = {"color": colour, "label": _short(method), "zorder": 3, "linewidth": 1.2}
         axes.plot(np.arange(1, len(curve) + 1), curve, **style)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel(f"validation {in_picture(shown.select)}")
-    axes.legend(frameon=False, fontsize=7)
+    # the first epochs, in which all of them rise alike, would make one band of the rest
+    late = np.concatenate([curves[method][len(curves[method]) // 4 :] for method in chosen])
+    low, high = np.nanmin(late), np.nanmax(late)
+    margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
+    axes.set_ylim(low - margin, high + margin)
+    _epochs(axes)
+    axes.set_ylabel(f"validation {_short(shown.select)}")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=SMALL)
     return figure
 
 
@@ -146,19 +186,21 @@ def convergence(shown: Shown) -> Any:
     solving = [r.method for r in shown.rows if np.isfinite(_steps(shown, r.method)).any()]
     if not solving:
         return None
-    figure, panels = _figure(4.6, panels=2)
+    figure, panels = _figure(5.0, panels=2)
     spare = cycle(OTHERS)
     for method in solving:
         colour = shown.colour(method)
         colour = next(spare) if colour == OTHER else colour
         share = 100 * (1 - _mean(shown.curves(method, "solver_converged")))
         for axes, curve in zip(panels, (_mean(_steps(shown, method)), share), strict=True):
-            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=in_picture(method))
+            axes.plot(np.arange(1, len(curve) + 1), curve, color=colour, label=_short(method))
     panels[0].set_ylabel("solver steps")
     panels[1].set_ylabel("samples that did\nnot converge (%)")
     panels[1].set_ylim(bottom=0)
-    panels[1].set_xlabel("epoch")
-    panels[0].legend(frameon=False, fontsize=7)
+    _epochs(panels[1])
+    handles, names = panels[0].get_legend_handles_labels()
+    how = {"loc": "outside upper center", "ncols": 2, "frameon": False, "fontsize": SMALL}
+    figure.legend(handles, names, **how)
     return figure
 
 
@@ -167,17 +209,17 @@ def absence(shown: Shown) -> Any:
     rows = [row for row in shown.rows if row.missing]
     if not rows:
         return None
-    figure, axes = _figure(0.3 * len(rows) + 1.3)
+    figure, axes = _figure(0.22 * len(rows) + 1.5)
     for i, row in enumerate(rows):
         complete = shown.value(row.scores[shown.score.name].mean)
         axes.plot(complete, i, "D", color="black", label="all there" if not i else None)
         for j, (modality, without) in enumerate(row.missing.items()):
-            label = f"without {in_picture(modality)}" if not i else None
+            label = f"without {_short(modality)}" if not i else None
             colour = OTHERS[j % len(OTHERS)]
             axes.plot(shown.value(without.mean), i, "o", color=colour, label=label)
     _name(axes, shown, [row.method for row in rows])
     axes.set_xlabel(shown.label)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, fontsize=7)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=SMALL)
     return figure
 
 
@@ -208,8 +250,20 @@ def _figure(height: float, panels: int = 1) -> tuple[Any, Any]:
     axes = figure.subplots(panels, 1)
     for each in np.atleast_1d(axes):
         each.grid(alpha=0.3)
+        each.tick_params(labelsize=SMALL)
         each.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def _epochs(axes: Any) -> None:
+    axes.set_xlabel("epoch")
+    axes.locator_params(axis="x", integer=True)
+
+
+def _short(name: str) -> str:
+    """Returns a name as a picture may have it, which a long one would fill."""
+    text = printable(name)
+    return in_picture(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
 
 
 def _bar(axes: Any, at: int, mean: float, low: float, high: float, colour: str) -> None:
@@ -219,7 +273,7 @@ def _bar(axes: Any, at: int, mean: float, low: float, high: float, colour: str) 
 
 
 def _name(axes: Any, shown: Shown, methods: Sequence[str]) -> None:
-    axes.set_yticks(range(len(methods)), map(in_picture, methods), fontsize=8)
+    axes.set_yticks(range(len(methods)), map(_short, methods), fontsize=SMALL)
     for tick, method in zip(axes.get_yticklabels(), methods, strict=True):
         tick.set_color(shown.colour(method) if shown.colour(method) != OTHER else "black")
     axes.set_ylim(len(methods) - 0.5, -0.5)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..files import write_bytes, write_json
+from .headline import headline
 from .page import page
 from .paired import MIN_RUNS
 from .pictures import Shown
@@ -115,6 +116,7 @@ def _page(found: "Comparison") -> str:
         Shown(*shown, found.baseline, found.subject),
         *cells(rows, found.scores, found.baseline),
         title=_title(found),
+        headline=headline(rows, found.score, **_sides(found)),
         verdict=_says(found),
         legend=_legend(found),
         skipped=found.skipped,
@@ -144,8 +146,11 @@ def _content(found: "Comparison") -> dict[str, Any]:
 
 
 def _says(found: "Comparison") -> list[str]:
-    asked = {"baseline": found.baseline, "subject": found.subject}
-    return verdict(found.table(), found.score, **asked)
+    return verdict(found.table(), found.score, **_sides(found))
+
+
+def _sides(found: "Comparison") -> dict[str, str | None]:
+    return {"baseline": found.baseline, "subject": found.subject}
 
 
 def _title(found: "Comparison") -> str:
@@ -187,6 +192,8 @@ def _legend(found: "Comparison", *, costs: bool = True) -> str:
                 f" p: paired t-test against {found.baseline}, corrected for {fresh}the number of "
                 f"comparisons (Holm, 1979), from {MIN_RUNS} runs on."
             )
+    if costs and any(row.costs["epochs spent"] is not None for row in rows):
+        text += " epochs spent: on all trials of the search."
     if costs and any(row.costs["converged"] is not None for row in rows):
         text += " converged: share of all forward solves in training, rounded down."
     return text

@@ -34,7 +34,7 @@ def check_result(result: Mapping[str, Any], method: Method, run: int) -> None:
     seconds = result.get("seconds")
     if not _is_number(seconds) or not 0 <= seconds < math.inf:
         raise ValueError(f"seconds must be a number of at least 0, got {shown(seconds)}")
-    for name in (name for name in COUNTS if name in result):
+    for name in (name for name in (*COUNTS, "epochs_spent") if name in result):
         if type(result[name]) is not int or not 0 <= result[name] < 2**63:
             raise ValueError(f"{name} must be a whole number, got {shown(result[name])}")
     for name in (name for name in result if name.startswith("solver_")):

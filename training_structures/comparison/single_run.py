@@ -2,8 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +16,30 @@ from .. import distributed
 from ..batches import join
 from ..checkpoint import seeded
 from ..evaluation import evaluate
+from ..event_log import Watch
 from ..files import Damaged, set_aside
 from ..fit import fit
-from ..run import History, OtherRun, load_best, more_is_better
+from ..run import Callback, History, OtherRun, load_best, more_is_better
 from .identity.data import data_digests
 from .methods import Method
 from .missing import without
 from .recipe import Loaders, Recipe
-from .search import choices
+from .search import Search, search
 
 CHECKPOINT_SECONDS = 2.0  # work that a killed run may lose
 
 
 @dataclass
 class Trained:
-    """A trained model, the fusion's own modules in it, what training measured, and the data with
-    their digests."""
+    """A trained model, the fusion's own modules in it, what training measured, the data with
+    their digests, and the number of the trial."""
 
     model: nn.Module
     fusions: list[nn.Module]
     history: History
     loaders: Loaders
     data: dict[str, str] = field(default_factory=dict)
+    trial: int = 0
 
 
 Analysis = Callable[[Trained, Recipe], Any]
@@ -65,11 +68,13 @@ def run_fusion(
     run: int,
     *,
     trials: int = 1,
+    prune: bool = False,
     drop_modality: bool = False,
     analyse: Analysis | None = None,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     progress: bool = False,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains one method once, and scores the selected epoch on the recipe's part once.
 
@@ -78,52 +83,103 @@ def run_fusion(
         run: the seed and, if the recipe resplits, the split.
         trials: hyperparameter settings to train with; the one that is best on validation data
             is scored.
+        prune: whether trials end early that are worse than earlier ones, see `tpe.TPE`.
         drop_modality: score also with each modality in turn missing, see `without`.
         analyse: called with the model of the selected epoch, see `compare`.
         device: where to train.
         checkpoint: file from which an interrupted run resumes; later trials have one beside it.
         progress: shows a bar of the epochs.
+        watch: sees every epoch of every training, and changes nothing.
 
     Returns:
         `scores` (the recipe's metrics on its part), `valid` (those that selected), `data`
         (digests of its parts), `parameters` (of the model), `fusion_parameters`, `epochs`,
-        `best_epoch`, `seconds` (of training),
-        `hyperparameters` (as the search chose them), `curve` (records of the epochs), `trials`,
+        `best_epoch`, `seconds` (of training), `hyperparameters` (as the search chose them),
+        `curve` (records of the epochs), `trials` and `epochs_spent` (on all of them) of a search,
         `missing` and `analysis` if asked for, and for fusions that solve an equilibrium
         `solver_<name>`: means over all training batches of all epochs, and of the shares that
         converged the lowest epoch's, `solver_<name>_lowest`.
     """
-    recipe, best, tried = method.recipe, None, []
-    for number, choice in enumerate(choices(method, trials, run)):
-        path = checkpoint and trial_checkpoint(checkpoint, number)
-        try:
-            trained = _train(method.changed(**choice), run, device, path, progress)
-            score = _selecting(trained.history, recipe.select)
-        except FloatingPointError as error:  # diverged: the worst of the trials
-            tried.append({**choice, "valid": None, "error": str(error)})
-            if best is None and number == trials - 1:
-                raise
-            continue
-        tried.append({**choice, "valid": score})
-        sign = 1 if more_is_better(recipe.select) else -1
-        if best is None or sign * score > sign * tried[best[0]]["valid"]:
-            best = number, trained
-    number, trained = best
+    recipe = method.recipe
+    trained, tried = _searched(
+        *(search(method, run, trials, prune=prune), method, run),
+        trials=trials,
+        checkpoint=checkpoint,
+        watch=watch,
+        how={"device": device, "progress": progress},
+    )
+    best = tried[trained.trial]
     load_best(trained.model, trained.history)
     result = {
         **_scores(trained, recipe, run, drop_modality),
         "data": trained.data,
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "fusion_parameters": sum(p.numel() for f in trained.fusions for p in f.parameters()),
-        "hyperparameters": {k: tried[number][k] for k in ("options", "optimizer")},
+        "hyperparameters": {k: best[k] for k in ("options", "optimizer")},
         **_summary(trained.history, recipe.select),
     }
     if trials > 1:
         result["trials"] = tried
+        result["epochs_spent"] = sum(trial["epochs"] for trial in tried)
     if analyse is not None:
         with seeded(run):
             result["analysis"] = analyse(trained, recipe)
     return result
+
+
+def _searched(
+    chosen: Search,
+    method: Method,
+    run: int,
+    *,
+    trials: int,
+    checkpoint: Path | None,
+    watch: Watch | None,
+    how: Mapping[str, Any],
+) -> tuple[Trained, list[dict[str, Any]]]:
+    """Returns the best trial's training, and what every trial was and reached.
+
+    Every trial resumes from its checkpoint, so what an interrupted search has tried it tries
+    again at once, and goes on as if it had not been interrupted.
+    """
+    select, best, tried = method.recipe.select, None, []
+    for number in range(trials):
+        choice = chosen.ask()
+        path = checkpoint and trial_checkpoint(checkpoint, number)
+        try:
+            with _watched(watch, method.name, run, number) as watching:
+                callbacks = [*chosen.callbacks, *watching]
+                trained = _train(method.changed(**choice), run, path, callbacks, how)
+        except FloatingPointError as error:  # diverged: the worst of the trials
+            curve = _curve(getattr(error, "history", History()), select)
+            spent = {"epochs": len(curve) + 1}
+            tried.append({**choice, "valid": None, "error": str(error), **spent})
+            chosen.tell(None, curve)
+            if best is None and number == trials - 1:
+                raise
+            continue
+        score, history = _selecting(trained.history, select), trained.history
+        pruned = {"pruned": True} if history.ended else {}
+        tried.append({**choice, "valid": score, "epochs": len(history.epochs), **pruned})
+        chosen.tell(score, _curve(history, select), **pruned)
+        sign = 1 if more_is_better(select) else -1
+        if not pruned and (best is None or sign * score > sign * tried[best.trial]["valid"]):
+            best = replace(trained, trial=number)
+    return best, tried
+
+
+@contextmanager
+def _watched(watch: Watch | None, name: str, run: int, trial: int) -> Iterator[list[Callback]]:
+    """Yields the callback that only watches a training, if there is one."""
+    if watch is None or not distributed.is_main():
+        yield []
+        return
+    with watch(name, run, trial) as callback:
+
+        def see(history: History) -> None:
+            callback(history)  # whatever it returns, the training goes on
+
+        yield [see]
 
 
 def _scores(trained: Trained, recipe: Recipe, run: int, drop_modality: bool) -> dict[str, Any]:
@@ -152,13 +208,13 @@ def trial_checkpoint(checkpoint: Path, number: int) -> Path:
 def _train(
     method: Method,
     run: int,
-    device: torch.device | str,
     checkpoint: Path | None,
-    progress: bool,
+    callbacks: Sequence[Callback],
+    how: Mapping[str, Any],
 ) -> Trained:
     """Trains; a checkpoint that is of no use is set aside, with a warning, and training begun."""
     try:
-        return _train_on(method, run, device, checkpoint, progress)
+        return _train_on(method, run, checkpoint, callbacks, how)
     except (Damaged, OtherRun) as error:
         if isinstance(error, OtherRun) and error.settings != ["data"]:
             raise
@@ -172,15 +228,15 @@ def _train(
             f"anew: {error}",
             stacklevel=4,
         )
-    return _train_on(method, run, device, checkpoint, progress)
+    return _train_on(method, run, checkpoint, callbacks, how)
 
 
 def _train_on(
     method: Method,
     run: int,
-    device: torch.device | str,
     checkpoint: Path | None,
-    progress: bool,
+    callbacks: Sequence[Callback],
+    how: Mapping[str, Any],
 ) -> Trained:
     recipe = method.recipe
     settings = {**method.settings(), "run": run}
@@ -212,12 +268,12 @@ def _train_on(
             metrics=recipe.metrics,
             select=recipe.select,
             patience=recipe.patience,
-            device=device,
             checkpoint=checkpoint,
             checkpoint_seconds=CHECKPOINT_SECONDS,
             resume=checkpoint is not None,
             settings=settings,
-            progress=progress,
+            callbacks=callbacks,
+            **how,
         )
     return Trained(model, fusions, history, loaders, data)
 
@@ -256,6 +312,10 @@ def _selecting(history: History, select: str) -> float:
             f"all {len(history.epochs)}; select by another score"
         )
     return history.epochs[history.best_epoch - 1][f"valid_{select}"]
+
+
+def _curve(history: History, select: str) -> list[float]:
+    return [epoch[f"valid_{select}"] for epoch in history.epochs]
 
 
 def _summary(history: History, select: str) -> dict[str, Any]:

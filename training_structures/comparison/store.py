@@ -19,6 +19,7 @@ import numpy
 import sklearn
 import torch
 
+from ..event_log import Watch
 from ..files import (
     CannotWrite,
     Damaged,
@@ -38,6 +39,7 @@ from .methods import Method
 from .recipe import Recipe, described
 from .results import check_origin, check_result
 from .said import kept
+from .search import searched_by
 from .single_run import run_floor, run_fusion, trial_checkpoint
 
 FORMAT = "deq-fusion comparison 2"
@@ -175,6 +177,7 @@ def run_and_store(
     identity: Mapping[str, Any],
     threads: int,
     device: str,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Carries out one run of one method, and writes its result to a file of its own.
 
@@ -184,6 +187,7 @@ def run_and_store(
     Args:
         identity: what decides the method's runs, of `Identities.of`; the data's digests are put
             to it.
+        watch: see `compare`.
 
     Raises:
         CannotWrite: if the folder cannot be written to.
@@ -201,7 +205,8 @@ def run_and_store(
             if method.fusion is None:
                 result |= run_floor(method, run)
             else:
-                result |= run_fusion(method, run, device=device, checkpoint=checkpoint, **demands)
+                how = {"device": device, "checkpoint": checkpoint, "watch": watch}
+                result |= run_fusion(method, run, **how, **demands)
             result |= {"settings": settings, "identity": {**identity, "data": result.pop("data")}}
             result |= {"made_by": provenance(threads, device), "date": str(date.today())}
             result |= {"warnings": warned} if warned else {}
@@ -238,6 +243,7 @@ def _settings(method: Method, demands: Mapping[str, Any]) -> dict[str, str]:
     )
     if demands.get("trials", 1) > 1 and method.fusion is not None:
         asked["search"] = described(method.recipe.search)
+        asked["searched by"] = str(searched_by(demands["trials"], prune="prune" in demands))
         asked["own search"] = described(getattr(method.fusion, "search", {}))
     return method.settings() | asked
 

@@ -16,6 +16,7 @@ NAME, HEADING, GAP = 12, 20, 2  # columns of a terminal: of a name, a heading, b
 COSTS = {  # heading -> (key of the results, format)
     "parameters": ("parameters", "{:,.0f}"),
     "epochs": ("epochs", "{:.0f}"),
+    "epochs spent": ("epochs_spent", "{:,.0f}"),  # by all trials of a search
     "seconds": ("seconds", "{:.1f}"),
     "solver steps": ("solver_steps", "{:.1f}"),
     "converged": ("solver_converged", "{:.2f} %"),

@@ -17,6 +17,7 @@ from joblib.externals.loky.backend.reduction import dumps
 from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
+from ..event_log import Watch
 from ..files import CannotWrite
 from ..workers import settle
 from .identity.reuse import Reuse
@@ -41,7 +42,7 @@ class Work:
         methods, runs: what there is to do, each of them in every run.
         demands: what else is asked of a run, see `store.run_and_store`.
         reuse: what of stored runs is used again.
-        jobs, threads, device, progress: see `compare`.
+        jobs, threads, device, progress, watch: see `compare`.
         scores: the first of them that a run has is told meanwhile.
         done: (method, run) -> its result, None before it has ended.
     """
@@ -56,6 +57,7 @@ class Work:
     threads: int
     device: str
     progress: bool
+    watch: Watch | None
     scores: Sequence[Score]
     kept: bool = True
     done: dict[tuple[str, int], dict | None] = field(default_factory=dict)
@@ -139,7 +141,7 @@ class Work:
 
     def _all(self) -> None:
         todo = [(m, r) for r in self.runs for m in self.methods if self.done[m.name, r] is None]
-        asked = {"threads": self.threads, "device": self.device}
+        asked = {"threads": self.threads, "device": self.device, "watch": self.watch}
         known = self.reuse.known
         work = (
             joblib.delayed(run_and_store)(

@@ -105,6 +105,13 @@ def test_a_fusion_of_ones_own_is_trained(tmp_path, monkeypatch, capsys):
     assert (found["scores"], found["valid"]) == (known["scores"], known["valid"])
 
 
+def test_every_epoch_can_be_logged(tmp_path):
+    pytest.importorskip("tensorboard")
+    found = digits_deq.main([*ARGUMENTS, "--log", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["sum-0"]
+    assert without_times(found)["scores"] == digits_deq.main(ARGUMENTS)["scores"]
+
+
 def test_precision_on_the_command_line(capsys):
     full = digits_deq.main([*ARGUMENTS])["curve"][-1]["train_loss"]
     half = digits_deq.main([*ARGUMENTS, "--precision", "bf16"])["curve"][-1]["train_loss"]

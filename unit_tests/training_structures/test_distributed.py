@@ -95,7 +95,8 @@ def run(train, valid, *, dtype=torch.float64, model=Model, **options):
     model = model().to(dtype)
     seen = []
     options = {"optimizer": SGD, "epochs": 4, "metrics": scores, "seed": 5} | options
-    options |= {"on_epoch": lambda record, best: seen.append(record["epoch"]), "progress": False}
+    told = [lambda history: seen.append(len(history.epochs)), *options.pop("callbacks", ())]
+    options |= {"callbacks": told, "progress": False}
     history = fit(model, train, valid, options.pop("objective", cross_entropy), **options)
     return {
         "epochs": [{k: v for k, v in r.items() if k != "seconds"} for r in history.epochs],
@@ -125,6 +126,11 @@ def by_rows(**options):
     plan = partial(lr_scheduler.ReduceLROnPlateau, patience=0)
     adam = partial(torch.optim.AdamW, lr=0.01)
     return run(train, valid, scheduler=plan, optimizer=adam, patience=2, **options)
+
+
+def ended():
+    """The first process alone has a callback, which ends the training after epoch 2."""
+    return by_rows(callbacks=[lambda history: len(history.epochs) == 2] if not rank() else [])
 
 
 class Plain(nn.Module):
@@ -255,6 +261,7 @@ def everything(folder):
         "single precision": accumulated(torch.float32, model=SINGLE),
         "half precision": accumulated(torch.float32, model=HALF, precision="bf16"),
         "by rows": by_rows(),
+        "ended": ended(),
         "ignored": ignored(),
         "summed": ignored(reduction="sum"),
         "closure": closure(),
@@ -339,6 +346,7 @@ def both(tmp_path_factory):
         ("accumulated", accumulated, 1e-8),
         ("single precision", partial(accumulated, torch.float32, model=SINGLE), 1e-4),
         ("by rows", by_rows, 1e-7),
+        ("ended", ended, 1e-7),
         ("ignored", ignored, 1e-9),
         ("summed", partial(ignored, reduction="sum"), 1e-9),
         ("closure", closure, 1e-7),

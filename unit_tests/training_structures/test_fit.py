@@ -156,7 +156,7 @@ def test_the_best_epoch_on_validation_can_be_restored(values, maximise, best):
         metrics=scripted(values),
         select="score",
         maximise=maximise,
-        on_epoch=lambda record, improved: states.append(model_of_state(model)),
+        callbacks=[lambda history: states.append(model_of_state(model))],
     )
     assert history.best_epoch == best
     assert_same(model, states[-1])  # the last epoch's weights are left
@@ -329,7 +329,7 @@ KILLS = {  # 21 samples in batches of 6: 4 training and 4 validation calls an ep
     "first epoch": ("objective", 2),
     "mid-epoch": ("objective", 8 * 2 + 3),
     "validation": ("objective", 8 * 2 + 6),
-    "on_epoch": ("on_epoch", 3),
+    "callback": ("callback", 3),
     "writing": ("torch.save", 3),
     "replacing": ("os.replace", 3),
 }
@@ -346,8 +346,8 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path, monkeypatch, k
     options = {}
     if what == "objective":
         options["objective"] = killed_at(call, cross_entropy)
-    elif what == "on_epoch":
-        options["on_epoch"] = killed_at(call, lambda record, improved: None)
+    elif what == "callback":
+        options["callbacks"] = [killed_at(call, lambda history: None)]
     with monkeypatch.context() as patch:
         if "." in what:
             module, name = what.split(".")
@@ -421,7 +421,7 @@ def test_lazy_parameters_train_and_resume(tmp_path):
     run = partial(long_run, split_batch=split, patience=None)
     whole, resumed = lazy(), lazy()
     run(whole, epochs=3)
-    run(lazy(), tmp_path / "c", epochs=1, on_epoch=None)
+    run(lazy(), tmp_path / "c", epochs=1)
     run(resumed, tmp_path / "c", epochs=3, resume=True)
     assert_same(resumed, whole, rtol=0, atol=0)
 

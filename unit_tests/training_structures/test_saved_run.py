@@ -88,6 +88,7 @@ SGD = {"param_groups": [{"lr": 0.1, "momentum": 0.0, "params": [0, 1]}], "state"
         (["scheduler", "last_epoch"], "three", "the state of a StepLR"),
         (["scheduler", "last_epoch"], ..., "the state of a StepLR"),
         (["history"], {"epochs": []}, "a history of"),
+        (["history", "ended"], 1, "a history of"),
         (["history", "epochs"], {"a": 1}, "numbers by name for every epoch"),
         (["history", "epochs", 0, "valid_loss"], "low", "numbers by name for every epoch"),
         (["history", "epochs", 0, "valid_loss"], ..., "valid_loss too"),

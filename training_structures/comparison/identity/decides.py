@@ -29,7 +29,7 @@ class Identities:
         run: what carries out a run of a fusion; its code counts.
         fit_floor: the same of a floor.
         analyse: what is found out about every trained model.
-        search: whether hyperparameters are searched.
+        search: what searches hyperparameters, in words; None if nothing does.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Identities:
         fit_floor: Callable[..., Any],
         *,
         analyse: Callable[..., Any] | None = None,
-        search: bool = False,
+        search: str | None = None,
     ) -> None:
         self._run, self._fit_floor = run, fit_floor
         self._analyse, self._search = analyse, search
@@ -60,7 +60,7 @@ class Identities:
             for file, texts in self._code.files[key].items():
                 files.setdefault(file, set()).update(texts)
         return {
-            "versions": versions(),
+            "versions": versions() | self._searched(method),
             "given": {name: digest.hex()[:32] for name, digest in given.items()},
             "files": {
                 file: hashlib.sha256(b"".join(sorted(texts))).hexdigest()[:16]
@@ -77,8 +77,12 @@ class Identities:
         given |= {"metrics": recipe.metrics, "fusion": method.fusion, "run": self._run}
         given |= {"options": dict(recipe.fusion_options.get(method.name, {}))}
         given |= {"fusion_lr": recipe.fusion_lr.get(method.name)}
-        given |= {"search": recipe.search} if self._search else {}
+        given |= {"search": recipe.search} if self._search is not None else {}
         return given | ({} if self._analyse is None else {"analyse": self._analyse})
+
+    def _searched(self, method: Method) -> dict[str, str]:
+        searched = self._search is not None and method.fusion is not None
+        return {"search": self._search} if searched else {}
 
     def data(self, recipe: Recipe, run: int) -> dict[str, str]:
         """Returns the digests of the data of a run, which are loaded as for the run."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from datetime import date
@@ -194,6 +195,32 @@ def test_precision_is_that_asked_for(call):
         full.results[-1]["curve"][-1]["train_loss"], rel=0.05
     )
     assert half.results[-1]["curve"] != full.results[-1]["curve"]
+
+
+def test_a_log_is_written_and_a_search_can_prune(call, tmp_path):
+    pytest.importorskip("tensorboard")
+    pytest.importorskip("optuna")
+    asked = "--runs 1 --no-unimodal --fusions sum --search 3 --prune"
+    found = call(f"{asked} --log {tmp_path / 'log'}")
+    names = {path.name for path in (tmp_path / "log").iterdir()}
+    assert names == {"sum-0", "sum-0+1", "sum-0+2"}
+    result = found.results[-1]
+    assert result["settings"]["searched by"].endswith("TPE and median pruning")
+    assert result["epochs_spent"] == 3 * toy.EPOCHS  # too few for one to be pruned
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("--prune", "prune ends trials of a search, so ask for more of them"),
+        ("--log log", 'event files need TensorBoard .*pip install "deq-fusion'),
+    ],
+)
+def test_what_log_and_prune_need_is_said(call, capsys, monkeypatch, asked, said):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(SystemExit):
+        call(f"--runs 1 {asked}")
+    assert re.search(said, capsys.readouterr().err)
 
 
 def test_results_do_not_outlive_the_file_of_the_users_fusion(call, own, capsys):

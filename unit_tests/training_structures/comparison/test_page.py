@@ -67,6 +67,7 @@ def make(found, baseline="concat", subject="deq", **changes):
     head, lines = cells(rows, [SCORE], baseline)
     settings = {
         "title": "toy",
+        "headline": "One is better, 1.2 % and p 0.003.",
         "verdict": ["This is best."],
         "legend": "how to read it",
         "skipped": {},
@@ -82,6 +83,7 @@ def text():
     return make(
         list(results()),
         title=HOSTILE,
+        headline=HOSTILE,
         verdict=[HOSTILE],
         legend=HOSTILE,
         skipped={HOSTILE: HOSTILE},
@@ -110,6 +112,8 @@ def test_it_is_well_formed_and_loads_nothing(text):
 def test_it_holds_the_table_and_the_sentences(no_pictures):
     read = Reader(make(list(results())))
     best = f"{100 * (0.9 + 0.01):.1f} ± {100 * 0.01:.1f}"
+    assert read.text.index("toy") < read.text.index("One is better, 1.2\xa0% and p\xa00.003.")
+    assert len(read.all("h1")) == 1
     for said in ("toy", "This is best.", "how to read it", "python -m it", "without a", best):
         assert said in read.text
     assert len(read.all("tr")) == 1 + 5
@@ -120,7 +124,7 @@ def test_it_holds_the_table_and_the_sentences(no_pictures):
 def test_names_are_text_wherever_they_stand(text):
     read = Reader(text)
     assert not {"b", "i"} & {tag for tag, _ in read.tags}
-    assert read.text.count(HOSTILE) == 10  # the table, the title twice, and the others once each
+    assert read.text.count(HOSTILE) == 11  # the table, the title twice, and the others once each
     assert "without <i>b" in read.text
 
 
@@ -171,6 +175,9 @@ def test_failures_and_what_was_skipped_are_told(no_pictures):
     read = Reader(make(list(results()), failures=[failure], skipped=skipped))
     assert "film, run 3" in read.text and "RuntimeError: <no>" in read.text
     assert "tensor: takes 3 modalities, and there are 2" in read.text
+    assert "Runs that failed: 1, told below." in read.text
+    order = ["This is best.", "without a", "Pictures need", "RuntimeError", "Not compared"]
+    assert sorted(order, key=read.text.index) == order
     whole = Reader(make(list(results()))).text
     assert "failed" not in whole and "Not compared" not in whole
 
