@@ -118,7 +118,7 @@ def test_control_c_on_a_terminal_is_one_line(tmp_path):
 
 def test_what_takes_least_comes_first_and_then_what_took_longest():
     methods, _ = gather(toy.recipe(), {"quick": toy.Sum, "slow": toy.Sum}, unimodal=True)
-    work = Work("toy", None, methods, range(2), {}, None, 1, 1, "cpu", False, SCORES)
+    work = Work("toy", None, methods, range(2), {}, None, 1, 1, "cpu", False, None, SCORES)
     todo = [(method, run) for run in range(2) for method in methods]
     order = []
     for method, run in work._in_order(todo):
