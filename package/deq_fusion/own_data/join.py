@@ -16,6 +16,8 @@ from .beside import Beside, find
 from .keys import SHARED, Key, as_text, check_order, choose_key, is_number
 from .tables import Table, View, make_table
 
+FEW = 10  # words that any column may have
+
 
 @dataclass(frozen=True)
 class Joined:
@@ -24,7 +26,7 @@ class Joined:
     Attributes:
         views: modality -> its rows; those that it lacks are NaN.
         present: (rows, modalities), whether the modality is there.
-        target: (rows,), or (rows, labels) of several.
+        target: (rows,), or a frame (rows, labels) of several.
         groups, weights: (rows,), or None.
         names: what names the rows, or None where they are joined in order.
         said: sentences on what was understood.
@@ -32,7 +34,7 @@ class Joined:
 
     views: dict[str, View]
     present: np.ndarray
-    target: np.ndarray
+    target: np.ndarray | pd.DataFrame
     groups: np.ndarray | None
     weights: np.ndarray | None
     names: pd.Index | None
@@ -106,8 +108,9 @@ class Rows:
             return table.values
         return _taken(table.values, self.of[table.name].get_indexer(self.names))
 
-    def told(self, beside: Beside) -> np.ndarray:
-        """Returns what is told of these rows; what several tables tell must agree."""
+    def told(self, beside: Beside) -> np.ndarray | pd.DataFrame:
+        """Returns what is told of these rows, (rows,), or a frame of several columns; what several
+        tables tell must agree."""
         merged = None
         for table in beside.tables:
             found = beside.values_of(table)
@@ -125,7 +128,7 @@ class Rows:
                     f"{merged[row]!r} and {table.name} {found[row]!r}; name the file that is right"
                 )
             merged = merged.where(merged.notna(), found)
-        return merged.to_numpy()
+        return merged.to_numpy() if isinstance(merged, pd.Series) else merged
 
     def _placed(self, beside: Beside, table: Table, found: Any) -> Any:
         names = None if self.key is None else _names_beside(self.key, table, self.names)
@@ -142,9 +145,7 @@ class Rows:
         return found.set_axis(names).reindex(self.names).reset_index(drop=True)
 
 
-def _rows(
-    tables: Sequence[Table], target: Beside, id: str | None, drop: Sequence[str]
-) -> Rows:
+def _rows(tables: Sequence[Table], target: Beside, id: str | None, drop: Sequence[str]) -> Rows:
     key, (home, *_) = choose_key(tables, id), target.tables
     if key is None:
         beside = [home.without(drop)] if isinstance(home.values, pd.DataFrame) else []
@@ -217,22 +218,16 @@ def _joined_by(key: Key, names: dict[str, pd.Index], wanted: pd.Index) -> Rows:
 def _features(
     tables: Sequence[Table], told: Sequence[Beside], key: Key | None
 ) -> tuple[list[Table], list[str]]:
-    """Returns the tables without what is no feature, and what is said of it."""
+    """Returns the tables without what is told of the rows, and what is said of it."""
     said, kept = [], []
-    apart = {} if key is None else {key.name: "the id"}
-    apart |= {column: f"the {each.what}" for each in told for column in each.columns}
+    apart = {column: f"the {each.what}" for each in told for column in each.columns}
+    if key is not None:
+        apart[key.name] = "the id"
     for table in tables:
-        for column in [name for name in table.columns if name in apart]:
-            if column != (key and key.name):
+        for column in table.columns:
+            if column in apart and apart[column] != "the id":
                 said.append(f"column {column} of {table.name} is {apart[column]}, and no feature")
         table = table.without(list(apart))
-        for column in table.columns:
-            values = table.values[column]
-            if not is_number(values) and values.is_unique and len(values) > 1:
-                said.append(
-                    f"column {column} of {table.name} is left out: its words all differ, as names do"
-                )
-                table = table.without([column])
         if 0 in table.values.shape:
             raise ValueError(
                 f"table {table.name} must have a column that is a feature, got none besides "
@@ -240,6 +235,17 @@ def _features(
             )
         kept.append(table)
     return kept, said
+
+
+def names_in(tables: Mapping[str, View]) -> list[str]:
+    """Returns the columns of words that differ in most rows, as names and remarks do."""
+    found = []
+    for view in tables.values():
+        for column in view.columns if isinstance(view, pd.DataFrame) else ():
+            words = view[column].dropna()
+            if not is_number(words) and words.nunique() > max(FEW, len(words) // 2):
+                found.append(column)
+    return found
 
 
 def _check_dropped(tables: Sequence[Table], drop: Sequence[str]) -> None:
@@ -257,7 +263,8 @@ def _of_array(values: np.ndarray) -> pd.Series | pd.DataFrame:
         return pd.DataFrame(values)
     if values.ndim not in (1, 2):
         raise ValueError(
-            f"what is told of the rows must have shape (rows,), or (rows, labels), got {values.shape}"
+            "what is told of the rows must have shape (rows,), or (rows, labels), got "
+            f"{values.shape}"
         )
     return pd.Series(values.reshape(-1))
 
@@ -286,6 +293,9 @@ def _finished(
         raise ValueError("tables must have a row that is not empty, got none")
     if not kept.all():
         told.append(f"{(~kept).sum()} rows are empty in every table, and are left out")
+    for what, array in values.items():
+        if what != "target" and array.ndim != 1:
+            raise ValueError(f"{what} must be one column, got {array.shape[1]}; name one of them")
     cut = {what: array[kept] for what, array in values.items()}
     return Joined(
         {name: _taken(view, np.flatnonzero(kept)) for name, view in views.items()},

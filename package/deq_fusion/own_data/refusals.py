@@ -39,10 +39,10 @@ def check_rows(target: Target, truth: np.ndarray) -> None:
         return
     counts = np.bincount(truth, minlength=target.outputs)
     if counts.min() < EACH:
-        rare = target.classes[counts.argmin()]
         raise ValueError(
             f"every class must have at least {EACH} rows, so that each part has one, got "
-            f"{counts.min()} of {rare!r}; leave its rows out, or merge it with another class"
+            f"{counts.min()} of {target.classes[counts.argmin()]}; leave its rows out, or merge it "
+            "with another class"
         )
 
 
@@ -54,24 +54,25 @@ def check_groups(groups: np.ndarray, classes: np.ndarray | None, folds: int | No
             f"groups must be known of every row, but {missing.sum()} rows have none, first row "
             f"{np.flatnonzero(missing)[0]}; fill them in, or name a file that has them all"
         )
-    count, needed = len(np.unique(groups.astype(str))), max(PARTS, folds or 0)
+    groups = groups.astype(str)
+    count, needed = len(np.unique(groups)), max(PARTS, folds or 0)
     if count < needed:
         raise ValueError(
             f"there must be at least {needed} groups, so that no part shares one with another, got "
             f"{count}; leave groups out, or name a finer one"
         )
-    for code in [] if classes is None else np.unique(classes):
-        of_class = len(np.unique(groups[classes == code].astype(str)))
+    for name in [] if classes is None else np.unique(classes):
+        of_class = len(np.unique(groups[classes == name]))
         if of_class < 3:
             raise ValueError(
-                "every class must be in at least 3 groups, one for each part, but class number "
-                f"{code} is in {of_class}; merge it with another, or name a finer group"
+                "every class must be in at least 3 groups, one for each part, but "
+                f"{name} is in {of_class}; merge it with another class, or name a finer group"
             )
 
 
 def check_folds(folds: int, count: int, classes: np.ndarray | None) -> None:
     """Raises ValueError for a number of folds that the rows do not have."""
-    most = count if classes is None else int(np.bincount(classes).min())
+    most = count if classes is None else int(np.unique(classes, return_counts=True)[1].min())
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= most:
         raise ValueError(
             f"nested must be a number of folds from 2 to {most}, the rows of the rarest class, "
@@ -101,7 +102,10 @@ def warn_of_constants(views: Mapping[str, View]) -> None:
     for table, view in views.items():
         for names, block in _blocks(view):
             there = ~pd.isna(block)
-            low, high = np.where(there, block, np.inf).min(0), np.where(there, block, -np.inf).max(0)
+            low, high = (
+                np.where(there, block, np.inf).min(0),
+                np.where(there, block, -np.inf).max(0),
+            )
             constant = ~there.any(0) | ((low == high) & there.all(0))
             found += [f"{names[i]} of {table}" for i in np.flatnonzero(constant)]
     if found:
@@ -117,16 +121,13 @@ def warn_of_leaks(
     views: Mapping[str, View], target: Target, truth: np.ndarray, allow: Sequence[str] = ()
 ) -> None:
     """Warns of columns that predict the target on their own, but for those that are allowed."""
-    alone = _tells_class if target.task == "classification" else _tells_number
+    tells = _tells_number if target.task == "regression" else _tells_class
     found = []
     for table, view in views.items():
-        for names, block in _blocks(view):
-            columns = {truth.shape[1:] and k: t for k, t in enumerate(truth.reshape(len(truth), -1).T)}
-            told = np.zeros(block.shape[1], bool)
-            for column in columns.values():
-                kind = _tells_class if target.task == "multilabel" else alone
-                told |= kind(block, column)
-            found += [f"{names[i]} of {table}" for i in np.flatnonzero(told) if names[i] not in allow]
+        for names, block in _blocks(view, truth):
+            each = [tells(block, column) for column in truth.reshape(len(truth), -1).T]
+            told = np.flatnonzero(np.any(each, axis=0))
+            found += [f"{names[i]} of {table}" for i in told if names[i] not in allow]
     if found:
         warnings.warn(
             f"THE TARGET MAY LEAK: no column should tell it alone, but {_listed(found)} "
@@ -167,22 +168,31 @@ def _tells_number(block: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     return told
 
 
-def _blocks(view: View) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yields names and numbers (rows, k) of a few columns at a time; words become ranks."""
+def _blocks(view: View, truth: np.ndarray | None = None) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yields names and numbers (rows, k) of a few columns at a time.
+
+    Words become numbers, in the order of the truth's mean over each word where there is a truth.
+    """
     if isinstance(view, pd.DataFrame):
-        numeric = view.apply(lambda column: column if is_number(column) else _codes(column))
-        names, values = list(view.columns), numeric.to_numpy(dtype=float)
+        means = None if truth is None else truth.reshape(len(truth), -1).mean(axis=1)
+        numeric = {n: c if is_number(c) else _codes(c, means) for n, c in view.items()}
+        names, values = list(view.columns), np.stack(list(numeric.values()), 1)
     else:
         values = view.reshape(len(view), -1)
-        names = [str(list(where)).strip("[]") for where in np.ndindex(*view.shape[1:])]
-        names = [f"column {name}" for name in names]
+        places = (list(place) for place in np.ndindex(*view.shape[1:]))
+        names = [f"column {str(place).strip('[]')}" for place in places]
     for start in range(0, len(names), BLOCK):
-        yield names[start : start + BLOCK], values[:, start : start + BLOCK]
+        yield names[start : start + BLOCK], values[:, start : start + BLOCK].astype(float)
 
 
-def _codes(column: pd.Series) -> pd.Series:
-    codes, _ = pd.factorize(column, sort=True)
-    return pd.Series(np.where(codes < 0, np.nan, codes), index=column.index, dtype=float)
+def _codes(column: pd.Series, means: np.ndarray | None) -> np.ndarray:
+    """Returns numbers of words, NaN where there is none; of many words in no order of use."""
+    codes, words = pd.factorize(column, sort=True)
+    known = codes >= 0
+    if means is not None and len(words) <= len(column) / 10:
+        of_word = np.bincount(codes[known], means[known]) / np.bincount(codes[known])
+        return np.where(known, of_word[codes], np.nan)
+    return np.where(known, codes, np.nan)
 
 
 def _listed(names: Sequence[str]) -> str:

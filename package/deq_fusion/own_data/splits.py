@@ -1,10 +1,9 @@
-"""Train, valid and test parts of one's own rows: stratified, by group, fixed by the run's number."""
+"""Train, valid and test parts of one's own rows: stratified, by group, and by the run alone."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import (
-    GroupKFold,
     GroupShuffleSplit,
     KFold,
     StratifiedGroupKFold,
@@ -25,8 +24,8 @@ class Splits:
 
     Attributes:
         count: of the rows.
-        classes: (rows,) integers to stratify by, or None.
-        groups: (rows,) integers that parts must not share, or None.
+        classes: (rows,) names to stratify by, or None.
+        groups: (rows,) names that parts must not share, or None.
         folds: of a cross-validation, of which each run tests one; after the last of them the rows
             are shuffled anew. None: every run is a fresh split.
         official: whether test is a set of its own; it then has no rows here.
@@ -72,21 +71,23 @@ class Splits:
     def _fold(self, run: int) -> tuple[np.ndarray, np.ndarray]:
         repeat, fold = divmod(run, self.folds)
         options = {"n_splits": self.folds, "shuffle": True, "random_state": repeat}
-        kinds = {
-            (True, True): StratifiedGroupKFold,
-            (True, False): StratifiedKFold,
-            (False, True): GroupKFold,
-            (False, False): KFold,
-        }
-        kind = kinds[self.classes is not None, self.groups is not None]
-        splitter = kind(**options)
-        return list(splitter.split(np.arange(self.count), self.classes, self.groups))[fold]
+        rows = np.arange(self.count)
+        if self.groups is not None and self.classes is None:
+            names, group_of = np.unique(self.groups, return_inverse=True)
+            _, held = list(KFold(**options).split(names))[fold]
+            inside = np.isin(group_of, held)
+            return rows[~inside], rows[inside]
+        kind = KFold if self.classes is None else StratifiedKFold
+        kind = kind if self.groups is None else StratifiedGroupKFold
+        return list(kind(**options).split(rows, self.classes, self.groups))[fold]
 
     def _cut(self, rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the sorted rows (kept, held out); about `share` of them are held out."""
         classes = None if self.classes is None else self.classes[rows]
         if self.groups is None:
-            kept, held = train_test_split(rows, test_size=share, stratify=classes, random_state=seed)
+            kept, held = train_test_split(
+                rows, test_size=share, stratify=classes, random_state=seed
+            )
             return np.sort(kept), np.sort(held)
         groups = self.groups[rows]
         if classes is None:
@@ -102,6 +103,6 @@ class Splits:
         lost = np.setdiff1d(self.classes, self.classes[train])
         if len(lost):
             raise ValueError(
-                f"train must have a row of every class, but in run {run} it has none of the "
-                f"class number {lost[0]}, whose rows are in few groups; merge it with another"
+                f"train must have a row of every class, but in run {run} it has none of "
+                f"{lost[0]}, whose rows are in few groups; merge it with another class"
             )

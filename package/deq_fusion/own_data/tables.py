@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ def as_pandas(name: str, value: Any) -> Any:
     try:
         return value.to_pandas()
     except ImportError as error:
-        raise ValueError(f"polars needs pyarrow here: pip install deq-fusion[polars] ({error})")
+        raise ValueError("polars needs pyarrow here: pip install deq-fusion[polars]") from error
 
 
 def own_index(value: pd.DataFrame | pd.Series) -> pd.Index | None:
@@ -123,8 +124,8 @@ def read_file(
         raise ValueError(f"only npz files hold several tables, got {path}:{inside}")
     try:
         return reader(path, inside, id)
-    except (OSError, ValueError) as error:
-        if str(path) in str(error):
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
 
@@ -212,7 +213,7 @@ def _frame(name: str, frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(parts, index=pd.RangeIndex(len(frame)), columns=columns)
 
 
-def _column(table: str, name: str, column: pd.Series) -> np.ndarray:
+def _column(table: str, name: str, column: pd.Series) -> np.ndarray | pd.Series:
     kinds, where = pd.api.types, f"column {name} of table {table}"
     if kinds.is_bool_dtype(column):
         return _words(column)
@@ -250,11 +251,9 @@ def _refuse_mixture(where: str, column: pd.Series) -> None:
         )
 
 
-def _words(column: pd.Series) -> np.ndarray:
-    found = column.astype(object).to_numpy()
-    missing = column.isna().to_numpy()
-    words = np.array([None if gone else str(x) for x, gone in zip(found, missing, strict=True)])
-    return words.astype(object)
+def _words(column: pd.Series) -> pd.Series:
+    found = zip(column.astype(object), column.isna(), strict=True)
+    return pd.Series([None if missing else str(cell) for cell, missing in found], dtype=object)
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
