@@ -50,6 +50,16 @@ class Data:
         rest = self.present, self.truth, self.weight, self.balanced, self.splits, self.test
         return _unpacked, (views, *rest)
 
+    def quick(self) -> "Data":
+        """Returns the data with arrays in place of frames of numbers alone."""
+        views = {
+            name: view.to_numpy()
+            if isinstance(view, pd.DataFrame) and (view.dtypes == np.float64).all()
+            else view
+            for name, view in self.views.items()
+        }
+        return replace(self, views=views)
+
     def taken(self, rows: np.ndarray) -> "Data":
         """Returns some of the rows."""
 
@@ -69,8 +79,9 @@ class Data:
 
 def load(data: Data, run: int, modalities: Sequence[str]) -> Loaders:
     """Returns the loaders of a run, of batches [x_1, ..., x_N, (present), (weight), truth]."""
-    train, valid, test = (data.taken(rows) for rows in data.splits(run))
-    test = test if data.test is None else data.test
+    quick = data.quick()
+    train, valid, test = (quick.taken(rows) for rows in data.splits(run))
+    test = test if data.test is None else data.test.quick()
     fitted = {
         name: Columns(name).fit(train.views[name], train.present_in(name)) for name in modalities
     }

@@ -148,7 +148,7 @@ class Rows:
 def _rows(tables: Sequence[Table], target: Beside, id: str | None, drop: Sequence[str]) -> Rows:
     key, (home, *_) = choose_key(tables, id), target.tables
     if key is None:
-        beside = [home.without(drop)] if isinstance(home.values, pd.DataFrame) else []
+        beside = [home.without(drop)] if target.own and home.columns else []
         check_order([*tables, *beside])
         count = len(tables[0].values)
         how = "the one table's" if len(tables) == 1 else "joined in order"

@@ -99,8 +99,7 @@ def own_data(
     if test is not None:
         drop = [*drop, *left_out]
         columns = {w: named[w] if _is_column(named[w]) else None for w in ("groups", "weights")}
-        held = join(*test, **columns, id=id, drop=drop)
-        _check_test(joined, held)
+        held = _like(joined, join(*test, **columns, id=id, drop=drop))
         held_truth = target.encode(held.target).numpy()
         data = _told_alike(data, _data(held, held_truth, splits, False))
         said += [f"test set: {text}" for text in held.said]
@@ -222,8 +221,9 @@ def _check_options(tables: Any, class_weight: Any, encoders: Any, test: Any, nes
         )
 
 
-def _check_test(train: Joined, test: Joined) -> None:
-    """Checks that the test set has the same columns, and other rows and groups."""
+def _like(train: Joined, test: Joined) -> Joined:
+    """Returns the test set, its columns in train's order, once it is known to have the same
+    columns, and other rows and groups."""
     for name, view in train.views.items():
         mine, theirs = _columns(view), _columns(test.views[name])
         if mine != theirs:
@@ -243,6 +243,11 @@ def _check_test(train: Joined, test: Joined) -> None:
                 f"the test set must have other rows, but {len(both)} of its {what}s are among the "
                 f"others, such as {both[0]}; leave them out of one of the two"
             )
+    views = {
+        name: view[train.views[name].columns] if isinstance(view, pd.DataFrame) else view
+        for name, view in test.views.items()
+    }
+    return replace(test, views=views)
 
 
 def _columns(view: View) -> list[Any]:
