@@ -14,7 +14,7 @@ __version__ = "0.2.0"
 
 _WHERE = {
     "DEQFusion": "fusions.deq",
-    "compare": "training_structures.comparison",
+    "compare": "comparing",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -17,6 +17,8 @@ budget and selection on validation data; the test part is read once. The answer 
 terminal, and results.html (with pictures), .md, .csv and .json in the output folder. An
 interrupted comparison goes on where it stopped when the same command is given again."""
 
+ALL = "all"
+
 EPILOG = """\
 A fusion of your own, in my_module.py: a class MyFusion(input_dims, dim) that maps a list of
 (batch, input_dims[i]) tensors to (batch, dim), or a function that returns (module, width):
@@ -33,6 +35,7 @@ def make_parser(
     description: str = DESCRIPTION,
     epilog: str = EPILOG,
     baseline: str = "concat",
+    usual: Sequence[str] | None = None,
 ) -> argparse.ArgumentParser:
     """Returns the parser, to which a program may add arguments of its own.
 
@@ -41,6 +44,7 @@ def make_parser(
         recipes, fusions: what can be asked for, by name.
         description, epilog: what its help says first and last.
         baseline: what fusions are tested against where it is among them.
+        usual: the fusions to compare where none are named; None: all.
     """
     parser = argparse.ArgumentParser(
         prog=program,
@@ -49,7 +53,7 @@ def make_parser(
         epilog=epilog.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _what(parser, recipes, fusions)
+    _what(parser, recipes, fusions, usual)
     _judged(parser, baseline)
     _how(parser)
     describe_settings(parser, recipes)
@@ -77,7 +81,10 @@ def read_arguments(
 
 
 def _what(
-    parser: argparse.ArgumentParser, recipes: Mapping[str, Any], fusions: Mapping[str, Any]
+    parser: argparse.ArgumentParser,
+    recipes: Mapping[str, Any],
+    fusions: Mapping[str, Any],
+    usual: Sequence[str] | None,
 ) -> None:
     group = parser.add_argument_group("what to compare")
     add = group.add_argument
@@ -96,9 +103,10 @@ def _what(
     add(
         "--fusions",
         type=partial(names, fusions),
-        default=list(fusions),
+        default=list(fusions if usual is None else usual),
         metavar="A,B",
-        help="names, see --list; by default all that can take the data",
+        help="names, see --list, or all; what cannot take the data is left out (default: "
+        f"{'all' if usual is None else _listed(usual)})",
     )
     add(
         "--own-fusion",
@@ -199,12 +207,18 @@ def _import(text: str) -> Any:
 
 
 def names(known: Mapping[str, Any], text: str) -> list[str]:
-    """Returns names out of the known ones, as text lists them."""
-    chosen = words(text)
+    """Returns names out of the known ones, as text lists them; of `all`, all of them."""
+    chosen = list(known) if text == ALL and ALL not in known else words(text)
     unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {', '.join(known)}")
+        choices = ", ".join(known)
+        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {choices}, or {ALL}")
     return chosen
+
+
+def _listed(usual: Sequence[str]) -> str:
+    more = f", ... {len(usual)} of them" if len(usual) > 3 else ""
+    return ", ".join(usual[:3]) + more
 
 
 def words(text: str) -> list[str]:
