@@ -88,6 +88,8 @@ class _FusionEstimator(BaseEstimator):
             raise ValueError(
                 f"{type(self).__name__} requires y to be passed, but the target y is None"
             )
+        if not hasattr(y, "iloc") and not hasattr(y, "toarray"):
+            y = np.asarray(y)
         views = self._views(X, fitting=True)
         first = next(iter(views.values()))
         check_consistent_length(first, y)
@@ -108,7 +110,8 @@ class _FusionEstimator(BaseEstimator):
 
         It is computed in double precision, so that it does not depend on the rows beside it.
         """
-        return self.target_.predict(self._outputs(X))
+        outputs = self._outputs(X)
+        return self.target_.predict(outputs)
 
     def save(self, path: str | Path) -> None:
         """Writes the fitted estimator to one safetensors file: tensors, and JSON for the rest.
@@ -177,7 +180,7 @@ class _FusionEstimator(BaseEstimator):
 
     def _views(self, X: Any, *, fitting: bool = False) -> dict[str, Any]:
         """Returns each modality's view of X, checked as scikit-learn does."""
-        if isinstance(X, Mapping):
+        if isinstance(X, Mapping) and not hasattr(X, "toarray"):  # a sparse form is one, too
             if self.modalities is not None:
                 raise ValueError("modalities must be None where X is a dict, whose names they are")
             if not fitting and self.picked_ is not None:
