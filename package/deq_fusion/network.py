@@ -140,6 +140,26 @@ def make_loader(
     return loaders.make_loader(dataset, batch_size=batch_size, shuffle=shuffle)
 
 
+def in_double(network: FusionNetwork, views: Sequence[np.ndarray]) -> FusionNetwork:
+    """Returns the network in evaluation mode, and in float64 where its device and all of its
+    modules can: a sample's outputs are then the same, within 1e-7, whatever is beside it.
+
+    Args:
+        network: the network.
+        views: a few rows of each modality, to try it with.
+    """
+    network.zero_grad()
+    network.eval()
+    try:
+        double = deepcopy(network).double()
+        like = next(double.parameters())
+        with torch.no_grad():
+            double.outputs([torch.from_numpy(view).to(like) for view in views])
+    except (RuntimeError, TypeError, ValueError):
+        return network
+    return double
+
+
 def _encoder(shape: tuple[int, ...], width: int, dropout: float) -> nn.Module:
     if len(shape) == 1:
         return MLP(shape[0], width, width, dropout=dropout > 0, dropoutp=dropout)

@@ -1,13 +1,24 @@
 """How a network for own data is trained: the defaults, in one place, and the validation part."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
 from deq_fusion.datasets.loaders import stratified_split
+
+PENALISED = {"jacobian_weight": 1.0}
+FUSION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    # without a penalty the fused map leaves contraction now and then, and the loss jumps
+    name: PENALISED
+    for name in ("deq", "deq_one_step", "deq_neumann", "deq_paper")
+}
+"""Options of a fusion unless others are given."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +32,10 @@ class Training:
         epochs: at most.
         patience: epochs without a better validation loss after which it ends.
         batch_size: samples a step.
-        validation_fraction: share of the samples that it is stopped by.
+        validation_fraction: share of the samples that it is stopped by; 0 takes all epochs.
+
+    Raises:
+        ValueError: for a number that is out of range.
     """
 
     width: int = 64
@@ -32,6 +46,18 @@ class Training:
     patience: int = 20
     batch_size: int = 64
     validation_fraction: float = 0.15
+
+    def __post_init__(self) -> None:
+        for name, least in (("width", 2), ("epochs", 1), ("patience", 1), ("batch_size", 1)):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{name} must be a whole number from {least} up, got {value!r}")
+        for name, end in (("dropout", 1), ("validation_fraction", 1), ("weight_decay", np.inf)):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or not 0 <= value < end:
+                raise ValueError(f"{name} must be at least 0 and below {end}, got {value!r}")
+        if not isinstance(self.lr, Real) or not 0 < self.lr < np.inf:
+            raise ValueError(f"lr must be a positive number, got {self.lr!r}")
 
     @property
     def optimizer(self) -> partial:
@@ -57,15 +83,16 @@ def cut_validation(
         fraction: share to hold out, from 0 to below 1.
         seed: the same seed gives the same parts.
     """
-    rows, held_out = np.arange(count), max(1, round(fraction * count))
+    rows = np.arange(count)
     if count < 10 or not fraction:
         return rows, rows[:0]
+    held_out = min(max(1, round(fraction * count)), count - 1)
     if classes is not None:
         _, sizes = np.unique(classes, return_counts=True)
-        held_out = max(held_out, np.count_nonzero(sizes > 1))
+        least = max(held_out, np.count_nonzero(sizes > 1))
         try:
-            return stratified_split(classes, held_out=held_out, seed=seed)
+            return stratified_split(classes, held_out=least, seed=seed)
         except ValueError:  # too few of them
-            held_out = max(1, round(fraction * count))
+            pass
     kept, held = train_test_split(rows, test_size=held_out, random_state=seed)
     return np.sort(kept), np.sort(held)
