@@ -15,6 +15,7 @@ __version__ = "0.2.0"
 _WHERE = {
     "DEQFusion": "fusions.deq",
     "compare": "comparing",
+    "compare_data": "own_data",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -54,8 +54,8 @@ def make_parser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _what(parser, recipes, fusions, usual)
-    _judged(parser, baseline)
-    _how(parser)
+    add_judged(parser, baseline)
+    add_how(parser)
     describe_settings(parser, recipes)
     return parser
 
@@ -68,16 +68,24 @@ def read_arguments(
     `args.recipe` is the function of the recipe, and `args.chosen` name -> fusion.
     """
     args = parser.parse_args(argv)
-    own = dict(args.own)
     args.dataset_name, args.recipe = args.dataset
-    args.chosen = {name: fusions[name] for name in args.fusions} | own
+    args.chosen = chosen_fusions(parser, args, fusions)
+    return args
+
+
+def chosen_fusions(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, fusions: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns name -> fusion, of those that the arguments of `add_fusions` name."""
+    own = dict(args.own)
+    chosen = {name: fusions[name] for name in args.fusions} | own
     clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
     if clash:
         parser.error(f"--own-fusion must have a name of its own, {clash} is there already")
     for method, name, _ in args.option:
-        if method not in args.chosen:
-            parser.error(f"--option {method}.{name} must be of a fusion in {list(args.chosen)}")
-    return args
+        if method not in chosen:
+            parser.error(f"--option {method}.{name} must be of a fusion in {list(chosen)}")
+    return chosen
 
 
 def _what(
@@ -100,6 +108,17 @@ def _what(
     add("--data-dir", type=Path, metavar="DIR", help="folder of the data, where there is one")
     add("--official", action="store_true", help="the official split instead of fresh ones")
     add("--modalities", type=words, metavar="A,B", help="those to use, by name; by default all")
+    add_fusions(group, fusions, usual)
+    add_settings(group)
+
+
+def add_fusions(
+    group: argparse._ActionsContainer,
+    fusions: Mapping[str, Any],
+    usual: Sequence[str] | None = None,
+) -> None:
+    """Adds the arguments that name fusions; `chosen_fusions` reads them."""
+    add = group.add_argument
     add(
         "--fusions",
         type=partial(names, fusions),
@@ -128,10 +147,10 @@ def _what(
         help=f"option of a fusion's constructor, as {next(iter(fusions))}.dropout=0.5; may be "
         "given several times",
     )
-    add_settings(group)
 
 
-def _judged(parser: argparse.ArgumentParser, baseline: str) -> None:
+def add_judged(parser: argparse.ArgumentParser, baseline: str = "concat") -> None:
+    """Adds the arguments that say how methods are judged."""
     add = parser.add_argument_group("how to compare it").add_argument
     add("--no-unimodal", action="store_true", help="leave out the single modalities")
     add("--metric", metavar="NAME", help="score to compare by; by default the recipe's first")
@@ -145,7 +164,8 @@ def _judged(parser: argparse.ArgumentParser, baseline: str) -> None:
     add("--drop-modality", action="store_true", help="score with each modality missing, too")
 
 
-def _how(parser: argparse.ArgumentParser) -> None:
+def add_how(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say how runs are made."""
     add = parser.add_argument_group("how to run it").add_argument
     add("--runs", type=count, help="of each method (default: 20 on fresh splits, else 5)")
     add(

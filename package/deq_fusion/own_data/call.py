@@ -1,17 +1,17 @@
 """Fusions compared on one's own data, in one call."""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from deq_fusion.fusions.registry import FUSIONS
-from deq_fusion.training_structures.comparison import Fusion, compare
-from deq_fusion.training_structures.comparison.compare import Comparison
+from deq_fusion.training_structures.comparison import Comparison, Fusion
+from deq_fusion.training_structures.comparison import compare as compare_fusions
 
+from ..comparing import named
 from . import confusion
 from .recipe import OwnData, own_data
 
@@ -19,7 +19,7 @@ from .recipe import OwnData, own_data
 def compare_data(
     tables: Mapping[str, Any],
     y: Any,
-    fusions: Sequence[str | Mapping[str, Fusion]] | None = None,
+    fusions: Iterable[str | Fusion] | Mapping[str, Fusion] | None = None,
     *,
     groups: Any = None,
     runs: int | Sequence[int] | None = None,
@@ -47,8 +47,8 @@ def compare_data(
             sequences; a frame of pandas or polars; or a file, csv, tsv, parquet, npy or npz.
         y: the target: values, (rows,) or (rows, labels); or a name, a column of the tables,
             `FILE:column`, or a file of one column.
-        fusions: names of the registry's, or of one's own `{name: fusion}`; None: all of the
-            registry that can take the data.
+        fusions: names in the registry, and classes or functions of one's own; or name -> fusion;
+            None: all of the registry that can take the data.
         groups, task, test, nested, class_weight, sample_weight, encoders, id, drop, allow: see
             `own_data`.
         runs: how many, or their numbers. By default 20 fresh splits under 1,000 rows, else 5; a
@@ -67,7 +67,7 @@ def compare_data(
     Raises:
         ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
     """
-    chosen = chosen_fusions(fusions)
+    chosen = named(fusions)
     own = own_data(
         tables,
         y,
@@ -101,7 +101,7 @@ def carried_out(
     """Says what was understood, compares, and writes the report where there is a folder for it."""
     if progress:
         print(*own.said, sep="\n", file=sys.stderr, flush=True)
-    found = compare(
+    found = compare_fusions(
         own.recipe,
         fusions,
         list(runs),
@@ -115,25 +115,3 @@ def carried_out(
         found.write(output)
         confusion.write(Path(output), found.results, own.target, own.said)
     return found
-
-
-def chosen_fusions(given: Sequence[str | Mapping[str, Fusion]] | None) -> dict[str, Fusion]:
-    """Returns the fusions that are named, or given by name; None: all.
-
-    Raises:
-        ValueError: for a name that is unknown, or comes twice.
-    """
-    if given is None:
-        return dict(FUSIONS)
-    chosen: dict[str, Fusion] = {}
-    for each in [given] if isinstance(given, (str, Mapping)) else given:
-        pairs = each if isinstance(each, Mapping) else {each: FUSIONS.get(each)}
-        for name, fusion in pairs.items():
-            if name in chosen or not callable(fusion):
-                problem = "comes twice" if name in chosen else "is none of them"
-                raise ValueError(
-                    f"fusions must be different names out of {', '.join(FUSIONS)}, or "
-                    f"{{name: fusion}} of one's own, but {name!r} {problem}"
-                )
-            chosen[name] = fusion
-    return chosen

@@ -3,15 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.arguments import (
     add_fusions,
-    add_judged,
     add_how,
+    add_judged,
     chosen_fusions,
     count,
 )
@@ -34,8 +33,9 @@ that differ in every row and that all tables share, else in order; what was unde
 before anything is trained. The answer is a table on the terminal, and in the output folder
 results.html (with pictures), .md, .csv and .json, data.md and confusion.csv."""
 EPILOG = """\
-Three files with a column patient each; no patient is in two parts:
-  {program} --table rna=rna.csv --table image=image.csv --target labels.csv:subtype --id sample --group patient"""
+Two files whose rows a column sample names, and no patient in two parts:
+  {program} --table rna=rna.csv --table image=image.csv \\
+      --target labels.csv:subtype --id sample --group patient"""
 
 
 @on_terminal()
@@ -87,14 +87,34 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_data(add) -> None:
     table = {"type": _table, "action": "append", "metavar": "NAME=FILE"}
-    add("--table", dest="tables", required=True, help="a modality; may be given several times", **table)
-    add("--target", required=True, metavar="FILE:COLUMN", help="what to predict; also FILE, or COLUMN of a table; columns A,B of 0 and 1 are several labels")
+    add(
+        "--table",
+        dest="tables",
+        required=True,
+        help="a modality; may be given several times",
+        **table,
+    )
+    add(
+        "--target",
+        required=True,
+        metavar="FILE:COLUMN",
+        help="what to predict; also FILE, or COLUMN of a table; A,B of 0 and 1: several labels",
+    )
     add("--id", metavar="COLUMN", help="names the rows, in every table and the target's file")
-    add("--group", metavar="COLUMN", help="rows of one group are never in two parts; also FILE:COLUMN")
+    add(
+        "--group",
+        metavar="COLUMN",
+        help="rows of one group are never in two parts; also FILE:COLUMN",
+    )
     add("--task", choices=TASKS, help="where the target leaves it open")
     add("--test-table", dest="test_tables", default=[], help="of a test set of its own", **table)
     add("--test-target", metavar="FILE:COLUMN", help="of the test set")
-    add("--nested", type=count, metavar="K", help="cross-validation: each run tests one of K folds, and valid is cut inside")
+    add(
+        "--nested",
+        type=count,
+        metavar="K",
+        help="cross-validation: each run tests one of K folds, and valid is cut inside",
+    )
     add("--weights", metavar="COLUMN", help="what each row counts in the loss; also FILE:COLUMN")
     add("--class-weight", choices=["balanced"], help="every class counts the same in the loss")
     several = {"action": "append", "default": [], "metavar": "COLUMN"}
@@ -138,7 +158,9 @@ def _own_data(args: argparse.Namespace) -> OwnData:
 def _tables(flag: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     tables = dict(pairs)
     if len(tables) < len(pairs):
-        raise ValueError(f"{flag} must give every table a name of its own, got {[n for n, _ in pairs]}")
+        raise ValueError(
+            f"{flag} must give every table a name of its own, got {[n for n, _ in pairs]}"
+        )
     return tables
 
 
