@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,8 @@ def compare_data(
         allow=allow,
     )
     if epochs is not None:
-        own = replace(own, recipe=replace(own.recipe, epochs=epochs))
+        refit = partial(own.recipe.refit, epochs=epochs)
+        own = replace(own, recipe=replace(own.recipe, epochs=epochs, refit=refit))
     if runs is None or isinstance(runs, int):
         runs = range(seed, seed + (own.runs if runs is None else runs))
     return carried_out(own, chosen, runs, output=output, progress=progress, **how)

@@ -15,17 +15,15 @@ from deq_fusion.training_structures.comparison import Fusion, Recipe, Score
 
 from ..network import build_network
 from ..target import Target
-from ..training import DEFAULTS
+from ..training import DEFAULTS, FUSION_OPTIONS
 from . import floors, refusals
 from .data import Data, load
 from .join import Joined, join, names_in
+from .refit import refit
 from .splits import Splits
 from .tables import READERS, View, split_path
 
 SCORED_CLASSES = 10  # at most, that have a column each in tables
-PENALIZED = ("deq", "deq_one_step", "deq_neumann", "deq_paper")
-# without a penalty the fused map leaves contraction now and then, and the loss jumps
-OPTIONS = dict.fromkeys(PENALIZED, {"jacobian_weight": 1.0})
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,9 @@ def _recipe(data: Data, target: Target, encoders: dict[str, nn.Module]) -> Recip
         patience=DEFAULTS.patience,
         optimizer=DEFAULTS.optimizer,
         resplit=not data.splits.official,
-        fusion_options=OPTIONS,
+        fusion_options=FUSION_OPTIONS,
         search={"lr": loguniform(3e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
+        refit=partial(refit, data, target, encoders),
         floors={plain: partial(floors.constant, *shape), "linear": partial(floors.linear, *shape)},
     )
 

@@ -11,7 +11,9 @@ import torch
 from sklearn.datasets import load_wine
 
 from deq_fusion import compare_data
+from deq_fusion.estimators import FusionClassifier, FusionRegressor
 from deq_fusion.own_data import command
+from deq_fusion.training_structures.comparison.comparison import Best
 
 torch.set_num_threads(1)
 FIVE = ["deq", "concat", "gmu", "late", "low_rank"]
@@ -176,3 +178,32 @@ def test_a_test_set_on_the_command_line(files, capsys):
     assert {r["run"] for r in found.results} == {0, 1}
     assert "test set: rows joined by wine: 178 of 178 in all tables" in capsys.readouterr().err
     assert found.test_share is None
+
+
+@pytest.mark.parametrize("name", ["deq", "concat", "only colour"])
+def test_a_method_is_fitted_again_on_all_rows(name, of_arrays, tmp_path):
+    method = next(method for method in of_arrays.methods if method.name == name)
+    best = Best(of_arrays.recipe, method, {}, 1.0, {"options": {}, "optimizer": {"lr": 5e-3}})
+    model = best.refit()
+    tables = {"taste": X[:, :6], "colour": X[:, 6:]}
+    taken = {modality: tables[modality] for modality in model.columns_}
+    assert list(taken) == (["colour"] if name == "only colour" else ["taste", "colour"])
+    guess = model.predict(taken)
+    assert set(guess) <= set(Y) and (guess == Y).mean() > 0.6
+    assert len(model.history_) <= 3 and model.lr == 5e-3
+    if name != "only colour":  # whose fusion is a function, and no name
+        model.save(tmp_path / "model.safetensors")
+        again = FusionClassifier.load(tmp_path / "model.safetensors")
+        np.testing.assert_array_equal(again.predict(taken), guess)
+
+
+def test_the_best_of_numbers_is_fitted_with_absent_rows_and_weights():
+    taste, colour, y = X[:, :6].copy(), X[:, 6:].copy(), X[:, 0] / 7 + X[:, 9]
+    taste[:9] = np.nan
+    found = compare_data(
+        {"taste": taste, "colour": colour}, y, ["concat"], sample_weight=np.arange(len(y)), **SHORT
+    )
+    model = found.best().refit()
+    assert isinstance(model, FusionRegressor)
+    tables = {"taste": taste, "colour": colour}
+    assert model.predict({name: tables[name] for name in model.columns_}).shape == y.shape
