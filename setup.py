@@ -89,5 +89,5 @@ setup(
     package_dir={ROOT: FRONT}
     | {f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},
     package_data={ROOT: ["py.typed"]},
-    entry_points={"console_scripts": ["deq-fusion = deq_fusion.__main__:main"]},
+    entry_points={"console_scripts": ["deq-fusion = deq_fusion.command:main"]},
 )

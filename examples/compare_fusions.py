@@ -36,5 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     command_line(RECIPES, FUSIONS, argv, program=PROGRAM, **told)
 
 
+def main_list(argv: Sequence[str] = ()) -> None:
+    """Prints the list of the fusions."""
+    main(["--list", *argv])
+
+
 if __name__ == "__main__":
     main()

@@ -177,6 +177,11 @@ def _injections(text: str) -> list[str]:
     return names(INJECTIONS, text)
 
 
+def is_deq(fusion: nn.Module) -> bool:
+    """Says whether it is a `DEQFusion`, whether imported from `fusions` or `deq_fusion.fusions`."""
+    return any(kind.__name__ == "DEQFusion" for kind in type(fusion).__mro__)
+
+
 def only_fusion(trained: Trained) -> nn.Module:
     """Returns the model's fusion.
 
