@@ -13,8 +13,8 @@ from deq_fusion.examples.drawing import COLOURS, make_figure, save_all, write_te
 from deq_fusion.examples.studies import Build, Study, Variant
 from deq_fusion.fusions.adapters import Sized
 from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.command_line import exit_if_failed
-from deq_fusion.training_structures.comparison.report import Report
 from deq_fusion.training_structures.comparison.table import cells, markdown
 from deq_fusion.training_structures.comparison.terminal import on_terminal
 from deq_fusion.training_structures.comparison.text import csv_text
@@ -98,14 +98,14 @@ def main(argv: Sequence[str] | None = None) -> list[list[str]] | None:
     found = study.run(argv)
     if found is None:
         return None
-    args, reports = found
-    head, lines = table(variants, reports)
+    args, comparisons = found
+    head, lines = table(variants, comparisons)
     text = markdown(head, lines)
     write_text(args.output / f"{name}.md", f"{text}\n")
-    write_text(args.output / f"{name}.csv", numbers(reports))
-    save_all(args.output, {name: draw(variants, reports)})
+    write_text(args.output / f"{name}.csv", numbers(comparisons))
+    save_all(args.output, {name: draw(variants, comparisons)})
     print(f"\n{text}\n\nin {args.output}: {name}.md, .csv, .png, .svg; every run in folders")
-    exit_if_failed(*reports.values())
+    exit_if_failed(*comparisons.values())
     return lines
 
 
@@ -114,20 +114,20 @@ def _add(parser: ArgumentParser) -> None:
 
 
 def table(
-    variants: Mapping[str, Variant], reports: Mapping[str, Report]
+    variants: Mapping[str, Variant], comparisons: Mapping[str, Comparison]
 ) -> tuple[list[str], list[list[str]]]:
     """Returns heading and lines, as text: a line for each injection and row, with the parts that
     not all rows of the study have alike."""
-    scores = next(iter(reports.values())).scores
+    scores = next(iter(comparisons.values())).scores
     marked = {name: marks(variant) for name, variant in variants.items()}
     differ = [
         i for i, column in enumerate(zip(*marked.values(), strict=True)) if len(set(column)) > 1
     ]
     head, lines = ["injection", "row", *(PARTS_OF[i] for i in differ)], []
-    for injection, report in reports.items():
-        inner, found = cells(report.rows, scores, report.baseline)
+    for injection, comparison in comparisons.items():
+        inner, found = cells(comparison.table(), scores, comparison.baseline)
         by_name = {line[0]: line[1:] for line in found}
-        for name in _in_order(variants, report):
+        for name in _in_order(variants, comparison):
             own = [marked[name][i] if name in marked else "" for i in differ]
             lines.append([injection, name, *own, *by_name[name]])
     return [*head, *inner[1:]], lines
@@ -147,46 +147,46 @@ def marks(variant: Variant) -> list[str]:
     return ["x" * theta, "x" * fuse, "x" * solved, "x" * gate if fuse else "-"]
 
 
-def numbers(reports: Mapping[str, Report]) -> str:
+def numbers(comparisons: Mapping[str, Comparison]) -> str:
     """Returns what the picture shows as CSV: of every score mean, sd and interval."""
     head = ["injection", "row", "runs", "score", "mean", "sd", "low", "high"]
     head += ["difference", "difference_low", "difference_high", "p"]
     lines = []
-    for injection, report in reports.items():
-        for row in report.rows:
-            for score in report.scores:
-                test = row.test if score == report.score else None
+    for injection, comparison in comparisons.items():
+        for row in comparison.table():
+            for score in comparison.scores:
+                test = row.test if score == comparison.score else None
                 tested = [test.difference, test.low, test.high, test.p] if test else [""] * 4
                 values = astuple(row.scores[score.name])
                 lines.append([injection, row.method, row.runs, score.name, *values, *tested])
     return csv_text(head, lines)
 
 
-def _in_order(variants: Mapping[str, Variant], report: Report) -> list[str]:
+def _in_order(variants: Mapping[str, Variant], comparison: Comparison) -> list[str]:
     """Returns the rows that there are, as the study has them; a user's own come last."""
-    there = [row.method for row in report.rows]
+    there = [row.method for row in comparison.table()]
     return [*(n for n in variants if n in there), *(n for n in there if n not in variants)]
 
 
-def draw(variants: Mapping[str, Variant], reports: Mapping[str, Report]) -> "Figure":
+def draw(variants: Mapping[str, Variant], comparisons: Mapping[str, Comparison]) -> "Figure":
     """Returns a panel for each injection: every row's score, with its 95 % interval."""
-    most = max(len(report.rows) for report in reports.values())
-    figure, panels = make_figure(len(reports), 0.27 * most + 0.9, sharex=True)
-    for axes, (injection, report) in zip(panels, reports.items(), strict=True):
-        rows = {row.method: row for row in report.rows}
-        names = _in_order(variants, report)
-        unit = 100 if report.score.percent else 1
+    most = max(len(comparison.table()) for comparison in comparisons.values())
+    figure, panels = make_figure(len(comparisons), 0.27 * most + 0.9, sharex=True)
+    for axes, (injection, comparison) in zip(panels, comparisons.items(), strict=True):
+        rows = {row.method: row for row in comparison.table()}
+        names = _in_order(variants, comparison)
+        unit = 100 if comparison.score.percent else 1
         for at, name in enumerate(names):
-            found = rows[name].scores[report.score.name]
-            colour = COLOURS[0] if name == report.baseline else COLOURS[1]
+            found = rows[name].scores[comparison.score.name]
+            colour = COLOURS[0] if name == comparison.baseline else COLOURS[1]
             axes.plot([unit * found.low, unit * found.high], [at, at], color=colour, linewidth=2)
             axes.plot(unit * found.mean, at, "D", color=colour, markersize=5)
         axes.set_yticks(range(len(names)), names, fontsize=8)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_title(f"{injection} injection", fontsize=9, loc="left")
-    way = " (%)" * report.score.percent + " (less is better)" * report.score.lower
+    way = " (%)" * comparison.score.percent + " (less is better)" * comparison.score.lower
     panels[-1].set_xlabel(
-        f"{report.score.name}{way}: mean of the runs and its 95 % interval", fontsize=8
+        f"{comparison.score.name}{way}: mean of the runs and its 95 % interval", fontsize=8
     )
     return figure
 

@@ -20,11 +20,25 @@ from deq_fusion.training_structures.comparison import command_line
 
 RECIPES = {"digits": digits, "brca": brca, "mosi": mosi, "imdb": imdb, "vqa": vqa}
 PROGRAM = "deq-fusion compare"
+USUAL = (
+    *("deq", "deq_one_step", "deq_neumann", "deq_paper", "deq_unrolled"),
+    *("concat", "concat_linear", "sum", "weighted_sum", "film", "interactions", "interactions3"),
+    *("tensor", "low_rank", "mutan", "nl_gate", "gmu", "attention", "cross", "evidential", "late"),
+    *("mult", "late_transformer", "early_transformer", "early_gru"),
+)
+"""What is compared where no fusions are named: a comparison takes no longer because the registry
+has grown. `--fusions all` takes them all."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the comparison that the arguments ask for."""
-    command_line(RECIPES, FUSIONS, argv, program=PROGRAM, subject="deq", later=LATER)
+    told = {"subject": "deq", "later": LATER, "usual": USUAL}
+    command_line(RECIPES, FUSIONS, argv, program=PROGRAM, **told)
+
+
+def main_list(argv: Sequence[str] = ()) -> None:
+    """Prints the list of the fusions."""
+    main(["--list", *argv])
 
 
 if __name__ == "__main__":

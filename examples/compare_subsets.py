@@ -17,24 +17,22 @@ from deq_fusion.examples.compare_fusions import RECIPES
 from deq_fusion.fusions.registry import FUSIONS, LATER
 from deq_fusion.training_structures.comparison import command_line
 from deq_fusion.training_structures.comparison.arguments import make_parser, read_arguments
-from deq_fusion.training_structures.comparison.listing import listing
-from deq_fusion.training_structures.comparison.methods import SINGLE
+from deq_fusion.training_structures.comparison.command_line import listing
+from deq_fusion.training_structures.comparison.methods import SINGLE, single
 from deq_fusion.training_structures.comparison.settings import asked_recipe
-from deq_fusion.training_structures.comparison.table import make_rows, markdown, spread
+from deq_fusion.training_structures.comparison.table import markdown, score_heading, spread
 from deq_fusion.training_structures.comparison.terminal import on_terminal
 from deq_fusion.training_structures.files import save_atomically
 
 PROGRAM = "python -m deq_fusion.examples.compare_subsets"
-OURS = ["--fusions", "deq,concat"]
+USUAL = "deq", "concat"
 
 
 @on_terminal()
 def main(argv: Sequence[str] | None = None) -> str:
     """Runs the comparisons that the arguments ask for; returns the table of them all."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    if not any(word.split("=")[0] in ("--fusions", "--list") for word in argv):
-        argv = [*argv, *OURS]
-    parser = make_parser(PROGRAM, RECIPES, FUSIONS)
+    parser = make_parser(PROGRAM, RECIPES, FUSIONS, usual=USUAL)
     args = read_arguments(parser, FUSIONS, argv)
     if args.list:
         print(listing(FUSIONS, LATER))
@@ -48,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> str:
         parser.error(f"subsets need two modalities at least, got {list(names)}")
     data = args.data_dir.name if args.data_dir else args.dataset_name
     output = args.output or Path("results", f"{data}-subsets")
+    told = {"program": PROGRAM, "subject": "deq", "later": LATER, "usual": USUAL}
+    alone = {single(recipe, name).name: name for name in names}
     lines = []
     for size in range(len(names), 1, -1):
         for subset in combinations(names, size):
@@ -55,16 +55,13 @@ def main(argv: Sequence[str] | None = None) -> str:
             folder = output / "+".join(subset)
             own = ["--modalities", ",".join(subset), "--output", str(folder)]
             own += [] if whole else ["--no-unimodal"]
-            report = command_line(
-                RECIPES, FUSIONS, [*argv, *own], program=PROGRAM, subject="deq", later=LATER
-            )
-            shown = [s for s in recipe.scores if s.name in report.found.results[0]["scores"]]
-            for row in make_rows(report.found.results, shown):
-                alone = row.method.startswith(SINGLE)
-                what = row.method.removeprefix(SINGLE) if alone else " + ".join(subset)
-                scores = [spread(row.scores[s.name], s) for s in shown]
-                lines.append([what, "itself" if alone else row.method, *scores])
-    head = ["modalities", "method", *(s.name + (" %" if s.percent else "") for s in shown)]
+            found = command_line(RECIPES, FUSIONS, [*argv, *own], **told)
+            for row in found.table():
+                what = " + ".join(subset), row.method
+                if row.kind == SINGLE:
+                    what = alone[row.method], "itself"
+                lines.append([*what, *(spread(row.scores[s.name], s) for s in found.scores)])
+    head = ["modalities", "method", *map(score_heading, found.scores)]
     table = markdown(head, lines)
     save_atomically(output / "subsets.md", lambda file: file.write(f"{table}\n".encode()))
     print(f"\n{table}\n\nin {output}: subsets.md, and a folder for each subset")

@@ -14,7 +14,7 @@ import torch
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Recipe, Score
 from deq_fusion.training_structures.comparison.arguments import imported, words
-from deq_fusion.training_structures.comparison.methods import SINGLE, Method, only, refusal
+from deq_fusion.training_structures.comparison.methods import Method, refusal, single
 from deq_fusion.training_structures.comparison.settings import (
     add_settings,
     asked_recipe,
@@ -86,8 +86,7 @@ def run_unimodal(
     with process_group(args.device) as args.device:
         for name in made.modalities:
             path = args.checkpoint and args.checkpoint.with_name(f"{args.checkpoint.name}.{name}")
-            method = Method(f"{SINGLE}{name}", made.restricted([name]), only)
-            results[name] = _run(parser, args, method, path)
+            results[name] = _run(parser, args, single(made, name), path)
     return results
 
 

@@ -15,10 +15,9 @@ from torch import nn
 from deq_fusion.examples.compare_fusions import RECIPES
 from deq_fusion.fusions.adapters import Sized
 from deq_fusion.fusions.registry import FUSIONS, Entry
-from deq_fusion.training_structures.comparison import Recipe
+from deq_fusion.training_structures.comparison import Comparison, Recipe
 from deq_fusion.training_structures.comparison.arguments import make_parser, names, read_arguments
 from deq_fusion.training_structures.comparison.command_line import carry_out, results_folder
-from deq_fusion.training_structures.comparison.report import Report
 from deq_fusion.training_structures.comparison.single_run import Analysis, Trained
 from deq_fusion.training_structures.comparison.table import markdown
 
@@ -100,11 +99,11 @@ class Study:
     add: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     analyse: Callable[[argparse.Namespace], Analysis] | None = None
 
-    def run(self, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Report]] | None:
+    def run(self, argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, Comparison]] | None:
         """Carries out the comparisons that the arguments ask for, one for each injection.
 
         Returns:
-            The arguments, `output` among them, and injection -> report; None if nothing but the
+            The arguments, `output` among them, and injection -> comparison; None if nothing but the
             list of rows was asked for.
         """
         known = entries(self.variants, "scale_free")
@@ -120,14 +119,14 @@ class Study:
         args.no_unimodal = True
         folder = results_folder(args)
         args.output = args.output or folder.with_name(f"{folder.name}-{self.suffix}")
-        reports = {}
+        found = {}
         for injection in args.injection:
             rows = entries(self.variants, injection)
             own = {
                 "chosen": {name: rows.get(name, fusion) for name, fusion in args.chosen.items()},
                 "output": args.output / injection,
             }
-            reports[injection] = carry_out(
+            found[injection] = carry_out(
                 parser,
                 argparse.Namespace(**{**vars(args), **own}),
                 command=[self.program, *argv],
@@ -135,7 +134,7 @@ class Study:
                 change=partial(self._treated, injection),
                 analyse=self.analyse and self.analyse(args),
             )
-        return args, reports
+        return args, found
 
     def _parser(self, known: Mapping[str, Entry]) -> argparse.ArgumentParser:
         parser = make_parser(
@@ -176,6 +175,11 @@ class Study:
 
 def _injections(text: str) -> list[str]:
     return names(INJECTIONS, text)
+
+
+def is_deq(fusion: nn.Module) -> bool:
+    """Says whether it is a `DEQFusion`, whether imported from `fusions` or `deq_fusion.fusions`."""
+    return any(kind.__name__ == "DEQFusion" for kind in type(fusion).__mro__)
 
 
 def only_fusion(trained: Trained) -> nn.Module:

@@ -1,7 +1,8 @@
 """The five folders work in a checkout, as the wheel `deq_fusion`, and inside MultiBench.
 
 So they import themselves relatively, each other never, and nothing heavy; and no library module
-prints, picks a device or imports the examples.
+prints, picks a device or imports the examples. The front door and the examples compose them, by
+the names that an installation has.
 """
 
 import ast
@@ -19,7 +20,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LIBRARY = ("fusions", "unimodals", "objective_functions", "training_structures", "datasets")
 MODULES = [path for folder in LIBRARY for path in sorted((ROOT / folder).rglob("*.py"))]
-FOLDERS = {path.parent for path in MODULES}
+FRONT = ROOT / "package" / "deq_fusion"
+COMPOSING = [path for folder in (FRONT, ROOT / "examples") for path in sorted(folder.rglob("*.py"))]
+MULTIBENCH = (  # tests of the names that MultiBench's users import
+    "unit_tests/fusions/test_deq_in_multibench.py",
+    "unit_tests/test_packaging.py",
+    "unit_tests/test_two_names.py",
+)
+FOLDERS = {path.parent for path in [*MODULES, *COMPOSING]} - {FRONT}
 LIGHT = {
     "torch",
     "numpy",
@@ -74,7 +82,8 @@ def run_python(code, *, path, cwd):
 
 
 def dotted(path):
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    root = FRONT if path.is_relative_to(FRONT) else ROOT
+    return ".".join(path.relative_to(root).with_suffix("").parts)
 
 
 @library
@@ -129,9 +138,19 @@ def test_library_modules_pick_no_device(path):
             assert allowed or not device, f"line {node.lineno} names the device {node.value!r}"
 
 
+def test_what_composes_imports_the_names_of_an_installation():
+    tests = (path for path in sorted((ROOT / "unit_tests").rglob("*.py")))
+    for path in [*COMPOSING, *tests]:
+        inside = path.relative_to(ROOT).as_posix()
+        if inside in MULTIBENCH:
+            continue
+        for line, level, module in imports(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
+            bare = not level and module.split(".")[0] in (*LIBRARY, "examples")
+            assert not bare, f"{inside}, line {line} imports {module}: deq_fusion.{module}"
+
+
 def test_every_folder_is_a_package():
-    folders = FOLDERS | {path.parent for path in (ROOT / "examples").rglob("*.py")}
-    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+    assert [folder for folder in FOLDERS if not (folder / "__init__.py").is_file()] == []
 
 
 def test_setup_lists_every_package_folder():
@@ -150,7 +169,7 @@ def wheel(tmp_path_factory):
     if tuple(map(int, version.split(".")[:2])) < (70, 1):
         pytest.skip(f"building a wheel offline needs setuptools >= 70.1, got {version}")
     source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
-    for folder in LIBRARY:
+    for folder in (*LIBRARY, "examples", "package"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, source / folder, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
@@ -171,12 +190,22 @@ def test_the_wheel_owns_one_top_level_name(wheel):
 
 def test_the_wheel_holds_every_module_and_they_import(wheel, tmp_path):
     shipped = {path.relative_to(wheel / "deq_fusion") for path in wheel.rglob("deq_fusion/**/*.py")}
-    assert shipped == {path.relative_to(ROOT) for path in MODULES}
-    names = [f"deq_fusion.{dotted(ROOT / path).removesuffix('.__init__')}" for path in shipped]
+    front = {path.relative_to(FRONT) for path in COMPOSING if path.is_relative_to(FRONT)}
+    assert shipped == front | {
+        path.relative_to(ROOT) for path in [*MODULES, *COMPOSING] if not path.is_relative_to(FRONT)
+    }
+    assert (wheel / "deq_fusion" / "py.typed").is_file()
+    dots = (".".join(("deq_fusion", *path.with_suffix("").parts)) for path in shipped)
+    names = [name.removesuffix(".__init__") for name in dots]
     code = f"""
 import importlib, sys
 sys.modules.update(dict.fromkeys(["matplotlib", "pandas", "pytest", "torchvision"]))  # not there
+own = [name for name in {sorted(names)} if name.startswith("deq_fusion.own_data")]
 for name in {sorted(names)}:
+    if name not in own:
+        importlib.import_module(name)
+del sys.modules["pandas"]  # which only own data need, once they are asked for
+for name in own:
     importlib.import_module(name)
 print(sys.modules["deq_fusion.fusions.deq"].DEQFusion.__module__)
 print(sys.modules["deq_fusion.fusions.deq"].__file__)
@@ -184,6 +213,39 @@ print(sys.modules["deq_fusion.fusions.deq"].__file__)
     module, file = run_python(code, path=[wheel], cwd=tmp_path).splitlines()
     assert module == "deq_fusion.fusions.deq"
     assert Path(file) == wheel / "deq_fusion" / "fusions" / "deq.py"
+
+
+def test_the_plugin_brings_nothing_that_is_heavy_but_torch(wheel, tmp_path):
+    code = """
+import sys, torch
+before = set(sys.modules)
+from deq_fusion import DEQFusion
+print(sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+print([name for name in sys.modules if name.startswith("deq_fusion.") and "fusions" not in name])
+"""
+    brought, others = run_python(code, path=[wheel], cwd=tmp_path).splitlines()
+    assert set(ast.literal_eval(brought)) - sys.stdlib_module_names == {"deq_fusion"}
+    assert others == "[]"
+
+
+def test_the_command_is_installed_and_its_help_imports_no_torch(wheel, tmp_path):
+    (info,) = wheel.glob("*.dist-info")
+    assert "deq-fusion = deq_fusion.command:main" in (info / "entry_points.txt").read_text()
+    code = """
+import sys
+from deq_fusion.command import main
+for argv in ["--help"], ["compare", "--help"], ["prepare", "--help"], ["--version"]:
+    try:
+        main(argv)
+    except SystemExit as end:
+        assert not end.code
+assert "torch" not in sys.modules and "sklearn" not in sys.modules
+"""
+    said = run_python(code, path=[wheel], cwd=tmp_path)
+    (version,) = re.findall(r'__version__ = "(.+)"', (FRONT / "__init__.py").read_text())
+    assert f"deq-fusion {version}" in said
+    assert f"-{version}.dist-info" in info.name
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_every_requirement_is_pinned(wheel):

@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         f"{SOURCE}/NAME , checks the files, and resumes where an earlier run was cut off. Files "
         "that are there already are checked, not fetched again.",
         epilog="Then, in Python: "
-        "from datasets.brca.get_data import get_dataloader; "
+        "from deq_fusion.datasets.brca.get_data import get_dataloader; "
         "train, valid, test = get_dataloader(DIR). "
         "Without a network: fetch the files elsewhere, put them into DIR, and run this to check "
         "them. datasets/brca/README.md says what they hold.",

@@ -170,7 +170,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "an earlier run was cut off, and checks what is there. No checksums are known: it checks "
         f"that the features open and have {', '.join(WIDTHS)} for {FILMS:,} films, and that every "
         "film of split.json has its poster and its plot.",
-        epilog="Then, in Python: from datasets.imdb.get_data import get_dataloader; "
+        epilog="Then, in Python: from deq_fusion.datasets.imdb.get_data import get_dataloader; "
         "train, valid, test = get_dataloader(DIR). "
         f"Without a network: fetch {FEATURES} and {ARCHIVE} elsewhere, put them into DIR, and run "
         "this to unpack and check them. datasets/imdb/README.md says what they hold.",

@@ -116,7 +116,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "Without a network: fetch the zip files elsewhere, put them into DIR, and run this to "
         "unpack and check them. Features of the images are in MCAN's README (MILVLG/mcan-vqa on "
         "GitHub), 10 to 100 regions x 2048 an image. Then, in Python: "
-        "from datasets.vqa.get_data import get_dataloader; "
+        "from deq_fusion.datasets.vqa.get_data import get_dataloader; "
         "train, valid, test = get_dataloader(DIR). datasets/vqa/README.md says more.",
     )
     parser.add_argument("--data-dir", metavar="DIR", help="folder for questions and annotations")

@@ -18,9 +18,9 @@ from deq_fusion.examples.convergence.pictures import PICTURES, SOLVES
 from deq_fusion.examples.convergence.rows import ROWS
 from deq_fusion.examples.drawing import save_all, write_text
 from deq_fusion.examples.studies import Study
+from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.arguments import count
 from deq_fusion.training_structures.comparison.command_line import exit_if_failed
-from deq_fusion.training_structures.comparison.report import Report
 from deq_fusion.training_structures.comparison.table import markdown
 from deq_fusion.training_structures.comparison.terminal import on_terminal
 
@@ -49,15 +49,15 @@ def main(argv: Sequence[str] | None = None) -> str | None:
     found = study.run(argv)
     if found is None:
         return None
-    args, reports = found
-    text = table(reports)
-    files = {"convergence.md": f"{text}\n", "traces.csv": traces_csv(reports)}
-    files |= {"radii.csv": radii_csv(reports), "early.csv": early_csv(reports)}
+    args, comparisons = found
+    text = table(comparisons)
+    files = {"convergence.md": f"{text}\n", "traces.csv": traces_csv(comparisons)}
+    files |= {"radii.csv": radii_csv(comparisons), "early.csv": early_csv(comparisons)}
     for name, content in files.items():
         write_text(args.output / name, content)
-    drawn = save_all(args.output, {name: draw(reports) for name, draw in PICTURES.items()})
+    drawn = save_all(args.output, {name: draw(comparisons) for name, draw in PICTURES.items()})
     print(f"\n{text}\n\nin {args.output}: {', '.join(files)}; {', '.join(drawn)} as .png and .svg")
-    exit_if_failed(*reports.values())
+    exit_if_failed(*comparisons.values())
     return text
 
 
@@ -73,11 +73,11 @@ def _add(parser: ArgumentParser) -> None:
     )
 
 
-def table(reports: Mapping[str, Report]) -> str:
+def table(comparisons: Mapping[str, Comparison]) -> str:
     """Returns the traces at some steps, and the largest spectral radius, as Markdown."""
     lines = []
-    for injection, report in reports.items():
-        rows = measured_rows(report)
+    for injection, comparison in comparisons.items():
+        rows = measured_rows(comparison)
         for name, (row, solve) in SOLVES.items():
             for quantity in ("difference", "residual") if row in rows else ():
                 curve = trace_curve(rows[row], solve, quantity)

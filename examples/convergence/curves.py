@@ -8,8 +8,7 @@ import numpy as np
 
 from deq_fusion.examples.convergence.rows import ROWS, TIED
 from deq_fusion.examples.drawing import mean_band
-from deq_fusion.training_structures.comparison import Score
-from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison import Comparison, Score
 from deq_fusion.training_structures.comparison.text import csv_text
 
 FLOOR = 1e-12  # a mean that float32 rounds to zero still has a logarithm
@@ -96,17 +95,17 @@ def radius_curve(found: Measured, which: str) -> Curve | None:
     return _curve(range(len(runs[0])), values, found.test_share, logs=logs)
 
 
-def traces_csv(reports: Mapping[str, Report]) -> str:
+def traces_csv(comparisons: Mapping[str, Comparison]) -> str:
     """Returns all traces, a line a step: mean and 95 % interval over runs, of the logarithm.
 
     Each run's value is the mean over the samples that were still solved at that step.
     """
     head = ["injection", "row", "solve", "quantity", "step", "runs", "mean", "low", "high"]
-    return csv_text(head, _trace_lines(reports))
+    return csv_text(head, _trace_lines(comparisons))
 
 
-def _trace_lines(reports: Mapping[str, Report]) -> Iterator[list[Any]]:
-    for injection, row, found in _rows(reports):
+def _trace_lines(comparisons: Mapping[str, Comparison]) -> Iterator[list[Any]]:
+    for injection, row, found in _rows(comparisons):
         for solve in found.runs[0]["traces"]:
             for quantity in ("difference", "residual"):
                 curve = trace_curve(found, solve, quantity)
@@ -114,7 +113,7 @@ def _trace_lines(reports: Mapping[str, Report]) -> Iterator[list[Any]]:
                     yield [injection, row, solve, quantity, *point]
 
 
-def early_csv(reports: Mapping[str, Report]) -> str:
+def early_csv(comparisons: Mapping[str, Comparison]) -> str:
     """Returns all scores on the validation part by tolerance and step limit, as they come.
 
     `gain` is the score minus the same run's at the most exact setting, see `early_curve`.
@@ -122,9 +121,9 @@ def early_csv(reports: Mapping[str, Report]) -> str:
     head = ["injection", "row", "kind", "score", "value", "runs", "mean", "low", "high"]
     head += ["gain", "gain_low", "gain_high", "steps"]
     lines = []
-    for injection, row, found in _rows(reports):
+    for injection, row, found in _rows(comparisons):
         steps = Score("steps")
-        for kind, score in product(("tolerance", "limit"), reports[injection].scores):
+        for kind, score in product(("tolerance", "limit"), comparisons[injection].scores):
             curves = [early_curve(found, kind, s, gain=False) for s in (score, steps)]
             gains = early_curve(found, kind, score)
             if gains is None:
@@ -136,7 +135,7 @@ def early_csv(reports: Mapping[str, Report]) -> str:
     return csv_text(head, lines)
 
 
-def radii_csv(reports: Mapping[str, Report]) -> str:
+def radii_csv(comparisons: Mapping[str, Comparison]) -> str:
     """Returns the spectral radii of every state's map, at the samples that converged.
 
     Their mean and the largest, the share of them that is below 1 (contracts), and the share of
@@ -144,7 +143,7 @@ def radii_csv(reports: Mapping[str, Report]) -> str:
     """
     head = ["injection", "row", "state", "quantity", "runs", "mean", "low", "high"]
     lines = []
-    for injection, row, found in _rows(reports):
+    for injection, row, found in _rows(comparisons):
         for which in RADII:
             curve = radius_curve(found, which)
             for state, (_, *point) in zip(states_of(found), _points(curve), strict=True):
@@ -161,17 +160,17 @@ def states_of(found: Measured) -> list[str]:
     return list(runs[0]) if runs else []
 
 
-def measured_rows(report: Report) -> dict[str, Measured]:
+def measured_rows(comparison: Comparison) -> dict[str, Measured]:
     """Returns row -> what was measured, in the order of the study; of rows that have runs."""
-    results = report.found.results
+    results = comparison.results
     found = {row: [r["analysis"] for r in results if r["method"] == row] for row in ROWS}
     found = {row: [run for run in runs if run] for row, runs in found.items()}
-    return {row: Measured(runs, report.test_share) for row, runs in found.items() if runs}
+    return {row: Measured(runs, comparison.test_share) for row, runs in found.items() if runs}
 
 
-def _rows(reports: Mapping[str, Report]) -> Iterator[tuple[str, str, Measured]]:
-    for injection, report in reports.items():
-        for row, found in measured_rows(report).items():
+def _rows(comparisons: Mapping[str, Comparison]) -> Iterator[tuple[str, str, Measured]]:
+    for injection, comparison in comparisons.items():
+        for row, found in measured_rows(comparison).items():
             yield injection, row, found
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deq_fusion.examples.convergence.rows import TIED
-from deq_fusion.examples.studies import only_fusion
+from deq_fusion.examples.studies import is_deq, only_fusion
 from deq_fusion.fusions.analysis import solved_with, spectral_radii, trace
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.fusions.equilibrium import SOLVERS
@@ -49,7 +49,7 @@ def measure(trained: Trained, recipe: Recipe, *, steps: int, samples: int) -> di
         of `radii` or of `early`: `failed`, the message, where a value was not finite.
     """
     fusion = only_fusion(trained)
-    if not isinstance(fusion, DEQFusion):
+    if not is_deq(fusion):
         return {}
     _, valid, test = trained.loaders
     scored = test if recipe.part == "test" else valid

@@ -16,7 +16,7 @@ from deq_fusion.examples.convergence.curves import (
 from deq_fusion.examples.convergence.measure import LIMITS, TOLERANCES
 from deq_fusion.examples.convergence.rows import TIED
 from deq_fusion.examples.drawing import COLOURS, MARKERS, legend_above, make_figure, styles
-from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,12 +36,12 @@ SOLVES = {  # name of a curve -> row, and how it is solved
 """Equilibria are solved for, weight-tied maps iterated as they were trained; one is both."""
 
 
-def convergence(reports: Mapping[str, Report]) -> "Figure":
+def convergence(comparisons: Mapping[str, Comparison]) -> "Figure":
     """The paper's Figure 4: the change of z_fuse, and the residual, against steps."""
-    panels = [(i, q) for i in reports for q in ("difference", "residual")]
+    panels = [(i, q) for i in comparisons for q in ("difference", "residual")]
     figure, axes = make_figure(len(panels), 2.1, sharex=True)
     for each, (injection, quantity) in zip(axes, panels, strict=True):
-        rows = measured_rows(reports[injection])
+        rows = measured_rows(comparisons[injection])
         curves = {
             name: trace_curve(rows[row], solve, quantity) if row in rows else None
             for name, (row, solve) in SOLVES.items()
@@ -53,13 +53,13 @@ def convergence(reports: Mapping[str, Report]) -> "Figure":
     return figure
 
 
-def solvers(reports: Mapping[str, Report]) -> "Figure | None":
+def solvers(comparisons: Mapping[str, Comparison]) -> "Figure | None":
     """The residual of the joint state of DEQ fusion, by solver, for both ways to solve."""
-    if not all("full" in measured_rows(report) for report in reports.values()):
+    if not all("full" in measured_rows(comparison) for comparison in comparisons.values()):
         return None
-    figure, axes = make_figure(len(reports), 2.6, sharex=True)
-    for each, (injection, report) in zip(axes, reports.items(), strict=True):
-        found = measured_rows(report)["full"]
+    figure, axes = make_figure(len(comparisons), 2.6, sharex=True)
+    for each, (injection, comparison) in zip(axes, comparisons.items(), strict=True):
+        found = measured_rows(comparison)["full"]
         solves = found.runs[0]["traces"]
         curves = {solve: trace_curve(found, solve, "residual") for solve in solves}
         _log_panel(each, curves, RESIDUAL)
@@ -69,11 +69,11 @@ def solvers(reports: Mapping[str, Report]) -> "Figure | None":
     return figure
 
 
-def radius(reports: Mapping[str, Report]) -> "Figure":
+def radius(comparisons: Mapping[str, Comparison]) -> "Figure":
     """The spectral radius of the trained map at its equilibrium: plain iteration needs < 1."""
-    figure, axes = make_figure(len(reports), 2.1, sharex=True)
-    for each, (injection, report) in zip(axes, reports.items(), strict=True):
-        rows = measured_rows(report)
+    figure, axes = make_figure(len(comparisons), 2.1, sharex=True)
+    for each, (injection, comparison) in zip(axes, comparisons.items(), strict=True):
+        rows = measured_rows(comparison)
         for at, found in enumerate(rows.values()):
             _draw_radii(each, at, found)
         each.axvline(1, color="black", linewidth=0.8)
@@ -108,15 +108,15 @@ def _draw_radii(axes: "Axes", at: int, found: Measured) -> None:
         axes.plot(curve.mean[state], place, MARKERS[i], **look)
 
 
-def early(reports: Mapping[str, Report]) -> "Figure | None":
+def early(comparisons: Mapping[str, Comparison]) -> "Figure | None":
     """What the validation score gains or loses when a trained model's solve ends elsewhere."""
     figure, axes = make_figure(2, 2.4)
-    score, drawn = next(iter(reports.values())).score, False
+    score, drawn = next(iter(comparisons.values())).score, False
     for each, kind in zip(axes, ("limit", "tolerance"), strict=True):
         style = styles()
-        for injection, report in reports.items():
+        for injection, comparison in comparisons.items():
             for row in ("full", "tied"):
-                own, found = next(style), measured_rows(report).get(row)
+                own, found = next(style), measured_rows(comparison).get(row)
                 curve = found and early_curve(found, kind, score)
                 if curve:
                     unit, drawn = 100 if score.percent else 1, True

@@ -42,8 +42,8 @@ def main(argv: Sequence[str] | None = None) -> list[Point] | None:
     found = study.run(argv)
     if found is None:
         return None
-    args, reports = found
-    points = points_of(reports)
+    args, comparisons = found
+    points = points_of(comparisons)
     if not points:
         sys.exit(f"no gates to show: --fusions must name one of {', '.join(VARIANTS)}")
     text, pictures = tables(points), draw(points)
@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> list[Point] | None:
     write_text(args.output / "gates.csv", numbers(points))
     drawn = ", ".join(f"{name}.png" for name in save_all(args.output, pictures))
     print(f"\n{text}\n\nin {args.output}: gates.md, gates.csv, {drawn}, .svg; every run in folders")
-    exit_if_failed(*reports.values())
+    exit_if_failed(*comparisons.values())
     return points
 
 

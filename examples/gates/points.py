@@ -8,8 +8,8 @@ from typing import Any
 
 from deq_fusion.examples.gates.rows import FULL, NOISY, VARIANTS
 from deq_fusion.examples.gates.shares import Curves
+from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.paired import estimate
-from deq_fusion.training_structures.comparison.report import Report
 from deq_fusion.training_structures.comparison.table import markdown
 from deq_fusion.training_structures.comparison.text import csv_text
 
@@ -45,13 +45,13 @@ class Point:
     high: float
 
 
-def points_of(reports: Mapping[str, Report]) -> list[Point]:
+def points_of(comparisons: Mapping[str, Comparison]) -> list[Point]:
     """Returns all points, injection by injection, row by row, and every curve step by step."""
     found = []
-    for injection, report in reports.items():
-        names = report.recipe.modalities
+    for injection, comparison in comparisons.items():
+        names = comparison.recipe.modalities
         for row in VARIANTS:
-            runs = [r["analysis"] for r in report.found.results if r["method"] == row]
+            runs = [r["analysis"] for r in comparison.results if r["method"] == row]
             runs = [run for run in runs if run]
             curves: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
             for run in runs:
@@ -61,7 +61,7 @@ def points_of(reports: Mapping[str, Report]) -> list[Point]:
                 samples = fmean(part["samples"] for part in parts)
                 shares = [part["shares"] for part in parts]
                 where = injection, row, *key, samples
-                found += _averaged(where, names, shares, report.test_share)
+                found += _averaged(where, names, shares, comparison.test_share)
     return found
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from deq_fusion.examples.gates.rows import NoisyFusion, with_noise
-from deq_fusion.examples.studies import only_fusion
+from deq_fusion.examples.studies import is_deq, only_fusion
 from deq_fusion.fusions.analysis import gate_shares, trace
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.training_structures.comparison import Recipe
@@ -37,7 +37,7 @@ def analyse(trained: Trained, recipe: Recipe, *, steps: int, samples: int) -> di
     """
     fusion = only_fusion(trained)
     deq = fusion.fusion if isinstance(fusion, NoisyFusion) else fusion
-    if not isinstance(deq, DEQFusion) or deq.fuse is None or not deq.fuse.gate:
+    if not is_deq(deq) or deq.fuse is None or not deq.fuse.gate:
         return {}
     _, valid, test = trained.loaders
     scored = test if recipe.part == "test" else valid

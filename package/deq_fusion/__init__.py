@@ -14,7 +14,8 @@ __version__ = "0.2.0"
 
 _WHERE = {
     "DEQFusion": "fusions.deq",
-    "compare": "training_structures.comparison",
+    "compare": "comparing",
+    "compare_data": "own_data",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -17,6 +17,8 @@ budget and selection on validation data; the test part is read once. The answer 
 terminal, and results.html (with pictures), .md, .csv and .json in the output folder. An
 interrupted comparison goes on where it stopped when the same command is given again."""
 
+ALL = "all"
+
 EPILOG = """\
 A fusion of your own, in my_module.py: a class MyFusion(input_dims, dim) that maps a list of
 (batch, input_dims[i]) tensors to (batch, dim), or a function that returns (module, width):
@@ -33,6 +35,7 @@ def make_parser(
     description: str = DESCRIPTION,
     epilog: str = EPILOG,
     baseline: str = "concat",
+    usual: Sequence[str] | None = None,
 ) -> argparse.ArgumentParser:
     """Returns the parser, to which a program may add arguments of its own.
 
@@ -41,6 +44,7 @@ def make_parser(
         recipes, fusions: what can be asked for, by name.
         description, epilog: what its help says first and last.
         baseline: what fusions are tested against where it is among them.
+        usual: the fusions to compare where none are named; None: all.
     """
     parser = argparse.ArgumentParser(
         prog=program,
@@ -49,9 +53,9 @@ def make_parser(
         epilog=epilog.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    _what(parser, recipes, fusions)
-    _judged(parser, baseline)
-    _how(parser)
+    _what(parser, recipes, fusions, usual)
+    add_judged(parser, baseline)
+    add_how(parser)
     describe_settings(parser, recipes)
     return parser
 
@@ -64,20 +68,31 @@ def read_arguments(
     `args.recipe` is the function of the recipe, and `args.chosen` name -> fusion.
     """
     args = parser.parse_args(argv)
-    own = dict(args.own)
     args.dataset_name, args.recipe = args.dataset
-    args.chosen = {name: fusions[name] for name in args.fusions} | own
+    args.chosen = chosen_fusions(parser, args, fusions)
+    return args
+
+
+def chosen_fusions(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, fusions: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns name -> fusion, of those that the arguments of `add_fusions` name."""
+    own = dict(args.own)
+    chosen = {name: fusions[name] for name in args.fusions} | own
     clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
     if clash:
         parser.error(f"--own-fusion must have a name of its own, {clash} is there already")
     for method, name, _ in args.option:
-        if method not in args.chosen:
-            parser.error(f"--option {method}.{name} must be of a fusion in {list(args.chosen)}")
-    return args
+        if method not in chosen:
+            parser.error(f"--option {method}.{name} must be of a fusion in {list(chosen)}")
+    return chosen
 
 
 def _what(
-    parser: argparse.ArgumentParser, recipes: Mapping[str, Any], fusions: Mapping[str, Any]
+    parser: argparse.ArgumentParser,
+    recipes: Mapping[str, Any],
+    fusions: Mapping[str, Any],
+    usual: Sequence[str] | None,
 ) -> None:
     group = parser.add_argument_group("what to compare")
     add = group.add_argument
@@ -93,12 +108,24 @@ def _what(
     add("--data-dir", type=Path, metavar="DIR", help="folder of the data, where there is one")
     add("--official", action="store_true", help="the official split instead of fresh ones")
     add("--modalities", type=words, metavar="A,B", help="those to use, by name; by default all")
+    add_fusions(group, fusions, usual)
+    add_settings(group)
+
+
+def add_fusions(
+    group: argparse._ActionsContainer,
+    fusions: Mapping[str, Any],
+    usual: Sequence[str] | None = None,
+) -> None:
+    """Adds the arguments that name fusions; `chosen_fusions` reads them."""
+    add = group.add_argument
     add(
         "--fusions",
         type=partial(names, fusions),
-        default=list(fusions),
+        default=list(fusions if usual is None else usual),
         metavar="A,B",
-        help="names, see --list; by default all that can take the data",
+        help="names, see --list, or all; what cannot take the data is left out (default: "
+        f"{'all' if usual is None else _listed(usual)})",
     )
     add(
         "--own-fusion",
@@ -120,10 +147,10 @@ def _what(
         help=f"option of a fusion's constructor, as {next(iter(fusions))}.dropout=0.5; may be "
         "given several times",
     )
-    add_settings(group)
 
 
-def _judged(parser: argparse.ArgumentParser, baseline: str) -> None:
+def add_judged(parser: argparse.ArgumentParser, baseline: str = "concat") -> None:
+    """Adds the arguments that say how methods are judged."""
     add = parser.add_argument_group("how to compare it").add_argument
     add("--no-unimodal", action="store_true", help="leave out the single modalities")
     add("--metric", metavar="NAME", help="score to compare by; by default the recipe's first")
@@ -137,7 +164,8 @@ def _judged(parser: argparse.ArgumentParser, baseline: str) -> None:
     add("--drop-modality", action="store_true", help="score with each modality missing, too")
 
 
-def _how(parser: argparse.ArgumentParser) -> None:
+def add_how(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that say how runs are made."""
     add = parser.add_argument_group("how to run it").add_argument
     add("--runs", type=count, help="of each method (default: 20 on fresh splits, else 5)")
     add(
@@ -199,12 +227,18 @@ def _import(text: str) -> Any:
 
 
 def names(known: Mapping[str, Any], text: str) -> list[str]:
-    """Returns names out of the known ones, as text lists them."""
-    chosen = words(text)
+    """Returns names out of the known ones, as text lists them; of `all`, all of them."""
+    chosen = list(known) if text == ALL and ALL not in known else words(text)
     unknown = [name for name in chosen if name not in known]
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {', '.join(known)}")
+        choices = ", ".join(known)
+        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {choices}, or {ALL}")
     return chosen
+
+
+def _listed(usual: Sequence[str]) -> str:
+    more = f", ... {len(usual)} of them" if len(usual) > 3 else ""
+    return ", ".join(usual[:3]) + more
 
 
 def words(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,23 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import joblib
-import torch
 
 from ..files import CannotWrite
 from .arguments import make_parser, read_arguments
 from .compare import compare
-from .listing import listing
+from .comparison import Comparison
 from .lock import check_free
-from .methods import Method, gather
-from .recipe import Fusion, Recipe, Score
-from .report import Report
+from .methods import Method, bounds
+from .recipe import Fusion, Recipe
 from .settings import asked_recipe
 from .single_run import Analysis, build_model
-from .store import provenance
+from .table import markdown
 from .terminal import on_terminal
 from .text import printable
 
+WIDTH = 128  # of every modality, where sizes are listed
 
+
+@on_terminal()
 def command_line(
     recipes: Mapping[str, Callable[..., Recipe]],
     fusions: Mapping[str, Fusion],
@@ -34,7 +36,8 @@ def command_line(
     program: str,
     subject: str | None = None,
     later: Mapping[str, str] | None = None,
-) -> Report | None:
+    usual: Sequence[str] | None = None,
+) -> Comparison | None:
     """Runs the comparison that the arguments ask for, and prints and writes its results.
 
     Args:
@@ -44,20 +47,21 @@ def command_line(
         program: how it is called, for messages and for whoever repeats it.
         subject: the fusion that the comparison is about, set off in text and pictures.
         later: methods that are not there yet -> why, for `--list`.
+        usual: the fusions to compare where the arguments name none; None: all of them.
 
     Raises:
         SystemExit: for arguments that make no sense, with a message; and after the results are
             written, if a run has failed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = make_parser(program, recipes, fusions)
+    parser = make_parser(program, recipes, fusions, usual=usual)
     args = read_arguments(parser, fusions, argv)
     if args.list:
         print(listing(fusions, later or {}))
         return None
-    report = carry_out(parser, args, command=[program, *argv], subject=subject)
-    exit_if_failed(report)
-    return report
+    found = carry_out(parser, args, command=[program, *argv], subject=subject)
+    exit_if_failed(found)
+    return found
 
 
 @on_terminal()
@@ -69,7 +73,7 @@ def carry_out(
     subject: str | None,
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
     analyse: Analysis | None = None,
-) -> Report:
+) -> Comparison:
     """Runs the comparison of these arguments, and prints and writes its results.
 
     Args:
@@ -93,48 +97,50 @@ def carry_out(
     try:
         check_free(output)  # before data are read, which may take long
         recipe = change(_asked_recipe(args))
-        report = _report(args, recipe, output, subject=subject, command=command, analyse=analyse)
-        report.write(output)
+        found = _compared(args, recipe, output, subject, analyse)
+        found = replace(found, asked=_line(command))
+        found.write(output)
     except CannotWrite:
         raise
     except (ValueError, OSError) as error:
         parser.error(printable(str(error), keep="\n"))
     files = "results.html (pictures), .md, .csv, .json; every run in runs"
-    print(f"\n{report.terminal()}\n\nin {output}: {files}")
-    return report
+    print(f"\n{found}\n\nin {output}: {files}")
+    return found
 
 
-def exit_if_failed(*reports: Report) -> None:
+def exit_if_failed(*found: Comparison) -> None:
     """Raises SystemExit if a run of these comparisons has failed."""
-    failures = sum(len(report.found.failures) for report in reports)
+    failures = sum(len(each.failures) for each in found)
     if failures:
         sys.exit(f"runs that failed: {failures}; the same command tries them again")
 
 
-def _report(
+def _compared(
     args: argparse.Namespace,
     recipe: Recipe,
     output: Path,
-    *,
     subject: str | None,
-    command: Sequence[str],
     analyse: Analysis | None,
-) -> Report:
-    """Returns the report of the comparison, once it is carried out.
+) -> Comparison:
+    """Returns the comparison, once it is carried out.
 
     Raises:
         ValueError, FileNotFoundError: for arguments that make no sense.
         SystemExit: if every run failed.
     """
-    runs, baseline = _runs(args, recipe), _baseline(args, recipe)
+    runs = _runs(args, recipe)
+    _try_options(args, recipe, runs[0])
     print(f"{recipe.name}: runs {list(runs)}, in {output}", file=sys.stderr, flush=True)
-    test_share = _test_share(args, recipe, runs[0])
     with _cluster(args.cluster):
         found = compare(
             recipe,
             args.chosen,
-            runs=runs,
+            runs,
             output=output,
+            baseline=args.baseline,
+            subject=subject if subject in args.chosen else None,
+            metric=args.metric,
             unimodal=not args.no_unimodal,
             trials=args.search,
             drop_modality=args.drop_modality,
@@ -144,14 +150,14 @@ def _report(
             device=args.device,
         )
     if not found.results:
-        if found.failures:
-            last = printable(found.failures[-1]["error"], keep="\n\t")
-            sys.exit(f"every run failed, the last with:\n{last}")
-        reasons = "; ".join(f"{name} {reason}" for name, reason in found.skipped.items())
-        raise ValueError(f"no fusion takes this dataset: {reasons}")
-    score = _score(args.metric, recipe, found.results[0]["scores"])
-    made_by = provenance(args.threads, args.device)
-    return Report(found, recipe, score, baseline, subject, test_share, command, made_by)
+        last = printable(found.failures[-1]["error"], keep="\n\t")
+        sys.exit(f"every run failed, the last with:\n{last}")
+    return found
+
+
+def _line(command: Sequence[str]) -> str:
+    program, *arguments = command
+    return f"{program} {shlex.join(arguments)}".strip()
 
 
 def _asked_recipe(args: argparse.Namespace) -> Recipe:
@@ -161,27 +167,6 @@ def _asked_recipe(args: argparse.Namespace) -> Recipe:
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
     return replace(recipe, fusion_options=options)
-
-
-def _baseline(args: argparse.Namespace, recipe: Recipe) -> str | None:
-    """Returns the method to test against, once metric and baseline are known to be there."""
-    known = [score.name for score in recipe.scores]
-    if args.metric not in (None, *known):
-        raise ValueError(f"unknown metric {args.metric!r}; choose from {', '.join(known)}")
-    unimodal = not args.no_unimodal
-    methods, _ = gather(recipe, args.chosen, unimodal=unimodal)
-    names = [method.name for method in methods]
-    if args.baseline not in (None, *names):
-        raise ValueError(f"unknown baseline {args.baseline!r}; choose from {', '.join(names)}")
-    return args.baseline or ("concat" if "concat" in names else None)
-
-
-def _score(metric: str | None, recipe: Recipe, there: Mapping[str, float]) -> Score:
-    """Returns the score to compare by; by default the first that this set has."""
-    for score in recipe.scores:
-        if score.name in there and metric in (None, score.name):
-            return score
-    raise ValueError(f"this set has no {metric}; choose a metric from {', '.join(there)}")
 
 
 def _runs(args: argparse.Namespace, recipe: Recipe) -> Sequence[int]:
@@ -202,25 +187,16 @@ def results_folder(args: argparse.Namespace) -> Path:
     return Path("results", "-".join([*kind, *(args.modalities or [])]))
 
 
-def _test_share(args: argparse.Namespace, recipe: Recipe, run: int) -> float | None:
-    """Returns scored samples per training sample where runs are fresh splits of one set.
-
-    Tries what the arguments name before any work: the data, the device, and options of fusions.
-    """
-    train, valid, test = recipe.loaders(run)
-    try:
-        torch.empty(0, device=args.device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {args.device} cannot be used here ({error})") from error
-    for name in {method for method, _, _ in args.option}:
+def _try_options(args: argparse.Namespace, recipe: Recipe, run: int) -> None:
+    """Raises ValueError unless the fusions can be built with the options that are asked for."""
+    asked = {method for method, _, _ in args.option}
+    train = recipe.loaders(run)[0] if asked else None
+    for name in asked:
         try:
             build_model(Method(name, recipe, args.chosen[name]), train)
         except (TypeError, ValueError) as error:
             options = dict(recipe.fusion_options[name])
             raise ValueError(f"{name} cannot be built with {options}: {error}") from error
-    if not recipe.resplit:
-        return None
-    return len((test if recipe.part == "test" else valid).dataset) / len(train.dataset)
 
 
 @contextmanager
@@ -239,3 +215,52 @@ def _cluster(address: str | None) -> Iterator[None]:
         raise ValueError(f"no dask scheduler answers at {address} ({error})") from error
     with client, joblib.parallel_config(backend="dask"):
         yield
+
+
+def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
+    """Returns a table of the fusions: what they take, and what they cost.
+
+    Args:
+        fusions: name -> fusion, with the attributes of an `Entry` of `fusions.registry`.
+        later: methods that are not there yet -> why.
+    """
+    lines = []
+    for name, fusion in fusions.items():
+        least, most = fusion.modalities
+        takes = " or ".join(fusion.features)
+        tasks = "any task" if len(fusion.tasks) > 1 else fusion.tasks[0]
+        reduced = f"reduced to {fusion.reduce} first" if fusion.reduce else ""
+        lines.append(
+            [
+                name,
+                fusion.summary,
+                bounds(least, most).partition(" modalit")[0],
+                takes,
+                tasks,
+                f"{_parameters(fusion):,}",
+                fusion.cost,
+                reduced,
+            ]
+        )
+    head = ["fusion", "what it is", "modalities", "takes", "for", "parameters", "cost", ""]
+    text = (
+        f"{markdown(head, lines)}\n\nparameters: of the fusion, for {WIDTH} numbers from each of "
+        "three modalities (or as many as it takes); cost: multiply-adds a sample, for N "
+        "modalities of width d. Late fusion of predictions is `late`; every single modality is "
+        "a row of its own. A fusion of your own: --own-fusion my_module:MyFusion."
+    )
+    if later:
+        rest = "; ".join(f"{name} ({why})" for name, why in later.items())
+        text += f"\n\nNot there yet: {rest}."
+    return text
+
+
+def _parameters(fusion: Fusion) -> int:
+    least, most = fusion.modalities
+    count = max(least, min(3, most or 3))
+    options = {}
+    if fusion.predicts:
+        task = fusion.tasks[0]
+        options = {"task": task, "outputs": 1 if task == "regression" else 10}
+    module, _ = fusion([WIDTH] * count, WIDTH, **options)
+    return sum(p.numel() for p in module.parameters())

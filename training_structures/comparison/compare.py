@@ -1,62 +1,37 @@
-"""Every method in every run: in parallel, each result stored at once, nothing done twice."""
+"""Every method in every run: what is asked for is checked, carried out, and brought together."""
 
-import math
-import os
-import pickle
-import sys
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
-from tqdm import tqdm
+import torch
 
-from ..files import CannotWrite
-from ..workers import settle, watched
+from ..checkpoint import seeded
+from ..workers import watched
+from .comparison import Comparison
 from .identity.decides import Identities
+from .identity.reuse import Reuse
 from .methods import Method, gather
-from .recipe import Fusion, Recipe
+from .recipe import Fusion, Recipe, Score
 from .results import check_alike
-from .reuse import Reuse
 from .search import choices
 from .single_run import Analysis, run_floor, run_fusion
-from .store import opened, run_and_store, stored
-from .text import printable
-
-
-class Halted(RuntimeError):
-    """A comparison cannot go on for now; what is finished is kept, and the message says how."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison found.
-
-    Attributes:
-        results: of every method in every run, method by method; the keys of each are listed at
-            `single_run.run_fusion`.
-        skipped: fusion -> why it cannot take the recipe.
-        failures: runs that raised: `method`, `run` and `error`, the traceback.
-        reused: sentences on the stored runs that were used again, and on those that were not.
-    """
-
-    results: list[dict[str, Any]]
-    skipped: dict[str, str]
-    failures: list[dict[str, Any]]
-    reused: list[str] = field(default_factory=list, compare=False)
+from .store import opened, provenance
+from .work import Work
 
 
 def compare(
     recipe: Recipe,
     fusions: Mapping[str, Fusion],
+    runs: int | Sequence[int] = 20,
     *,
-    runs: Sequence[int],
-    output: str | Path,
+    output: str | Path | None = None,
+    baseline: str | None = None,
+    subject: str | None = None,
+    metric: str | None = None,
     unimodal: bool = True,
     trials: int = 1,
     drop_modality: bool = False,
@@ -66,17 +41,22 @@ def compare(
     device: str = "cpu",
     progress: bool = True,
 ) -> Comparison:
-    """Trains every method (floors, single modalities, fusions) in every run.
+    """Trains every method (floors, single modalities, fusions) in every run, and compares them.
 
-    Each result is written to `output`/runs as soon as it is there, and read from there if it is
-    there already, unless code, data or versions have changed since: then it is made again, and
-    the old file kept under another name. A run that was interrupted goes on from its checkpoint.
+    With an `output`, each result is written to `output`/runs as soon as it is there, and read
+    from there if it is there already, unless code, data or versions have changed since: then it
+    is made again, and the old file kept under another name. A run that was interrupted goes on
+    from its checkpoint.
 
     Args:
         recipe: the benchmark.
         fusions: name -> fusion, see `recipe.Fusion` and `methods.refusal`.
-        runs: run numbers; the seed and, if the recipe resplits, the split of each.
-        output: folder of the results.
+        runs: their number, or their numbers: the seed and, if the recipe resplits, the split of
+            each.
+        output: folder of the results; None: nothing is kept.
+        baseline: the method that the others are tested against; None: "concat", if it is there.
+        subject: the fusion that the comparison is about, set off in text and pictures.
+        metric: the score to compare by; None: the recipe's first.
         unimodal: whether every single modality is a method, too.
         trials: hyperparameter settings that every fusion tries in every run, on validation data.
         drop_modality: whether to score with each modality missing, too.
@@ -86,172 +66,117 @@ def compare(
             may name another backend, such as dask: its workers need the same folders.
         threads: threads of each process.
         device: where to train.
-        progress: shows a bar over the runs.
+        progress: shows a bar over the runs on a terminal, elsewhere a line a minute.
+
+    Returns:
+        What was found; runs that failed are among it, and do not keep the others from ending.
 
     Raises:
-        InUse: if another process is at work there.
+        InUse: if another process is at work in `output`.
         MixedSettings: if `output` holds other runs.
         Unwritable: if it cannot be written to.
         Halted: if it cannot go on for now, such as on a full disk; what is finished stays.
-        ValueError: for no runs, for the same one twice, for too many trials, for a recipe that
-            cannot be sent to other processes, or for what cannot be told from others
-            (`identity.values.Unidentified`).
+        ValueError: for no runs, for the same one twice, for a name that is not there, for too many
+            trials, for what no fusion takes, for what cannot be sent to other processes, or for
+            what cannot be told from others (`identity.values.Unidentified`).
     """
-    runs = list(runs)
-    if not runs or len(set(runs)) < len(runs):
-        raise ValueError(f"runs must be different numbers, at least one, got {runs}")
-    if not fusions:
-        raise ValueError("fusions must name at least one fusion, got none")
-    methods, skipped = gather(recipe, fusions, unimodal=unimodal)
+    runs = _numbers(runs)
+    methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
+    _check_fusions(fusions, methods, skipped, subject)
+    baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
     for method in methods:
         if method.fusion is not None:
             choices(method, trials, runs[0])  # refuses too many of them before any work
+    _check_device(device)
+    test_share = _test_share(recipe, runs[0])
     demands = {"trials": trials, "drop_modality": drop_modality}
     demands |= {} if analyse is None else {"analyse": analyse}
     identities = Identities(run_fusion, run_floor, analyse=analyse, search=trials > 1)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
-    with opened(output, recipe, reuse.aside) as folder, watched():
-        how = jobs, threads, device, progress
+    with ExitStack() as stack:
+        kept = output or stack.enter_context(TemporaryDirectory(prefix="comparison-"))
+        folder = stack.enter_context(opened(kept, recipe, reuse.aside))
+        stack.enter_context(watched())
+        how = jobs, threads, device, progress, scores, output is not None
         work = Work(recipe.name, folder, methods, runs, demands, reuse, *how)
-        work.read()
-        reused = work.tell()
-        work.carry_out()
-    found = [work.done[m.name, run] for m in methods for run in runs]
+        reused = work.carry_out()
+        found = [work.done[m.name, run] | {"kind": m.kind} for m in methods for run in runs]
+        results = [result for result in found if "error" not in result]
+        check_alike(results, folder)
     failures = [result for result in found if "error" in result]
-    results = [result for result in found if "error" not in result]
-    check_alike(results, folder)
-    return Comparison(results, skipped, failures, reused)
+    score, asked = _first_there(scores, results), _call(recipe, fusions, runs, trials, unimodal)
+    judged = score, baseline, subject, test_share, asked, provenance(threads, device)
+    return Comparison(recipe, methods, results, skipped, failures, reused, *judged)
 
 
-@dataclass
-class Work:
-    """All runs of a comparison, done or still to do; the arguments are those of `compare`."""
-
-    name: str
-    folder: Path
-    methods: Sequence[Method]
-    runs: Sequence[int]
-    demands: Mapping[str, Any]
-    reuse: Reuse
-    jobs: int | None
-    threads: int
-    device: str
-    progress: bool
-    done: dict[tuple[str, int], dict | None] = field(default_factory=dict)
-
-    def read(self) -> None:
-        """Reads the runs that are stored; what is of no use is renamed, and told to `reuse`."""
-        for method in self.methods:
-            for run in self.runs:
-                if self.done.get((method.name, run)) is None:
-                    found = stored(self.folder, method, run, self.demands, self.reuse)
-                    self.done[method.name, run] = found
-
-    def tell(self) -> list[str]:
-        """Says what was read, and returns it; warns of files that were set aside."""
-        aside = self.reuse.aside
-        if aside:
-            names = ", ".join(path.name for path in aside[:3]) + (", ..." if aside[3:] else "")
-            warnings.warn(
-                f"{len(aside)} files in {aside[0].parent} were damaged, or of an earlier version; "
-                f"they were renamed ({names}), and what they held is made again",
-                stacklevel=3,
-            )
-        told = self.reuse.told(len(self.done))
-        for line in told if self.progress else []:
-            tqdm.write(printable(line), file=sys.stderr)
-        return told
-
-    def carry_out(self) -> None:
-        """Carries out the others; goes on once by itself if a worker process is killed.
-
-        Raises:
-            Halted: if that happens again, or the folder cannot be written to.
-            ValueError: if the work cannot be sent to other processes.
-        """
-        try:
-            try:
-                self._all()
-            except TerminatedWorkerError:
-                self.read()
-                warnings.warn(
-                    f"a worker process was killed, perhaps for want of memory; {self._count()}, "
-                    "and new processes go on with the others",
-                    stacklevel=3,
-                )
-                self._all()
-        except TerminatedWorkerError as error:
-            self.read()
-            raise Halted(
-                f"worker processes were killed, twice: {self._count()}. Take fewer --jobs, or see "
-                "that there is more memory; the same command goes on"
-            ) from error
-        except CannotWrite as error:
-            self.read()
-            raise Halted(f"{error}. {self._count()}; the same command goes on") from error
-        except (pickle.PicklingError, BrokenProcessPool) as error:
-            cause = error.__cause__ or error
-            last = str(cause).strip('"\n ').splitlines()[-1:] or [type(cause).__name__]
-            raise ValueError(
-                "what other processes are to do must be sent to them, but the recipe, a fusion or "
-                f"the analysis cannot be pickled ({printable(last[0])}); make them of functions "
-                "and classes at the top of a module, or take one job (--jobs 1)"
-            ) from error
-
-    def _all(self) -> None:
-        todo = [(m, r) for r in self.runs for m in self.methods if self.done[m.name, r] is None]
-        asked = {"threads": self.threads, "device": self.device}
-        known = self.reuse.known
-        work = (
-            joblib.delayed(run_and_store)(
-                self.folder, method, run, self.demands, identity=known[method.name], **asked
-            )
-            for method, run in self._longest_first(todo)
-        )
-        bar = {"total": len(self.done), "initial": len(self.done) - len(todo), "unit": "run"}
-        bar |= {"desc": self.name, "disable": None if self.progress else True}
-        with _parallel(self.jobs, self.threads) as parallel, _closing(parallel(work)) as results:
-            for result in tqdm(results, **bar):
-                self.done[result["method"], result["run"]] = result
-
-    def _longest_first(self, todo: Sequence[tuple[Method, int]]) -> Iterator[tuple[Method, int]]:
-        """Yields all there is to do, the methods that took longest first: then the processes end
-        at about the same time. A method of which no run has finished yet counts as the longest."""
-        left = list(todo)
-        while left:
-            took = {r["method"]: r.get("seconds", 0.0) for r in list(self.done.values()) if r}
-            left.sort(key=lambda item: -took.get(item[0].name, math.inf))  # stable
-            yield left.pop(0)
-
-    def _count(self) -> str:
-        finished = sum(
-            result is not None and "error" not in result for result in self.done.values()
-        )
-        return f"{finished} of {len(self.done)} runs are done and kept in {self.folder}"
+def _numbers(runs: int | Sequence[int]) -> list[int]:
+    numbers = list(range(runs)) if isinstance(runs, int) else list(runs)
+    if not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(f"runs must be different numbers, at least one, got {runs}")
+    return numbers
 
 
-@contextmanager
-def _closing(results: Iterable[dict]) -> Iterator[Iterable[dict]]:
-    """Ends joblib's workers at once if the results are not all wanted, without its advice."""
+def _check_fusions(
+    fusions: Mapping[str, Fusion],
+    methods: Sequence[Method],
+    skipped: Mapping[str, str],
+    subject: str | None,
+) -> None:
+    if not fusions:
+        raise ValueError("fusions must name at least one fusion, got none")
+    if subject not in (None, *fusions):
+        raise ValueError(f"unknown subject {subject!r}; choose from {', '.join(fusions)}")
+    if not methods:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in skipped.items())
+        raise ValueError(f"no fusion takes this dataset: {reasons}")
+
+
+def _known_baseline(baseline: str | None, methods: Sequence[Method]) -> str | None:
+    names = [method.name for method in methods]
+    if baseline not in (None, *names):
+        raise ValueError(f"unknown baseline {baseline!r}; choose from {', '.join(names)}")
+    return baseline or ("concat" if "concat" in names else None)
+
+
+def _scores(metric: str | None, recipe: Recipe) -> Sequence[Score]:
+    """Returns those of a recipe's scores to compare by: the first that the results have."""
+    chosen = [score for score in recipe.scores if metric in (None, score.name)]
+    if not chosen:
+        known = ", ".join(score.name for score in recipe.scores)
+        raise ValueError(f"unknown metric {metric!r}; choose from {known}")
+    return chosen
+
+
+def _first_there(scores: Sequence[Score], results: Sequence[Mapping[str, Any]]) -> Score:
+    if not results:
+        return scores[0]
+    there = results[0]["scores"]
+    for score in scores:
+        if score.name in there:
+            return score
+    raise ValueError(f"this set has no {scores[0].name}; choose a metric from {', '.join(there)}")
+
+
+def _check_device(device: str) -> None:
     try:
-        yield results
-    finally:
-        if hasattr(results, "close"):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                results.close()
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device} cannot be used here ({error})") from error
 
 
-@contextmanager
-def _parallel(jobs: int | None, threads: int) -> Iterator[joblib.Parallel]:
-    """Yields joblib's Parallel, giving results as they come where its backend can."""
-    if jobs is None:
-        try:
-            parallel = joblib.Parallel(return_as="generator_unordered")
-        except ValueError:  # dask's gives them all at the end
-            parallel = joblib.Parallel()
-        yield parallel
-    else:
-        own = {"initializer": settle, "initargs": (os.getpid(),)} if jobs > 1 else {}
-        with joblib.parallel_config(backend="loky", inner_max_num_threads=threads, **own):
-            yield joblib.Parallel(n_jobs=jobs, batch_size=1, return_as="generator_unordered")
+def _test_share(recipe: Recipe, run: int) -> float | None:
+    """Returns scored samples per training sample where runs are fresh splits of one set; the data
+    are read in any case, so that what is wrong with them is told before any work."""
+    with seeded(run):
+        train, valid, test = recipe.loaders(run)
+    if not recipe.resplit:
+        return None
+    return len((test if recipe.part == "test" else valid).dataset) / len(train.dataset)
+
+
+def _call(
+    recipe: Recipe, fusions: Mapping[str, Fusion], runs: list[int], trials: int, unimodal: bool
+) -> str:
+    """Returns a call as text, for the reader of a report."""
+    more = f", trials={trials}" * (trials > 1) + ", unimodal=False" * (not unimodal)
+    return f"compare({recipe.name}, {list(fusions)}, runs={runs}{more})"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .recipe import FEATURES, TASKS, Fusion, Recipe, described
 
-SINGLE = "only "  # how the names of single modalities begin
+FLOOR, SINGLE, FUSION = KINDS = "floor", "single modality", "fusion"
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,17 @@ class Method:
         name: its name in tables.
         recipe: the benchmark as this method meets it.
         fusion: the fusion; None for a floor.
+        kind: one of `KINDS`; a floor is one without a fusion.
     """
 
     name: str
     recipe: Recipe
     fusion: Fusion | None
+    kind: str = FUSION
+
+    def __post_init__(self) -> None:
+        if self.fusion is None:
+            object.__setattr__(self, "kind", FLOOR)
 
     def settings(self) -> dict[str, str]:
         """What its runs are besides their number, as text for a reader."""
@@ -49,6 +55,11 @@ def only(input_dims: Sequence[int], dim: int) -> tuple[nn.Module, int]:
     return Only(), input_dims[0]
 
 
+def single(recipe: Recipe, modality: str) -> Method:
+    """Returns the method that is a modality of a recipe on its own."""
+    return Method(f"only {modality}", recipe.restricted([modality]), only, SINGLE)
+
+
 def gather(
     recipe: Recipe, fusions: Mapping[str, Fusion], *, unimodal: bool
 ) -> tuple[list[Method], dict[str, str]]:
@@ -59,8 +70,7 @@ def gather(
     """
     methods = [Method(name, recipe, None) for name in recipe.floors]
     if unimodal and len(recipe.modalities) > 1:
-        for name in recipe.modalities:
-            methods.append(Method(f"{SINGLE}{name}", recipe.restricted([name]), only))
+        methods += [single(recipe, name) for name in recipe.modalities]
     reasons = {name: refusal(fusion, recipe) for name, fusion in fusions.items()}
     methods += [
         Method(name, recipe, fusion) for name, fusion in fusions.items() if reasons[name] is None

@@ -6,15 +6,16 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @contextmanager
 def without(fusions: Iterable[nn.Module], modality: int) -> Iterator[None]:
     """Lets the fusions work as if that modality's features had not come.
 
-    A fusion whose forward has a keyword `present`, (batch, N) bool, is told so; any other gets
-    zeros for the features.
+    A fusion whose forward has a parameter `present`, (batch, N) bool, is told so, besides what
+    the model tells it already; any other gets zeros for the features. A sample that has no other
+    modality keeps it, as zeros: such a fusion takes no sample without any.
     """
     with ExitStack() as stack:
         for fusion in fusions:
@@ -30,13 +31,32 @@ def knows_absence(fusion: nn.Module) -> bool:
 
 def _hook(modality: int) -> Callable[..., tuple[tuple, dict[str, Any]]]:
     def hide(fusion: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict[str, Any]]:
-        features = list(args[0])
-        if knows_absence(fusion):
+        if not knows_absence(fusion):
+            return (_zeroed(args[0], modality), *args[1:]), kwargs
+        given = inspect.signature(fusion.forward).bind(*args, **kwargs)
+        features, present = args[0], given.arguments.get("present")
+        if present is None:
             shape = len(features[0]), len(features)
             present = torch.ones(shape, dtype=torch.bool, device=features[0].device)
-            present[:, modality] = False
-            return args, kwargs | {"present": present}
-        features[modality] = torch.zeros_like(features[modality])
-        return (features, *args[1:]), kwargs
+        left = present.clone()
+        left[..., modality] = False
+        nothing = ~left.any(-1)
+        if nothing.any():
+            left[..., modality] = nothing
+            features = _zeroed(features, modality, nothing)
+        given.arguments["present"] = left
+        return (features, *given.args[1:]), given.kwargs
 
     return hide
+
+
+def _zeroed(features: Iterable[Tensor], modality: int, rows: Tensor | None = None) -> list[Tensor]:
+    """Returns the features with zeros for a modality, in these rows or in all."""
+    features = list(features)
+    if rows is None:
+        features[modality] = torch.zeros_like(features[modality])
+    else:
+        own = features[modality]
+        rows = rows.reshape(rows.shape + (1,) * (own.dim() - rows.dim()))
+        features[modality] = own.masked_fill(rows, 0)
+    return features

@@ -226,7 +226,7 @@ def _name(axes: Any, shown: Shown, methods: Sequence[str]) -> None:
 
 
 def _single(row: Row) -> bool:
-    return row.method.startswith(SINGLE)
+    return row.kind == SINGLE
 
 
 def _steps(shown: Shown, method: str) -> np.ndarray:

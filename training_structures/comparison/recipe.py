@@ -95,6 +95,10 @@ class Recipe:
             is not read.
         lacking: modality or part that the data are without -> why, and what to do; a recipe that
             has it among its modalities, or scores it, is refused with that.
+        refit: (name, fusion, options) -> a model for use, trained anew on all the data by a method
+            of a comparison: `Comparison.best` calls it. A recipe with fewer modalities calls it
+            with the keyword `modalities`, too, and what a search chose of the optimiser comes as
+            keywords, such as `lr`. None: the recipe has no such thing.
     """
 
     name: str
@@ -122,6 +126,7 @@ class Recipe:
     floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
     part: str = "test"
     lacking: Mapping[str, str] = field(default_factory=dict)
+    refit: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (
@@ -170,7 +175,8 @@ class Recipe:
                 f"modalities must be different names out of {list(self.modalities)}, "
                 f"got {list(modalities)}"
             )
-        return replace(self, modalities=tuple(modalities))
+        refit = self.refit and partial(self.refit, modalities=tuple(modalities))
+        return replace(self, modalities=tuple(modalities), refit=refit)
 
     def tuned(
         self, method: str, options: Mapping[str, Any], optimizer: Mapping[str, Any]

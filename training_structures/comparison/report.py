@@ -1,168 +1,196 @@
-"""The files of a comparison, and what the terminal shows of it."""
+"""What a comparison tells: on a terminal, in a notebook, in a table of numbers and in files."""
 
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import math
+import shutil
+import textwrap
+from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import write_bytes, write_json
-from .compare import Comparison
 from .page import page
 from .paired import MIN_RUNS
 from .pictures import Shown
-from .recipe import Recipe, Score
+from .recipe import Score
 from .said import summary
-from .table import Row, as_csv, cells, make_rows, markdown
+from .table import COSTS, Row, as_csv, cells, fitted, markdown, short_cells
 from .text import in_markdown, printable
 from .verdict import verdict
 
+if TYPE_CHECKING:
+    from .comparison import Comparison
+
 LONG = "curve", "analysis", "identity"  # of a run, left to its own file
 TRACEBACK = "\n\t"  # control characters that an error's text may have
+WIDEST = 100  # columns of a line of prose
 
 
-@dataclass(frozen=True)
-class Report:
-    """A comparison, and how to tell of it.
+def write(found: "Comparison", folder: Path) -> None:
+    """Writes results.md, .csv, .json and .html to a folder."""
+    files = {"md": _markdown(found), "csv": as_csv(found.results), "html": _page(found)}
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, text in files.items():
+        write_bytes(folder / f"results.{kind}", text.encode(errors="backslashreplace"))
+    write_json(folder / "results.json", _content(found))
 
-    Attributes:
-        found: of `compare`, with one result at least.
-        recipe: what was compared.
-        score: which of the recipe's scores it is compared by.
-        baseline: the method of the paired tests.
-        subject: the method that the comparison is about.
-        test_share: see `compare_paired`.
-        command: what asked for it, program and arguments, for whoever wants to repeat it.
-        made_by: of `store.provenance`.
+
+def terminal(found: "Comparison", width: int | None = None) -> str:
+    """Returns what it says, the table of the one score, and the failures, no wider than that.
+
+    Args:
+        width: columns; None: those of the terminal.
     """
+    width = width or shutil.get_terminal_size().columns
+    parts = []
+    if found.results:
+        rows = found.table()
+        parts += [_wrapped(sentence, width) for sentence in _says(found)]
+        parts.append(fitted(*short_cells(rows, found.score, found.baseline), width))
+        notes = [_legend(found, costs=False), *_notes(found)]
+        parts.append("\n".join(_wrapped(note, width) for note in notes))
+    else:
+        parts.append(f"No run of {len(found.failures)} has finished.")
+    return "\n\n".join([*parts, *_failed(found)]).strip()
 
-    found: Comparison
-    recipe: Recipe
-    score: Score
-    baseline: str | None
-    subject: str | None
-    test_share: float | None
-    command: Sequence[str]
-    made_by: Mapping[str, Any]
 
-    def write(self, output: Path) -> None:
-        """Writes results.md, .csv, .json and .html to a folder."""
-        files = {"md": self.markdown(), "csv": as_csv(self.found.results), "html": self.html()}
-        for kind, text in files.items():
-            write_bytes(output / f"results.{kind}", text.encode(errors="backslashreplace"))
-        write_json(output / "results.json", self.content())
+def short_markdown(found: "Comparison") -> str:
+    """Returns what it says and the table of the one score."""
+    if not found.results:
+        return in_markdown(repr(found))
+    table = markdown(*short_cells(found.table(), found.score, found.baseline))
+    return "\n\n".join([*map(in_markdown, _says(found)), table]) + "\n"
 
-    def terminal(self) -> str:
-        """Returns what it says, the table of the one score, and the failures."""
-        table = markdown(*cells(self.rows, [self.score], self.baseline))
-        below = printable(self.legend) + self._notes(printable)
-        says = map(printable, self.says)
-        return "\n\n".join([*says, table, below, *self.failed]).strip()
 
-    def markdown(self) -> str:
-        """Returns what it says, the table of all scores, and the command."""
-        table = markdown(*self.table)
-        below = [in_markdown(self.legend) + self._notes(in_markdown), f"    {printable(self.line)}"]
-        says = map(in_markdown, self.says)
-        return "\n\n".join([f"# {in_markdown(self.title)}", *says, table, *below]) + "\n"
+def short_html(found: "Comparison") -> str:
+    """Returns the same as HTML, for a notebook."""
+    if not found.results:
+        return f"<p>{escape(printable(repr(found)))}</p>"
 
-    def html(self) -> str:
-        """Returns the page, with pictures."""
-        shown = self.rows, self.found.results, self.score, self.recipe.select
-        made_by = "\n".join(f"{name}: {value}" for name, value in self.made_by.items())
-        return page(
-            Shown(*shown, self.baseline, self.subject),
-            *self.table,
-            title=self.title,
-            verdict=self.says,
-            legend=self.legend,
-            skipped=self.found.skipped,
-            failures=self.found.failures,
-            warned=summary(self.found.results),
-            repeat=f"{self.line}\n\n{made_by}",
-        )
+    def line(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(printable(c))}</{tag}>" for c in cells) + "</tr>"
 
-    def content(self) -> dict[str, Any]:
-        """Returns everything but what is long, every run with its settings."""
-        head, lines = self.table
-        return {
-            "title": self.title,
-            "command": self.line,
-            "made_by": self.made_by,
-            "settings": self.recipe.shared_settings(),
-            "baseline": self.baseline,
-            "test_share": self.test_share,
-            "table": [dict(zip(head, line, strict=True)) for line in lines],
-            "skipped": self.found.skipped,
-            "failures": self.found.failures,
-            "runs": [
-                {key: value for key, value in run.items() if key not in LONG}
-                for run in self.found.results
-            ],
-        }
+    head, lines = short_cells(found.table(), found.score, found.baseline)
+    body = "".join(line(cells, "td") for cells in lines)
+    table = f"<table><thead>{line(head, 'th')}</thead><tbody>{body}</tbody></table>"
+    says = "".join(f"<p>{escape(printable(sentence))}</p>" for sentence in _says(found))
+    return f"{says}{table}"
 
-    @cached_property
-    def scores(self) -> list[Score]:
-        there = self.found.results[0]["scores"]
-        others = [s for s in self.recipe.scores if s != self.score and s.name in there]
-        return [self.score, *others]
 
-    @cached_property
-    def rows(self) -> list[Row]:
-        asked = {"baseline": self.baseline, "test_share": self.test_share}
-        return make_rows(self.found.results, self.scores, **asked)
+def record(row: Row, scores: Sequence[Score]) -> dict[str, Any]:
+    """Returns a row as numbers by name, see `Comparison.to_dataframe`."""
+    first, *others = scores
+    main, test = row.scores[first.name], row.test
+    nan = math.nan
+    p = nan if test is None or test.p is None else test.p
+    tested = (nan, nan, nan) if test is None else (test.difference, test.low, test.high)
+    names = "difference", "difference_low", "difference_high"
+    costs = {heading.replace(" ", "_"): row.costs[heading] for heading in COSTS}
+    return {
+        **{"method": row.method, "kind": row.kind, "runs": row.runs},
+        **{"mean": main.mean, "sd": main.sd, "low": main.low, "high": main.high},
+        **dict(zip(names, tested, strict=True)),
+        "p": p,
+        **{name: nan if cost is None else float(cost) for name, cost in costs.items()},
+        **{score.name: row.scores[score.name].mean for score in others},
+        **{f"without_{name}": without.mean for name, without in row.missing.items()},
+    }
 
-    @cached_property
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        return cells(self.rows, self.scores, self.baseline)
 
-    @cached_property
-    def says(self) -> list[str]:
-        return verdict(self.rows, self.score, baseline=self.baseline, subject=self.subject)
+def _markdown(found: "Comparison") -> str:
+    """Returns what it says, the table of all scores, and the command."""
+    table = markdown(*cells(found.table(), found.scores, found.baseline))
+    notes = "".join(f"\n{in_markdown(note)}" for note in _notes(found))
+    below = [in_markdown(_legend(found)) + notes, f"    {printable(found.asked)}"]
+    says = map(in_markdown, _says(found))
+    return "\n\n".join([f"# {in_markdown(_title(found))}", *says, table, *below]) + "\n"
 
-    @property
-    def title(self) -> str:
-        name = self.recipe.name
-        return name if self.recipe.part == "test" else f"{name}, validation part"
 
-    @property
-    def line(self) -> str:
-        program, *arguments = self.command
-        return f"{program} {shlex.join(arguments)}".strip()
+def _page(found: "Comparison") -> str:
+    """Returns the page, with pictures."""
+    rows = found.table()
+    shown = rows, found.results, found.score, found.recipe.select
+    made_by = "\n".join(f"{name}: {value}" for name, value in found.made_by.items())
+    return page(
+        Shown(*shown, found.baseline, found.subject),
+        *cells(rows, found.scores, found.baseline),
+        title=_title(found),
+        verdict=_says(found),
+        legend=_legend(found),
+        skipped=found.skipped,
+        failures=found.failures,
+        warned=summary(found.results),
+        repeat=f"{found.asked}\n\n{made_by}",
+    )
 
-    def _notes(self, safe: Callable[[str], str]) -> str:
-        """Returns lines of what was not compared, and of what the runs warned of."""
-        notes = [f"not compared: {n}, it {why}" for n, why in self.found.skipped.items()]
-        return "".join(f"\n{safe(note)}" for note in [*notes, *summary(self.found.results)])
 
-    @property
-    def failed(self) -> list[str]:
-        """The failed runs, method by method, with the traceback of the first of each."""
-        methods: dict[str, list] = {}
-        for failure in self.found.failures:
-            methods.setdefault(failure["method"], []).append(failure)
-        return [
-            f"{printable(method)} failed in run {', '.join(str(f['run']) for f in group)}; "
-            f"the first with:\n{printable(group[0]['error'], keep=TRACEBACK)}"
-            for method, group in methods.items()
-        ]
+def _content(found: "Comparison") -> dict[str, Any]:
+    """Returns everything but what is long, every run with its settings."""
+    head, lines = cells(found.table(), found.scores, found.baseline)
+    return {
+        "title": _title(found),
+        "command": found.asked,
+        "made_by": found.made_by,
+        "settings": found.recipe.shared_settings(),
+        "baseline": found.baseline,
+        "test_share": found.test_share,
+        "table": [dict(zip(head, line, strict=True)) for line in lines],
+        "skipped": found.skipped,
+        "failures": found.failures,
+        "runs": [
+            {key: value for key, value in run.items() if key not in LONG} for run in found.results
+        ],
+    }
 
-    @property
-    def legend(self) -> str:
-        way = "less" if self.score.lower else "more"
-        text = (
-            f"Scores are mean ± sd over runs, on the {self.recipe.part} part; {way} "
-            f"{self.score.name} is better, and the best mean comes first. Costs are "
-            "medians over runs."
-        )
-        if self.baseline:
-            fresh = "resampling (Nadeau and Bengio, 2003) and " if self.recipe.resplit else ""
+
+def _says(found: "Comparison") -> list[str]:
+    asked = {"baseline": found.baseline, "subject": found.subject}
+    return verdict(found.table(), found.score, **asked)
+
+
+def _title(found: "Comparison") -> str:
+    name = found.recipe.name
+    return name if found.recipe.part == "test" else f"{name}, validation part"
+
+
+def _notes(found: "Comparison") -> list[str]:
+    """Returns what was not compared, and what the runs warned of."""
+    notes = [f"not compared: {name}, it {why}" for name, why in found.skipped.items()]
+    return [*notes, *summary(found.results)]
+
+
+def _failed(found: "Comparison") -> list[str]:
+    """Returns the failed runs, method by method, with the traceback of the first of each."""
+    methods: dict[str, list[Mapping[str, Any]]] = {}
+    for failure in found.failures:
+        methods.setdefault(failure["method"], []).append(failure)
+    return [
+        f"{printable(method)} failed in run {', '.join(str(f['run']) for f in group)}; "
+        f"the first with:\n{printable(group[0]['error'], keep=TRACEBACK)}"
+        for method, group in methods.items()
+    ]
+
+
+def _legend(found: "Comparison", *, costs: bool = True) -> str:
+    score, rows = found.score, found.table()
+    way = "less" if score.lower else "more"
+    text = (
+        f"Scores are mean ± sd over runs, on the {found.recipe.part} part; {way} {score.name} is "
+        "better, and the best mean comes first. Costs are medians over runs."
+    )
+    tested = [row.test for row in rows if row.test is not None]
+    if tested:
+        fresh = "resampling (Nadeau and Bengio, 2003) and " if found.recipe.resplit else ""
+        text += " Intervals are for each comparison alone."
+        if any(test.p is not None for test in tested):
             text += (
-                f" p: paired t-test against {self.baseline}, corrected for {fresh}the number of "
-                f"comparisons (Holm, 1979), from {MIN_RUNS} runs on; intervals are for each "
-                "comparison alone."
+                f" p: paired t-test against {found.baseline}, corrected for {fresh}the number of "
+                f"comparisons (Holm, 1979), from {MIN_RUNS} runs on."
             )
-        if any(row.costs["converged"] is not None for row in self.rows):
-            text += " converged: share of all forward solves in training, rounded down."
-        return text
+    if costs and any(row.costs["converged"] is not None for row in rows):
+        text += " converged: share of all forward solves in training, rounded down."
+    return text
+
+
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(printable(text), min(width, WIDEST), break_on_hyphens=False)

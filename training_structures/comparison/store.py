@@ -32,11 +32,11 @@ from ..files import (
     write_json,
 )
 from ..workers import start_plainly
+from .identity.reuse import Reuse
 from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
 from .results import check_origin, check_result
-from .reuse import Reuse
 from .said import kept
 from .single_run import run_floor, run_fusion, trial_checkpoint
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from .paired import MIN_RUNS, Estimate, Paired, compare_paired, estimate, holm
+from .methods import FUSION
+from .paired import Estimate, Paired, compare_paired, estimate, holm
 from .recipe import Score
-from .text import csv_text, in_markdown
+from .text import columns_of, csv_text, in_markdown, printable, shortened
 
 Result = Mapping[str, Any]
+NAME, HEADING, GAP = 12, 20, 2  # columns of a terminal: of a name, a heading, between two
 COSTS = {  # heading -> (key of the results, format)
     "parameters": ("parameters", "{:,.0f}"),
     "epochs": ("epochs", "{:.0f}"),
@@ -26,6 +28,7 @@ class Row:
 
     Attributes:
         method: its name.
+        kind: what it is, one of `methods.KINDS`.
         runs: their number.
         scores: name -> estimate over the runs.
         test: the paired comparison of the first score with the baseline's, `p` corrected for
@@ -36,6 +39,7 @@ class Row:
     """
 
     method: str
+    kind: str
     runs: int
     scores: dict[str, Estimate]
     test: Paired | None
@@ -53,7 +57,7 @@ def make_rows(
     """Returns a row for each method, the best first score first.
 
     Args:
-        results: of `compare`.
+        results: of a `Comparison`; one without a `kind` is of a fusion.
         scores: what to show; the first is what is compared.
         baseline: the method that the others are compared with.
         test_share: see `compare_paired`.
@@ -63,8 +67,9 @@ def make_rows(
         methods.setdefault(result["method"], []).append(result)
     rows = [_row(name, group, scores, test_share) for name, group in methods.items()]
     if baseline in methods:
-        tests = [_test(methods[r.method], methods[baseline], scores[0], test_share) for r in rows]
-        tests = [None if row.method == baseline else t for row, t in zip(rows, tests, strict=True)]
+        others = [None if row.method == baseline else methods[row.method] for row in rows]
+        reference, shared = methods[baseline], (scores[0], test_share)
+        tests = [own and difference(own, reference, *shared) for own in others]
         adjusted = holm([None if test is None else test.p for test in tests])
         rows = [
             replace(row, test=None if test is None else replace(test, p=p))
@@ -94,6 +99,7 @@ def _row(
 
     return Row(
         method=name,
+        kind=group[0].get("kind", FUSION),
         runs=len(group),
         scores={s.name: over_runs(s.name, [run["scores"] for run in group]) for s in scores},
         test=None,
@@ -105,9 +111,11 @@ def _row(
     )
 
 
-def _test(
+def difference(
     group: Sequence[Result], reference: Sequence[Result], score: Score, test_share: float | None
 ) -> Paired | None:
+    """Returns how a method's scores differ from another's in the runs that both have; None if
+    there is no such run."""
     first, second = ({r["run"]: r["scores"][score.name] for r in g} for g in (group, reference))
     shared = sorted(first.keys() & second.keys())  # a run may have failed for one of them
     if not shared:
@@ -122,8 +130,8 @@ def cells(
 ) -> tuple[list[str], list[list[str]]]:
     """Returns the heading and the lines of the table, as text; empty columns are left out."""
     first, *others = scores
-    head = ["method", "runs", _heading(first), "95 % interval", f"minus {baseline} [95 %]", "p"]
-    head += [*(_heading(score) for score in others), *COSTS]
+    head = ["method", "runs", score_heading(first), "95 % interval"]
+    head += [f"minus {baseline} [95 %]", "p", *(score_heading(score) for score in others), *COSTS]
     missing = list(dict.fromkeys(m for row in rows for m in row.missing))
     head += [f"without {modality}" for modality in missing]
     lines = []
@@ -140,6 +148,54 @@ def cells(
     return [head[i] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
+def short_cells(
+    rows: Sequence[Row], score: Score, baseline: str | None
+) -> tuple[list[str], list[list[str]]]:
+    """Returns of the table what answers the question: the score, how it differs, and the time."""
+    head = ["method", score_heading(score), f"minus {baseline} [95 %]", "p", "seconds"]
+    lines = []
+    for row in rows:
+        cost, form = row.costs["seconds"], COSTS["seconds"][1]
+        line = [row.method, spread(row.scores[score.name], score)]
+        line += difference_cells(row.test, score)
+        lines.append([*line, "" if cost is None else form.format(cost)])
+    kept = [i for i in range(len(head)) if any(line[i] for line in lines)]
+    return [head[i] for i in kept], [[line[i] for i in kept] for line in lines]
+
+
+def fitted(head: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> str:
+    """Returns a table as plain text that is no wider than that.
+
+    Where it would be, headings and names (the first column) are shortened; where that is not
+    enough, columns are left out from the right, but for two.
+    """
+    table = [[printable(cell) for cell in line] for line in [head, *lines]]
+    if _width(table) > width:
+        table[0] = [shortened(cell, HEADING) for cell in table[0]]
+    while len(table[0]) > 2 and _width(table) - width > _widths(table)[0] - NAME:
+        table = [line[:-1] for line in table]
+    first = _widths(table)[0] - max(0, _width(table) - width)
+    table = [[shortened(line[0], max(first, 1)), *line[1:]] for line in table]
+    widths = _widths(table)
+    table.insert(1, ["-" * each for each in widths])
+    return "\n".join(_padded(line, widths) for line in table)
+
+
+def _width(table: Sequence[Sequence[str]]) -> int:
+    return sum(_widths(table)) + GAP * (len(table[0]) - 1)
+
+
+def _widths(table: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(columns_of, column)) for column in zip(*table, strict=True)]
+
+
+def _padded(line: Sequence[str], widths: Sequence[int]) -> str:
+    """Returns the cells at their widths: names on the left, numbers on the right."""
+    spaces = [" " * (width - columns_of(cell)) for cell, width in zip(line, widths, strict=True)]
+    numbers = [space + cell for space, cell in zip(spaces[1:], line[1:], strict=True)]
+    return (" " * GAP).join([line[0] + spaces[0], *numbers]).rstrip()
+
+
 def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Returns a table as Markdown, its columns aligned; names in it are text, whatever they are."""
     head, lines = ([in_markdown(c) for c in head], [[in_markdown(c) for c in r] for r in lines])
@@ -151,7 +207,8 @@ def markdown(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _heading(score: Score) -> str:
+def score_heading(score: Score) -> str:
+    """Returns a score's name as the heading of its column."""
     return f"{score.name}{' %' if score.percent else ''}{' (less is better)' * score.lower}"
 
 
@@ -178,15 +235,18 @@ def difference_cells(test: Paired | None, score: Score) -> list[str]:
     """Returns a difference with its interval, and the p-value, as text."""
     if test is None:
         return ["", ""]
-    difference = number(test.difference, score, sign=True)
+    text = number(test.difference, score, sign=True)
     if not math.isnan(test.low):
         bounds = (number(value, score, sign=True) for value in (test.low, test.high))
-        difference += f" [{', '.join(bounds)}]"
-    if test.p is None:
-        p = f"(< {MIN_RUNS} runs)"
-    else:
-        p = "< 0.001" if test.p < 0.001 else f"{test.p:.3f}"
-    return [difference, p]
+        text += f" [{', '.join(bounds)}]"
+    return [text, p_cell(test.p)]
+
+
+def p_cell(p: float | None) -> str:
+    """Returns a p-value as text; nothing where there is none, for want of runs."""
+    if p is None:
+        return ""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def as_csv(results: Sequence[Result]) -> str:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from tqdm import tqdm
+
 from ..files import CannotWrite
 from ..workers import end_children
-from .compare import Halted
 from .text import printable
+from .work import Halted
 
 
 class Terminated(KeyboardInterrupt):
@@ -36,7 +38,7 @@ def on_terminal() -> Iterator[None]:
         except KeyboardInterrupt as error:
             ending.set()
             end_children()
-            print("\nstopped; the same command goes on", file=sys.stderr, flush=True)
+            print("\ninterrupted; the same command goes on", file=sys.stderr, flush=True)
             number = signal.SIGTERM if isinstance(error, Terminated) else signal.SIGINT
             raise SystemExit(128 + number) from None
         except (CannotWrite, Halted) as error:
@@ -45,7 +47,8 @@ def on_terminal() -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[threading.Event]:
-    """Makes SIGTERM an exception, in the thread that signals come to, until the event is set."""
+    """Makes SIGTERM an exception, as SIGINT is, in the thread that signals come to; neither is
+    one once the event is set, for it ends already."""
     ending = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield ending
@@ -55,12 +58,21 @@ def _terminable() -> Iterator[threading.Event]:
         if not ending.is_set():
             raise Terminated
 
-    before = signal.signal(signal.SIGTERM, stop)
+    def interrupt(number: int, frame: object) -> None:
+        if not ending.is_set():
+            raise KeyboardInterrupt
+
+    ours = {signal.SIGTERM: stop}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        ours[signal.SIGINT] = interrupt
+    before = {number: signal.signal(number, handler) for number, handler in ours.items()}
     try:
         yield ending
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _show(message: Any, category: type, *_: Any) -> None:
-    print(f"{category.__name__}: {printable(str(message))}", file=sys.stderr, flush=True)
+    # not through a bar that may be there
+    tqdm.write(f"{category.__name__}: {printable(str(message))}", file=sys.stderr)

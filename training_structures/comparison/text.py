@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,6 +15,26 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def columns_of(text: str) -> int:
+    """Returns how many columns of a terminal a printable text takes."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+def shortened(text: str, columns: int) -> str:
+    """Returns a text of that many columns at most, what is too much of it left out inside."""
+    if columns_of(text) <= columns:
+        return text
+    room = columns - 1
+    left, right = text[: room - room // 2], text[len(text) - room // 2 :]
+    while columns_of(left) + columns_of(right) > room:  # wide characters take two
+        if columns_of(left) >= columns_of(right):
+            left = left[:-1]
+        else:
+            right = right[1:]
+    return f"{left}…{right}"
 
 
 def in_markdown(text: str) -> str:

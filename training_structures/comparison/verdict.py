@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from .methods import SINGLE
+from .paired import MIN_RUNS
 from .recipe import Score
 from .table import Row, difference_cells, number
 
@@ -33,7 +34,7 @@ def verdict(
     if subject in names:
         rank = names.index(subject) + 1
         said.append(f"{scored(rows[rank - 1])} is number {rank}.")
-    singles = [row for row in rows if row.method.startswith(SINGLE)]
+    singles = [row for row in rows if row.kind == SINGLE]
     if singles:
         below = [r.method for r in rows[names.index(singles[0].method) + 1 :] if r not in singles]
         said.append(
@@ -54,7 +55,8 @@ def _against(rows: Sequence[Row], score: Score, baseline: str, subject: str | No
         direction = " (less is better)" if score.lower else ""
         text = f"{subject} minus {baseline}: {difference}{direction}{chance}. "
     if all(test.p is None for test in tests.values()):
-        return text + "So few runs allow no test: take more of them before you choose by these."
+        few = f"Fewer than {MIN_RUNS} runs allow no test"
+        return f"{text}{few}: take more of them before you choose by these."
     clear = {name: t for name, t in tests.items() if t.p is not None and t.p < LEVEL}
     if not clear:
         return text + f"No method differs from {baseline} by more than chance allows."

@@ -136,7 +136,7 @@ def test_a_missing_folder_or_file_says_where_to_get_it(folder):
     with pytest.raises(FileNotFoundError, match="deq-fusion prepare brca --data-dir .*nowhere"):
         get_dataloader(folder / "nowhere")
     (folder / "2_te.csv").unlink()
-    with pytest.raises(FileNotFoundError, match="no file .*2_te.csv; .*datasets.brca.prepare"):
+    with pytest.raises(FileNotFoundError, match="no file .*2_te.csv; .*deq-fusion prepare brca"):
         get_dataloader(folder)
 
 

@@ -183,7 +183,12 @@ def reported():
             for run in range(8)
         ]
         rows = make_rows(results, [ACCURACY, LOSS], baseline="full")
-        told = {"rows": rows, "scores": [ACCURACY, LOSS], "score": ACCURACY, "baseline": "full"}
+        told = {
+            "table": partial(list, rows),
+            "scores": [ACCURACY, LOSS],
+            "score": ACCURACY,
+            "baseline": "full",
+        }
         reports[injection] = SimpleNamespace(**told, results=results)
     return reports
 

@@ -30,9 +30,7 @@ def small():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deq_fusion.examples.digits.recipe.get_dataloader", some)
-        patch.setattr(
-            "deq_fusion.training_structures.comparison.report.Report.html", lambda report: ""
-        )
+        patch.setattr("deq_fusion.training_structures.comparison.report._page", lambda found: "")
         yield
 
 

@@ -127,7 +127,7 @@ def _not_run(folder: Path, method, run: int, *_, **__) -> dict:
 
 
 def _read_store(folder: Path) -> dict:
-    with mock.patch("deq_fusion.training_structures.comparison.compare.run_and_store", _not_run):
+    with mock.patch("deq_fusion.training_structures.comparison.work.run_and_store", _not_run):
         found = toy.run(folder, runs=[0, 1])
     rows = make_rows(found.results, toy.recipe().scores, baseline="sum") if found.results else []
     lines = cells(rows, toy.recipe().scores, "sum")

@@ -76,7 +76,10 @@ class Equations:
     @classmethod
     def like(cls, equations: "str | Equations", **changes: Any) -> "Equations":
         """Returns equations, given by name or as they are, with these fields changed."""
-        if not isinstance(equations, Equations):
+        if any(kind.__name__ == cls.__name__ for kind in type(equations).__mro__):
+            # of this file imported under another name (fusions., deq_fusion.fusions.), maybe
+            equations = cls(**vars(equations))
+        else:
             check_choice("equations", equations, EQUATIONS)
             equations = EQUATIONS[equations]
         return replace(equations, **changes)

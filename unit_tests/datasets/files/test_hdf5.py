@@ -472,7 +472,7 @@ def test_chunks_that_would_take_the_memory_are_refused(tmp_path):
 def test_a_batch_of_chunks_is_bounded(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file.create_dataset("x", data=np.ones((6, 10)), chunks=(1, 10), compression="gzip")
-    monkeypatch.setattr("datasets.files.hdf5.BATCH", 3199)
+    monkeypatch.setattr("deq_fusion.datasets.files.hdf5.BATCH", 3199)
     rows = Rows(tmp_path / "x.hdf5", "x", memory=0)
     assert rows[[0] * 39].shape == (39, 10)
     with pytest.raises(ValueError, match=r"40 rows of x in .* have 3,200 bytes, at most 3,199"):

@@ -44,8 +44,7 @@ RECIPES = {
 
 def typed(text, output, recipes=RECIPES, **options):
     argv = [*text.split(), "--output", str(output)]
-    report = command_line(recipes, toy.FUSIONS, argv, program="compare", **options)
-    return report and report.found
+    return command_line(recipes, toy.FUSIONS, argv, program="compare", **options)
 
 
 @pytest.fixture
@@ -83,7 +82,7 @@ def test_it_compares_prints_and_writes(tmp_path, capsys):
     out = capsys.readouterr().out
     rows = table.make_rows(found.results, toy.recipe().scores, baseline="concat")
     full = table.markdown(*table.cells(rows, toy.recipe().scores, "concat"))
-    short = table.markdown(*table.cells(rows, toy.recipe().scores[:1], "concat"))
+    short = table.fitted(*table.short_cells(rows, found.score, "concat"), 80)
     assert short in out and "sum minus concat" in out and "results.html" in out
     text = (tmp_path / "results" / "results.md").read_text(encoding="utf-8")
     assert text.startswith("# toy\n") and full in text and "without a" in full

@@ -35,6 +35,27 @@ def test_a_fusion_that_knows_absence_is_told_and_gets_the_features_as_they_are()
         assert not told[:, modality].any() and told[:, 1 - modality].all()
 
 
+@pytest.mark.parametrize("by_keyword", [True, False])
+def test_what_the_model_tells_of_absent_modalities_is_kept(by_keyword):
+    fusion, features = Present([3] * 3, 3), list(torch.randn(3, 4, 3))
+    mask = torch.tensor([[1, 1, 1], [0, 1, 1], [1, 1, 0], [1, 0, 1]], dtype=torch.bool)
+    before = mask.clone()
+    with without([fusion], 1):
+        fused = fusion(features, present=mask) if by_keyword else fusion(features, mask)
+    left = torch.tensor([[1, 0, 1], [0, 0, 1], [1, 0, 0], [1, 0, 1]], dtype=torch.bool)
+    assert torch.equal(fusion.seen[-1], left) and torch.equal(mask, before)
+    expected = [(features[0][0] + features[2][0]) / 2, features[2][1], features[0][2]]
+    torch.testing.assert_close(fused[:3], torch.stack(expected))
+
+
+def test_a_sample_that_has_nothing_else_keeps_it_as_zeros():
+    fusion, features = Present([3, 3], 3), list(torch.randn(2, 2, 3) + 9)
+    with without([fusion], 0):
+        fused = fusion(features, present=torch.tensor([[True, False], [True, True]]))
+    assert fusion.seen[-1].tolist() == [[True, False], [False, True]]
+    torch.testing.assert_close(fused, torch.stack([torch.zeros(3), features[1][1]]))
+
+
 def test_any_other_fusion_gets_zeros():
     fusion, features = toy.Concat(), list(torch.randn(2, 4, 3))
     for modality in range(2):

@@ -18,11 +18,11 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from deq_fusion.training_structures import workers
 from deq_fusion.training_structures.comparison import command_line
-from deq_fusion.training_structures.comparison.compare import Halted, Work
 from deq_fusion.training_structures.comparison.lock import InUse, check_free, locked
 from deq_fusion.training_structures.comparison.said import summary
 from deq_fusion.training_structures.comparison.store import run_and_store
 from deq_fusion.training_structures.comparison.terminal import on_terminal
+from deq_fusion.training_structures.comparison.work import Halted, Work
 from deq_fusion.training_structures.files import CannotWrite, read_json, write_json
 from unit_tests.fuzz.kills import Victim
 from unit_tests.training_structures.comparison import toy
@@ -149,7 +149,7 @@ def test_a_second_command_is_refused_and_sigterm_ends_the_first_in_one_line(tmp_
         program.send_signal(signal.SIGTERM)
         said = program.communicate(timeout=60)[1]
     assert program.returncode == 128 + signal.SIGTERM
-    assert said.splitlines()[-1] == "stopped; the same command goes on" and "Trace" not in said
+    assert said.splitlines()[-1] == "interrupted; the same command goes on" and "Trace" not in said
     assert not [p for p in tmp_path.rglob("*") if p.name.endswith((".tmp", ".lock.json"))]
     check_free(tmp_path)
 
@@ -159,7 +159,7 @@ def test_control_c_has_the_exit_code_that_shells_expect(capsys):
     with pytest.raises(SystemExit) as ended, on_terminal():
         raise KeyboardInterrupt
     assert ended.value.code == 130
-    assert capsys.readouterr().err == "\nstopped; the same command goes on\n"
+    assert capsys.readouterr().err == "\ninterrupted; the same command goes on\n"
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -225,7 +225,7 @@ def test_workers_that_are_killed_again_end_it_with_advice(tmp_path, killed):
     killed(2)
     with (
         pytest.warns(UserWarning, match="a worker process was killed"),
-        pytest.raises(Halted, match=r"killed, twice: 2 of 6 runs are done and kept .*fewer --jobs"),
+        pytest.raises(Halted, match=r"killed, twice: 2 of 6 runs are done and kept .*fewer jobs"),
     ):
         toy.run(tmp_path)
     assert len(toy.run(tmp_path).results) == 6
@@ -282,7 +282,7 @@ def test_a_warning_is_told_once_a_method(tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         recipes = {"toy": lambda data_dir: toy.recipe()}
-        report = command_line(recipes, fusions, argv, program="it")
+        found = command_line(recipes, fusions, argv, program="it")
     printed = capsys.readouterr()
     assert "Warning_" not in printed.err
     line = "sum: Warning_ in 2 of 2 runs, first: it did not: "
@@ -291,7 +291,7 @@ def test_a_warning_is_told_once_a_method(tmp_path, capsys):
     kept = read_json(tmp_path / "runs" / "sum-0.json")["warnings"]
     assert [entry["category"] for entry in kept] == ["Warning_"]
     assert "warnings" not in read_json(tmp_path / "runs" / "concat-0.json")
-    assert summary(report.found.results)[0].startswith(line)
+    assert summary(found.results)[0].startswith(line)
 
 
 def test_the_share_of_unconverged_solves_comes_with_their_warning():

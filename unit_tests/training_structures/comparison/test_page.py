@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from deq_fusion.training_structures.comparison import Score
+from deq_fusion.training_structures.comparison.methods import FLOOR, FUSION, SINGLE
 from deq_fusion.training_structures.comparison.page import page
 from deq_fusion.training_structures.comparison.pictures import PICTURES, Shown
 from deq_fusion.training_structures.comparison.table import cells, make_rows
@@ -47,6 +48,7 @@ def results(runs=3, solves=True, missing=True):
     for place, method in enumerate(["floor", "only a", "concat", HOSTILE, "deq"]):
         for run in range(runs):
             result = {"method": method, "run": run, "seconds": 1.0 + place}
+            result["kind"] = {0: FLOOR, 1: SINGLE}.get(place, FUSION)
             result["scores"] = {"accuracy": 0.5 + 0.1 * place + 0.01 * run}
             if place:
                 loss = [{"epoch": e, "valid_loss": 1 / e} for e in range(1, 4 + run)]

@@ -5,9 +5,7 @@ import io
 
 import pytest
 
-from deq_fusion.training_structures.comparison import Score
-from deq_fusion.training_structures.comparison.compare import Comparison
-from deq_fusion.training_structures.comparison.report import Report
+from deq_fusion.training_structures.comparison import Comparison, Score
 from deq_fusion.training_structures.comparison.table import as_csv, markdown
 from deq_fusion.training_structures.comparison.text import (
     csv_text,
@@ -63,17 +61,17 @@ def test_a_whole_report_of_hostile_names(tmp_path):
     result["warnings"] = [{"category": "UserWarning", "text": HOSTILE}]
     results = [{"method": HOSTILE, **result}, {"method": "plain", **result}]
     failures = [{"method": HOSTILE, "run": 1, "error": HOSTILE}]
-    found = Comparison(results, {HOSTILE: HOSTILE}, failures)
-    recipe = toy.recipe(name=HOSTILE)
-    command = ["it", "--output", HOSTILE]
-    report = Report(found, recipe, Score("accuracy"), HOSTILE, HOSTILE, None, command, {})
-    report.write(tmp_path)
+    recipe, score = toy.recipe(name=HOSTILE), Score("accuracy")
+    about = [], results, {HOSTILE: HOSTILE}, failures, [], score, HOSTILE, HOSTILE, None
+    found = Comparison(recipe, *about, f"it --output {HOSTILE}", {})
+    found.write(tmp_path)
     texts = {p.suffix: p.read_text(encoding="utf-8") for p in tmp_path.iterdir()}
-    texts["terminal"] = report.terminal()
+    texts |= {"terminal": str(found), "html": found._repr_html_(), "md": found._repr_markdown_()}
     assert all("\x1b" not in text for text in texts.values())
-    prose = texts[".md"].replace(f"    {printable(report.line)}", "")  # that is code
-    assert "<script" not in prose and "](" not in prose
-    assert "<script" not in texts[".html"]
+    prose = texts[".md"].replace(f"    {printable(found.asked)}", "")  # that is code
+    for text in (prose, texts["md"]):
+        assert "<script" not in text and "](" not in text
+    assert "<script" not in texts[".html"] and "<script" not in texts["html"]
     table = [line for line in texts[".md"].splitlines() if line.startswith("| ")]
     assert len(table) == 2 + len(results)
     rows = list(csv.reader(io.StringIO(texts[".csv"])))

@@ -3,6 +3,7 @@
 import pytest
 
 from deq_fusion.training_structures.comparison import Score, table
+from deq_fusion.training_structures.comparison.methods import FUSION, SINGLE
 from deq_fusion.training_structures.comparison.verdict import verdict
 
 ACCURACY = Score("accuracy")
@@ -17,6 +18,7 @@ def rows(runs=8, means=MEANS, spread=0.01, score=ACCURACY, baseline="concat"):
             "run": run,
             "scores": {score.name: mean + spread * (-1) ** (run // 2 ** (i % 3))},
             "seconds": 1.0,
+            "kind": SINGLE if method in ("only a", "only b") else FUSION,
         }
         for i, (method, mean) in enumerate(means.items())
         for run in range(runs)
@@ -64,7 +66,7 @@ def test_chance_is_not_taken_for_a_difference():
 
 def test_few_runs_allow_no_test():
     said = say(rows(runs=3))
-    assert "mean of 3 runs" in said[0] and "So few runs allow no test" in said[-1]
+    assert "mean of 3 runs" in said[0] and "Fewer than 6 runs allow no test" in said[-1]
     assert "beyond chance" not in " ".join(said)
     assert "a single run" in say(rows(runs=1))[0]
 

@@ -6,8 +6,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from .identity.decides import Identities, data_difference, difference
-from .methods import Method
+from ..methods import Method
+from .decides import Identities, data_difference, difference
 
 
 @dataclass

@@ -1,0 +1,262 @@
+"""Tables of one's own: what arrays, frames and files hold, before their rows are joined.
+
+A file is read by its suffix (`READERS`), and no file can run code. A frame becomes one of two
+kinds of columns, numbers (float64, NaN where missing) and words (str, None where missing).
+"""
+
+import csv
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+import pandas as pd
+
+View = pd.DataFrame | np.ndarray
+"""Rows of one modality: a frame (rows, columns), or numbers (rows, d) or (rows, time, d)."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are not joined yet.
+
+    Attributes:
+        name: how messages call it.
+        values: a frame of numbers and words, or an array of numbers; missing cells are NaN.
+        index: what names its rows besides its columns, as a frame's own index; None of arrays,
+            and where that only counts them.
+        path: the file that it comes from, if any.
+    """
+
+    name: str
+    values: View
+    index: pd.Index | None = None
+    path: Path | None = None
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of a frame's columns; none of an array."""
+        return list(self.values.columns) if isinstance(self.values, pd.DataFrame) else []
+
+    def without(self, columns: Sequence[str]) -> "Table":
+        """Returns the table less those of these columns that it has."""
+        there = [name for name in columns if name in self.columns]
+        return replace(self, values=self.values.drop(columns=there)) if there else self
+
+
+def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
+    """Returns the table that an array, a frame of pandas or polars, or a file holds.
+
+    Args:
+        name: how messages call it.
+        value: numbers or words (rows, columns), numbers (rows, time, d), or the path of a file;
+            of an npz file with several arrays, `file.npz:array`.
+        id: column that is to be read as text; of an npz file, the array that names its rows.
+
+    Raises:
+        ValueError: for what is no table, is empty, or holds numbers that are not finite.
+        FileNotFoundError: if there is no such file.
+    """
+    path, index = None, None
+    if isinstance(value, (str, Path)):
+        path, inside = split_path(str(value))
+        value, index = read_file(path, inside, id=id)
+    value = as_pandas(name, value)
+    if isinstance(value, pd.Series):
+        value = value.to_frame()
+    if isinstance(value, pd.DataFrame):
+        values, index = _frame(name, value), own_index(value)
+    else:
+        values = _array(name, value)
+    if 0 in values.shape:
+        raise ValueError(
+            f"table {name} must have rows and columns, got {values.shape}; leave it out, or look "
+            "at where it comes from"
+        )
+    return Table(name, values, index, path)
+
+
+def as_pandas(name: str, value: Any) -> Any:
+    """Returns a frame or series of polars as pandas' own; anything else as it is."""
+    if not type(value).__module__.startswith("polars"):
+        return value
+    if not hasattr(value, "to_pandas"):
+        raise ValueError(f"table {name} must be a frame, got a {type(value).__name__}; .collect()")
+    try:
+        return value.to_pandas()
+    except ImportError as error:
+        raise ValueError("polars needs pyarrow here: pip install deq-fusion[polars]") from error
+
+
+def own_index(value: pd.DataFrame | pd.Series) -> pd.Index | None:
+    """Returns the index of a frame or series, or None if it only counts the rows."""
+    index = value.index
+    if isinstance(index, pd.MultiIndex):
+        raise ValueError(
+            f"rows must be named by one index, got one of {index.nlevels} levels; reset_index()"
+        )
+    counted = pd.api.types.is_integer_dtype(index) and (index == np.arange(len(index))).all()
+    return None if counted else index
+
+
+def split_path(text: str) -> tuple[Path, str | None]:
+    """Returns of `file.suffix:inside` both parts, and of `file.suffix` the file alone."""
+    before, colon, after = text.rpartition(":")
+    if colon and Path(before).suffix.lower() in READERS and not Path(text).is_file():
+        return Path(before), after
+    return Path(text), None
+
+
+def read_file(
+    path: Path, inside: str | None, *, id: str | None = None
+) -> tuple[View, pd.Index | None]:
+    """Returns what a file holds, and the names of its rows if an array of it is called `id`."""
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise ValueError(
+            f"{path} must be one of {', '.join(READERS)}, by its name; got {path.suffix or 'none'}"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}; name one that is there")
+    if inside is not None and reader is not _read_npz:
+        raise ValueError(f"only npz files hold several tables, got {path}:{inside}")
+    try:
+        return reader(path, inside, id)
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
+        if str(error).startswith(str(path)):
+            raise
+        raise ValueError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
+
+
+def _read_text(separator: str) -> Callable[..., tuple[View, None]]:
+    def read(path: Path, inside: None, id: str | None) -> tuple[View, None]:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            head = next(csv.reader(file, delimiter=separator), [])
+        _check_names(f"{path}", head)
+        frame = pd.read_csv(
+            path, sep=separator, dtype={id: str} if id in head else None, encoding="utf-8-sig"
+        )
+        if head[:1] == [""]:  # as pandas writes an index
+            frame = frame.set_index(frame.columns[0]).rename_axis(None)
+        elif own_index(frame) is not None and frame.iloc[:, -1].isna().all():
+            raise ValueError("every line must have as many cells as the first, but they have more")
+        return frame, None
+
+    return read
+
+
+def _read_parquet(path: Path, inside: None, id: str | None) -> tuple[View, None]:
+    try:
+        return pd.read_parquet(path, engine="pyarrow"), None
+    except ImportError as error:
+        raise ValueError(f"{path} needs pyarrow: pip install deq-fusion[parquet]") from error
+
+
+def _read_npy(path: Path, inside: None, id: str | None) -> tuple[View, None]:
+    return np.load(path, allow_pickle=False), None
+
+
+def _read_npz(path: Path, inside: str | None, id: str | None) -> tuple[View, pd.Index | None]:
+    with np.load(path, allow_pickle=False) as arrays:
+        names = [name for name in arrays.files if name != id]
+        if inside is None and len(names) != 1 or inside is not None and inside not in names:
+            raise ValueError(
+                f"{path} holds the arrays {names}; name one as {path}:{(names or ['array'])[0]}"
+            )
+        ids = pd.Index(arrays[id], name=id) if id in arrays.files else None
+        return arrays[inside or names[0]], ids
+
+
+READERS = {
+    ".csv": _read_text(","),
+    ".tsv": _read_text("\t"),
+    ".parquet": _read_parquet,
+    ".npy": _read_npy,
+    ".npz": _read_npz,
+}
+"""Suffix of a file -> what reads it."""
+
+
+def _array(name: str, value: Any) -> View:
+    values = np.asarray(value)
+    if values.ndim not in (2, 3):
+        raise ValueError(
+            f"table {name} must have shape (rows, columns) or (rows, time, columns), got "
+            f"{values.shape}"
+        )
+    if values.dtype.kind in "OUS" and values.ndim == 2:
+        return _frame(name, pd.DataFrame(values).infer_objects())
+    if values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"table {name} must hold numbers, or words in two dimensions, got {values.dtype}"
+        )
+    values = values if values.dtype == np.float32 else values.astype(np.float64)
+    if np.isinf(values).any():
+        where = np.argwhere(np.isinf(values))[0].tolist()
+        raise ValueError(
+            f"table {name} must hold finite numbers, or NaN where missing, but its entry {where} "
+            "is infinite; write NaN if it is missing"
+        )
+    return values
+
+
+def _frame(name: str, frame: pd.DataFrame) -> pd.DataFrame:
+    """Returns the frame with columns of float64, and of str or None."""
+    columns = [str(column) for column in frame.columns]
+    _check_names(f"table {name}", columns)
+    parts = {
+        column: _column(name, column, frame.iloc[:, number])
+        for number, column in enumerate(columns)
+    }
+    return pd.DataFrame(parts, index=pd.RangeIndex(len(frame)), columns=columns)
+
+
+def _column(table: str, name: str, column: pd.Series) -> np.ndarray | pd.Series:
+    kinds, where = pd.api.types, f"column {name} of table {table}"
+    if kinds.is_bool_dtype(column):
+        return _words(column)
+    if kinds.is_numeric_dtype(column) and not kinds.is_complex_dtype(column):
+        values = column.to_numpy(dtype=np.float64, na_value=np.nan)
+        if np.isinf(values).any():
+            row = int(np.flatnonzero(np.isinf(values))[0])
+            raise ValueError(
+                f"{where} must hold finite numbers, but row {row} is infinite; leave the cell "
+                "empty if it is missing"
+            )
+        return values
+    if not (kinds.is_object_dtype(column) or kinds.is_string_dtype(column)) and not isinstance(
+        column.dtype, pd.CategoricalDtype
+    ):
+        raise ValueError(
+            f"{where} must hold numbers or words, got {column.dtype}; turn it into a number, such "
+            "as days since a date, or drop it"
+        )
+    if not isinstance(column.dtype, pd.CategoricalDtype):
+        _refuse_mixture(where, column)
+    return _words(column)
+
+
+def _refuse_mixture(where: str, column: pd.Series) -> None:
+    """Refuses numbers with a few words among them: they are numbers, or else words?"""
+    there = column.dropna()
+    numbers = pd.to_numeric(there, errors="coerce").notna()
+    if len(there) // 2 < numbers.sum() < len(there):
+        word = there[~numbers].iloc[0]
+        raise ValueError(
+            f"{where} must hold numbers or words, but {numbers.sum()} cells are numbers and "
+            f"{(~numbers).sum()} are not, such as {str(word)[:40]!r}; write these as numbers, or "
+            "leave them empty"
+        )
+
+
+def _words(column: pd.Series) -> pd.Series:
+    found = zip(column.astype(object), column.isna(), strict=True)
+    return pd.Series([None if missing else str(cell) for cell, missing in found], dtype=object)
+
+
+def _check_names(where: str, names: Sequence[str]) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{where} must have columns of different names, got {twice[0]!r} twice")

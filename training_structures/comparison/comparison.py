@@ -1,0 +1,216 @@
+"""What a comparison has found: its table, its statistics, its best method, its files."""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from . import report
+from .methods import FLOOR, Method
+from .paired import Estimate, Paired
+from .recipe import Recipe, Score
+from .table import Row, difference, make_rows
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True, repr=False)
+class Comparison:
+    """What a comparison has found; printed, and shown by a notebook, as sentences and a table.
+
+    Attributes:
+        recipe: what was compared.
+        methods: all of them.
+        results: of every method in every run that did not fail, method by method; the keys of
+            each are `kind` and those listed at `single_run.run_fusion`.
+        skipped: fusion -> why it cannot take the recipe.
+        failures: runs that raised: `method`, `kind`, `run` and `error`, the traceback.
+        reused: sentences on the stored runs that were used again, and on those that were not.
+        score: which of the recipe's scores it is compared by.
+        baseline: the method of the paired tests; None: there is none.
+        subject: the method that the comparison is about; None: there is none.
+        test_share: see `compare_paired`.
+        asked: what asked for it, as text for whoever wants to repeat it.
+        made_by: versions and machine, see `store.provenance`.
+    """
+
+    recipe: Recipe = field(compare=False)
+    methods: Sequence[Method] = field(compare=False)
+    results: list[dict[str, Any]]
+    skipped: dict[str, str]
+    failures: list[dict[str, Any]]
+    reused: list[str] = field(compare=False)
+    score: Score
+    baseline: str | None
+    subject: str | None
+    test_share: float | None
+    asked: str
+    made_by: Mapping[str, Any] = field(compare=False)
+
+    def table(self) -> list[Row]:
+        """Returns a row for each method, the best first.
+
+        Raises:
+            ValueError: if every run failed.
+        """
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        if not self.results:
+            last = self.failures[-1]["error"]
+            raise ValueError(f"every run failed, the last with:\n{last}")
+        asked = {"baseline": self.baseline, "test_share": self.test_share}
+        return make_rows(self.results, self.scores, **asked)
+
+    @property
+    def scores(self) -> list[Score]:
+        """Those of the recipe's scores that there are, the one it is compared by first."""
+        there = self.results[0]["scores"] if self.results else ()
+        others = [s for s in self.recipe.scores if s != self.score and s.name in there]
+        return [self.score, *others]
+
+    def to_dataframe(self) -> "DataFrame":
+        """Returns the table as pandas has it: a line for each method, in numbers as they are.
+
+        Columns: method, kind, runs; mean, sd, low and high (of its 95 % interval) of the score;
+        difference, difference_low, difference_high and p (Holm's) of the test against the
+        baseline; parameters, epochs, seconds, solver_steps, converged (in percent); of the other
+        scores the means, by name, and of the score without a modality, as `without_<name>`. What
+        there is not is NaN.
+
+        Raises:
+            ValueError: if every run failed.
+        """
+        from pandas import DataFrame  # it takes its time
+
+        return DataFrame([report.record(row, self.scores) for row in self._rows])
+
+    def difference(self, first: str, second: str) -> Paired:
+        """Returns the score of a method minus another's in the runs that both have, tested.
+
+        The test is corrected for what the runs share (`compare_paired`), and not for how many
+        pairs are looked at.
+
+        Raises:
+            ValueError: for a method that is not there, or if they have no run in common.
+        """
+        groups = [[r for r in self.results if r["method"] == name] for name in (first, second)]
+        for name, group in zip((first, second), groups, strict=True):
+            if not group:
+                there = ", ".join(dict.fromkeys(r["method"] for r in self.results))
+                raise ValueError(f"no run of {name!r}; choose from {there}")
+        found = difference(*groups, self.score, self.test_share)
+        if found is None:
+            raise ValueError(f"{first} and {second} must have a run in common, they have none")
+        return found
+
+    def best(self) -> "Best":
+        """Returns the fusion or single modality that is best on validation data.
+
+        Best is the mean of the score over the runs, and no method that failed in one of them is.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        failed = {failure["method"] for failure in self.failures}
+        means = {}
+        for method in self.methods:
+            if method.kind == FLOOR or method.name in failed:
+                continue
+            own = [r["valid"] for r in self.results if r["method"] == method.name]
+            mean = fmean(valid.get(self.score.name, math.nan) for valid in own)
+            if not math.isnan(mean):
+                means[method.name] = mean
+        if not means:
+            raise ValueError(
+                f"the best needs a method with a validation {self.score.name} in every run, there "
+                "is none"
+            )
+        name = (min if self.score.lower else max)(means, key=means.__getitem__)
+        method = next(method for method in self.methods if method.name == name)
+        row = next(row for row in self._rows if row.method == name)
+        results = [r for r in self.results if r["method"] == name]
+        return Best(self.recipe, method, row.scores, means[name], _chosen(results))
+
+    def write(self, folder: str | Path) -> None:
+        """Writes results.md, .csv, .json and .html (with pictures) to a folder.
+
+        Raises:
+            ValueError: if every run failed.
+            CannotWrite: if they cannot be written.
+        """
+        report.write(self, Path(folder))
+
+    def __repr__(self) -> str:
+        runs = len(self.results) + len(self.failures)
+        failed = f", {len(self.failures)} of them failed" if self.failures else ""
+        what = f"{len(self.methods)} methods on {self.recipe.name}"
+        return f"<Comparison of {what}: {runs} runs{failed}>"
+
+    def __str__(self) -> str:
+        return report.terminal(self)
+
+    def _repr_markdown_(self) -> str:
+        return report.short_markdown(self)
+
+    def _repr_html_(self) -> str:
+        return report.short_html(self)
+
+
+@dataclass(frozen=True)
+class Best:
+    """The method of a comparison that is best on validation data.
+
+    Attributes:
+        recipe: what was compared.
+        method: what is best.
+        scores: name -> estimate of the scored part over the runs.
+        valid: the mean score on validation data, by which it was chosen.
+        chosen: of a search, the `options` of the fusion and the keywords of the `optimizer` that
+            most runs chose.
+    """
+
+    recipe: Recipe = field(repr=False)
+    method: Method = field(repr=False)
+    scores: Mapping[str, Estimate]
+    valid: float
+    chosen: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    @property
+    def kind(self) -> str:
+        return self.method.kind
+
+    def refit(self) -> Any:
+        """Returns what the recipe's `refit` makes of the method: a model for use.
+
+        Raises:
+            ValueError: if the recipe has no such thing.
+        """
+        recipe = self.recipe
+        if list(self.method.recipe.modalities) != list(recipe.modalities):
+            recipe = recipe.restricted(self.method.recipe.modalities)
+        if recipe.refit is None:
+            raise ValueError(
+                f"the recipe of {recipe.name} has no refit: Recipe(refit=...) is a function (name, "
+                "fusion, options) that trains the method anew on all the data, and returns a model "
+                "for use, as recipes of one's own data do"
+            )
+        options = {**recipe.fusion_options.get(self.name, {}), **self.chosen["options"]}
+        return recipe.refit(self.name, self.method.fusion, options, **self.chosen["optimizer"])
+
+
+def _chosen(results: Sequence[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
+    """Returns the hyperparameters that most runs chose, of equals those that came first."""
+    found = [result["hyperparameters"] for result in results]
+    most = Counter(map(repr, found)).most_common(1)[0][0]
+    return next(each for each in found if repr(each) == most)
