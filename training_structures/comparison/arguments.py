@@ -124,7 +124,7 @@ def add_fusions(
         type=partial(names, fusions),
         default=list(fusions if usual is None else usual),
         metavar="A,B",
-        help="names, see --list, or all; what cannot take the data is left out (default: "
+        help="names (deq-fusion list), or all; what cannot take the data is left out (default: "
         f"{'all' if usual is None else _listed(usual)})",
     )
     add(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .tables import READERS, Table, as_pandas, own_index, read_file, split_path
+from .tables import READERS, Table, as_pandas, index_of, read_file, split_path
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def find(
         return _of_tables(what, str(given), raw, id, home)
     given = as_pandas(what, given)
     if isinstance(given, (pd.Series, pd.DataFrame)):
-        index = own_index(given)
+        index = index_of(given)
         frame = given.to_frame(given.name or what) if isinstance(given, pd.Series) else given
         frame = _named(frame).reset_index(drop=True)
         return Beside(what, (Table(what, frame, index),), tuple(frame.columns), True)
@@ -72,7 +72,7 @@ def _of_file(what: str, path: Path, inside: str | None, id: str | None) -> Besid
     values, index = read_file(path, inside if array else None, id=id)
     if not isinstance(values, pd.DataFrame):
         return Beside(what, (Table(what, values, index, path),), (), True)
-    index, frame = own_index(values), _named(values).reset_index(drop=True)
+    index, frame = index_of(values, of_file=True), _named(values).reset_index(drop=True)
     if inside is None:
         columns = [name for name in frame.columns if name != id]
         if len(columns) != 1:
@@ -102,7 +102,8 @@ def _of_tables(
             frame = _named(given).reset_index(drop=True)
             known |= dict.fromkeys(frame.columns)
             if name in frame.columns:
-                found.append(Table(modality, frame, own_index(given), path))
+                index = index_of(given, of_file=path is not None)
+                found.append(Table(modality, frame, index, path))
     if not found:
         raise ValueError(
             f"the {what} must be a column of a table, FILE:column or a file, got {name!r}; there "

@@ -69,20 +69,10 @@ def compare_data(
         ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
     """
     chosen = named(fusions)
-    own = own_data(
-        tables,
-        y,
-        groups=groups,
-        task=task,
-        test=test,
-        nested=nested,
-        class_weight=class_weight,
-        sample_weight=sample_weight,
-        encoders=encoders,
-        id=id,
-        drop=drop,
-        allow=allow,
-    )
+    data = {"groups": groups, "task": task, "test": test, "nested": nested}
+    data |= {"class_weight": class_weight, "sample_weight": sample_weight, "encoders": encoders}
+    data |= {"id": id, "drop": drop, "allow": allow}
+    own = own_data(tables, y, **data)
     if epochs is not None:
         refit = partial(own.recipe.refit, epochs=epochs)
         own = replace(own, recipe=replace(own.recipe, epochs=epochs, refit=refit))

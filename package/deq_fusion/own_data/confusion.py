@@ -54,9 +54,10 @@ def write(
     """
     matrices = sums(results)
     names = [] if target.classes is None else list(map(str, target.classes))
-    parts = ["# The data", *(f"- {in_markdown(sentence)}" for sentence in said)]
+    parts = ["# The data", "", *(f"- {in_markdown(sentence)}" for sentence in said)]
     if matrices:
-        parts += ["", "# Classes, and what they were taken for", "Rows of all runs' scored parts."]
+        parts += ["", "# Classes, and what they were taken for", ""]
+        parts += ["Rows of the scored parts of all runs; floors are not counted."]
         lines = [
             (method, name, other, int(matrix[i, j]))
             for method, matrix in matrices.items()

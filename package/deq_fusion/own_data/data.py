@@ -14,9 +14,8 @@ from deq_fusion.training_structures.comparison import Loaders
 from ..columns import Columns
 from ..network import make_loader
 from ..training import DEFAULTS
-from .keys import is_number
 from .splits import Splits
-from .tables import View
+from .tables import View, words_of
 
 
 @dataclass(frozen=True, repr=False)
@@ -53,9 +52,7 @@ class Data:
     def quick(self) -> "Data":
         """Returns the data with arrays in place of frames of numbers alone."""
         views = {
-            name: view.to_numpy()
-            if isinstance(view, pd.DataFrame) and (view.dtypes == np.float64).all()
-            else view
+            name: view.to_numpy() if isinstance(view, pd.DataFrame) and not words_of(view) else view
             for name, view in self.views.items()
         }
         return replace(self, views=views)
@@ -127,15 +124,15 @@ def _loader(
 
 
 def _packed(view: View) -> Any:
-    """Returns a frame as arrays of numbers and lists of words, None where missing."""
+    """Returns a frame as its numbers, (rows, k), and lists of words, None where missing."""
     if isinstance(view, np.ndarray):
         return view
-    columns = {}
-    for name, column in view.items():
-        known = column.notna()
-        words = [cell if there else None for cell, there in zip(column, known, strict=True)]
-        columns[name] = column.to_numpy() if is_number(column) else words
-    return columns
+    numeric = view.dtypes == np.float64
+    words = {
+        name: [word if there else None for word, there in zip(column, column.notna(), strict=True)]
+        for name, column in view.loc[:, ~numeric].items()
+    }
+    return list(view.columns), view.loc[:, numeric].to_numpy(), words
 
 
 def _unpacked(views: dict[str, Any], *rest: Any) -> Data:
@@ -145,8 +142,7 @@ def _unpacked(views: dict[str, Any], *rest: Any) -> Data:
 def _view(packed: Any) -> View:
     if isinstance(packed, np.ndarray):
         return packed
-    columns = {
-        name: pd.Series(column, dtype=object if isinstance(column, list) else None)
-        for name, column in packed.items()
-    }
-    return pd.DataFrame(columns)
+    names, numbers, words = packed
+    numeric = [name for name in names if name not in words]
+    series = [pd.Series(column, name=name, dtype=object) for name, column in words.items()]
+    return pd.concat([pd.DataFrame(numbers, columns=numeric), *series], axis=1)[names]

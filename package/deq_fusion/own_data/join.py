@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from .beside import Beside, find
-from .keys import SHARED, Key, as_text, check_order, choose_key, is_number
-from .tables import Table, View, make_table
+from .keys import INDEX, SHARED, Key, as_text, check_order, choose_key
+from .tables import Table, View, make_table, words_of
 
 FEW = 10  # words that any column may have
 
@@ -114,7 +114,11 @@ class Rows:
         merged = None
         for table in beside.tables:
             found = beside.values_of(table)
-            found = found if isinstance(found, (pd.Series, pd.DataFrame)) else _of_array(found)
+            found = (
+                found
+                if isinstance(found, (pd.Series, pd.DataFrame))
+                else _of_array(beside.what, found)
+            )
             found = self._placed(beside, table, found.reset_index(drop=True))
             if merged is None:
                 merged = found
@@ -165,15 +169,26 @@ def _names_beside(
 ) -> pd.Index | None:
     """Returns the names that a target, groups or weights have for the rows, if they have any.
 
-    A series' own index counts, whatever it is called, if it says the same names.
+    A series' own index counts, whatever it is called, if it says the same names. One that only
+    counts the rows names none, and is refused where it would say another order.
     """
-    if key.of(table) is None and table.index is not None:
-        index = as_text(table.index)
-        if len(index.intersection(known)) > SHARED * min(len(index), len(known)):
-            return Key("index").checked(table)
-    if key.of(table) is None and not (every and len(table.columns) > 1):
-        return None
-    return key.checked(table)
+    index = None if table.index is None else as_text(table.index)
+    same = index is not None and (
+        len(index.intersection(known)) > SHARED * min(len(index), len(known))
+    )
+    by_column = key.name in table.columns
+    if same and not by_column:
+        if table.is_named:
+            return Key(INDEX).checked(table)
+        if not index.equals(known):
+            raise ValueError(
+                f"the {table.name} must have the rows' ids, or their order, but its index "
+                f"counts 0, 1, 2, ... where {key.name!r} says another order; give it the same ids, "
+                "or an array instead"
+            )
+    if by_column or every and len(table.columns) > 1:
+        return key.checked(table)
+    return None
 
 
 def _reference(key: Key, names: Mapping[str, pd.Index], home: Table) -> pd.Index:
@@ -241,9 +256,9 @@ def names_in(tables: Mapping[str, View]) -> list[str]:
     """Returns the columns of words that differ in most rows, as names and remarks do."""
     found = []
     for view in tables.values():
-        for column in view.columns if isinstance(view, pd.DataFrame) else ():
+        for column in words_of(view):
             words = view[column].dropna()
-            if not is_number(words) and words.nunique() > max(FEW, len(words) // 2):
+            if words.nunique() > max(FEW, len(words) // 2):
                 found.append(column)
     return found
 
@@ -258,14 +273,11 @@ def _check_dropped(tables: Sequence[Table], drop: Sequence[str]) -> None:
         )
 
 
-def _of_array(values: np.ndarray) -> pd.Series | pd.DataFrame:
+def _of_array(what: str, values: np.ndarray) -> pd.Series | pd.DataFrame:
     if values.ndim == 2 and values.shape[1] > 1:
         return pd.DataFrame(values)
     if values.ndim not in (1, 2):
-        raise ValueError(
-            "what is told of the rows must have shape (rows,), or (rows, labels), got "
-            f"{values.shape}"
-        )
+        raise ValueError(f"{what} must have shape (rows,), or (rows, labels), got {values.shape}")
     return pd.Series(values.reshape(-1))
 
 

@@ -102,7 +102,7 @@ def choose_key(tables: Sequence[Table], id: str | None) -> Key | None:
 def _names(table: Table) -> list[str]:
     """Returns the columns that hold words, and what the index is called."""
     words = [name for name in table.columns if not is_number(table.values[name])]
-    if table.index is None:
+    if not table.is_named:
         return words
     own = [] if table.index.name in (None, *words) else [str(table.index.name)]
     return [*words, *own, INDEX]

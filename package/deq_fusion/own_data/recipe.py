@@ -101,7 +101,7 @@ def own_data(
         held_truth = target.encode(held.target).numpy()
         data = _told_alike(data, _data(held, held_truth, splits, False))
         said += [f"test set: {text}" for text in held.said]
-    said += [_split_text(splits), *(["classes weigh the same in the loss"] if class_weight else [])]
+    said += _how(data)
     recipe = _recipe(data, target, dict(encoders or {}))
     return OwnData(recipe, target, splits.runs, tuple(said))
 
@@ -253,11 +253,17 @@ def _columns(view: View) -> list[Any]:
     return list(view.shape[1:]) if isinstance(view, np.ndarray) else sorted(view.columns)
 
 
-def _split_text(splits: Splits) -> str:
+def _how(data: Data) -> list[str]:
+    """Returns sentences on splits and weights."""
+    splits = data.splits
     kept = "stratified by class" if splits.classes is not None else "at random"
     kept += ", no group in two parts" if splits.groups is not None else ""
     if splits.folds is not None:
-        return f"{splits.folds} folds, {kept}; in each, valid is cut from what is not tested"
-    if splits.official:
-        return f"a test set of its own; every run cuts train and valid, 80/20, {kept}"
-    return f"every run is a fresh split, 60/20/20, {kept}"
+        said = [f"{splits.folds} folds, {kept}; in each, valid is cut from what is not tested"]
+    elif splits.official:
+        said = [f"a test set of its own; every run cuts train and valid, 80/20, {kept}"]
+    else:
+        said = [f"every run is a fresh split, 60/20/20, {kept}"]
+    said += ["classes weigh the same in the loss"] * data.balanced
+    weighted = data.weight is not None
+    return said + ["weights count in the loss, and not in the scores"] * weighted

@@ -13,9 +13,8 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.tree import DecisionTreeClassifier
 
 from ..target import Target
-from .keys import is_number
 from .splits import PARTS
-from .tables import View
+from .tables import View, words_of
 
 ROWS = 30  # the fewest that are compared on
 EACH = 5  # rows of every class: one for each part of the splits
@@ -175,8 +174,11 @@ def _blocks(view: View, truth: np.ndarray | None = None) -> Iterator[tuple[list[
     """
     if isinstance(view, pd.DataFrame):
         means = None if truth is None else truth.reshape(len(truth), -1).mean(axis=1)
-        numeric = {n: c if is_number(c) else _codes(c, means) for n, c in view.items()}
-        names, values = list(view.columns), np.stack(list(numeric.values()), 1)
+        words = words_of(view)
+        codes = [_codes(view[name], means) for name in words]
+        numbers = view.drop(columns=words)
+        names = [*numbers.columns, *words]
+        values = np.column_stack([numbers.to_numpy(dtype=float), *codes])
     else:
         values = view.reshape(len(view), -1)
         places = (list(place) for place in np.ndindex(*view.shape[1:]))

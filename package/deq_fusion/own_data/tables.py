@@ -5,6 +5,7 @@ kinds of columns, numbers (float64, NaN where missing) and words (str, None wher
 """
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,8 +26,7 @@ class Table:
     Attributes:
         name: how messages call it.
         values: a frame of numbers and words, or an array of numbers; missing cells are NaN.
-        index: what names its rows besides its columns, as a frame's own index; None of arrays,
-            and where that only counts them.
+        index: a frame's index; None of arrays, and of files where it only counts the rows.
         path: the file that it comes from, if any.
     """
 
@@ -34,6 +34,11 @@ class Table:
     values: View
     index: pd.Index | None = None
     path: Path | None = None
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the index does more than count the rows."""
+        return self.index is not None and not is_counting(self.index)
 
     @property
     def columns(self) -> list[str]:
@@ -67,7 +72,7 @@ def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
     if isinstance(value, pd.Series):
         value = value.to_frame()
     if isinstance(value, pd.DataFrame):
-        values, index = _frame(name, value), own_index(value)
+        values, index = _frame(name, value), index_of(value, of_file=path is not None)
     else:
         values = _array(name, value)
     if 0 in values.shape:
@@ -76,6 +81,13 @@ def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
             "at where it comes from"
         )
     return Table(name, values, index, path)
+
+
+def words_of(view: View) -> list[str]:
+    """Returns the columns of a table's frame that hold words."""
+    if isinstance(view, np.ndarray):
+        return []
+    return list(view.columns[view.dtypes != np.float64])
 
 
 def as_pandas(name: str, value: Any) -> Any:
@@ -90,15 +102,20 @@ def as_pandas(name: str, value: Any) -> Any:
         raise ValueError("polars needs pyarrow here: pip install deq-fusion[polars]") from error
 
 
-def own_index(value: pd.DataFrame | pd.Series) -> pd.Index | None:
-    """Returns the index of a frame or series, or None if it only counts the rows."""
-    index = value.index
-    if isinstance(index, pd.MultiIndex):
+def index_of(value: pd.DataFrame | pd.Series, *, of_file: bool = False) -> pd.Index | None:
+    """Returns the index of a frame or series; None where a file's only counts the rows."""
+    if isinstance(value.index, pd.MultiIndex):
         raise ValueError(
-            f"rows must be named by one index, got one of {index.nlevels} levels; reset_index()"
+            f"rows must be named by one index, got one of {value.index.nlevels} levels; "
+            "reset_index()"
         )
-    counted = pd.api.types.is_integer_dtype(index) and (index == np.arange(len(index))).all()
-    return None if counted else index
+    return None if of_file and is_counting(value.index) else value.index
+
+
+def is_counting(index: pd.Index) -> bool:
+    """Says whether an index is 0, 1, 2, ..."""
+    whole = pd.api.types.is_integer_dtype(index)
+    return bool(whole and (index == np.arange(len(index))).all())
 
 
 def split_path(text: str) -> tuple[Path, str | None]:
@@ -116,7 +133,7 @@ def read_file(
     reader = READERS.get(path.suffix.lower())
     if reader is None:
         raise ValueError(
-            f"{path} must be one of {', '.join(READERS)}, by its name; got {path.suffix or 'none'}"
+            f"the name of a file must end in one of {', '.join(READERS)}, got {str(path)!r}"
         )
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; name one that is there")
@@ -140,7 +157,7 @@ def _read_text(separator: str) -> Callable[..., tuple[View, None]]:
         )
         if head[:1] == [""]:  # as pandas writes an index
             frame = frame.set_index(frame.columns[0]).rename_axis(None)
-        elif own_index(frame) is not None and frame.iloc[:, -1].isna().all():
+        elif not is_counting(frame.index) and frame.iloc[:, -1].isna().all():
             raise ValueError("every line must have as many cells as the first, but they have more")
         return frame, None
 
@@ -257,6 +274,6 @@ def _words(column: pd.Series) -> pd.Series:
 
 
 def _check_names(where: str, names: Sequence[str]) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, times in Counter(names).items() if times > 1)
     if twice:
         raise ValueError(f"{where} must have columns of different names, got {twice[0]!r} twice")

@@ -250,3 +250,22 @@ def test_targets_of_files(tmp_path):
     for name in ("y.npy", "y.csv", "y.csv:kind"):
         np.testing.assert_array_equal(join({"a": A}, f"{tmp_path}/{name}").target, Y)
     np.testing.assert_array_equal(join({"a": A}, f"{tmp_path}/l.csv:p,q").target, labels)
+
+
+def test_an_index_that_only_counts_is_no_other_order_in_silence():
+    a, b = (pd.DataFrame(x).sample(frac=1, random_state=i) for i, x in enumerate((A, B)))
+    joined = join({"a": a, "b": b}, pd.Series(Y)[a.index])
+    np.testing.assert_array_equal(joined.views["a"].to_numpy(), A[a.index])
+    np.testing.assert_array_equal(joined.views["b"].to_numpy(), B[a.index])
+    np.testing.assert_array_equal(join({"a": a}, Y[a.index]).target, Y[a.index])
+    refused(
+        "the target must have the rows' ids, or .* counts 0, 1, 2, ... where 'index' says another",
+        {"a": a, "b": b},
+        pd.Series(Y),
+    )
+    refused("the groups must have the rows' ids", {"a": a}, Y, groups=pd.Series(np.arange(N) // 2))
+    refused(
+        "'index' may name the rows of a and b, where it says another order",
+        {"a": a, "b": pd.DataFrame(B)},
+    )
+    refused("'index' may name the rows of b and target", {"a": A, "b": b}, pd.Series(Y))

@@ -97,7 +97,7 @@ def test_constant_columns_are_warned_of():
     with pytest.warns(UserWarning, match="but column 1 of a does not; leave it out"):
         own_data({"a": a, "b": B}, Y)
     frame = pd.DataFrame(B, columns=list("pqr")).assign(q="same", r=np.nan)
-    with pytest.warns(UserWarning, match="but column 1 of a, q of b, r of b do not"):
+    with pytest.warns(UserWarning, match="but column 1 of a, r of b, q of b do not"):
         own_data({"a": a, "b": frame}, Y)
 
 
