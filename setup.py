@@ -72,7 +72,7 @@ setup(
         "scipy",
         "h5py",
         "tqdm",
-        "scikit-learn",
+        "scikit-learn>=1.6",  # the first with validate_data
         "joblib>=1.5",  # the first that gives loky's workers an initializer
         "filelock>=4.1",
         "pandas>=2.0",

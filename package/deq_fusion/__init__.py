@@ -16,6 +16,8 @@ _WHERE = {
     "DEQFusion": "fusions.deq",
     "compare": "comparing",
     "compare_data": "own_data",
+    "FusionClassifier": "estimators",
+    "FusionRegressor": "estimators",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -1,7 +1,9 @@
 """A fitted estimator's network for use without this library: `torch.export`, or ONNX."""
 
 import io
+import logging
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from deq_fusion.training_structures.files import write_bytes
 
 ROWS = 3  # of the example that is traced; any other number may come later
+TOLERANCE = 1e-4  # by which its result may be off, float32 as it is
 EQUILIBRIUM = "cannot follow"  # of the plugin's own error
 
 
@@ -20,7 +23,8 @@ def export(estimator: Any, path: str | Path) -> str:
 
     Where all columns are numbers, the scaling is part of it: it takes raw float32, NaN where a
     cell, or all of a modality, is missing. Otherwise it takes what `preprocessed` gives. It
-    returns probabilities, or the numbers predicted, as float32.
+    returns probabilities, or the numbers predicted, as float32. Before it is written it is run,
+    and must give what the network does.
 
     Args:
         estimator: a `FusionClassifier` or `FusionRegressor`.
@@ -40,8 +44,18 @@ def export(estimator: Any, path: str | Path) -> str:
         _check_onnx()
     check_is_fitted(estimator, "network_")
     module = Exported(estimator).eval()
-    program = _program(module, estimator)
-    write_bytes(path, _onnx(program, module) if path.suffix == ".onnx" else _saved(program))
+    program, rows = _program(module, estimator), _rows(module, estimator, ROWS + 2)
+    if path.suffix == ".onnx":
+        content, found = _onnx(program, module.names, rows)
+    else:
+        content, found = _saved(program, rows)
+    error = float((found - module(*rows).detach()).abs().max())
+    if not error <= TOLERANCE * max(1.0, float(found.abs().max())):
+        raise ValueError(
+            f"an export must compute what the network does, but is off by {error:.1g}; export to "
+            "the other kind of file (.pt2, .onnx), or with another version of torch"
+        )
+    write_bytes(path, content)
     return module.said
 
 
@@ -95,25 +109,29 @@ class Exported(nn.Module):
 
 def _single(network: nn.Module) -> nn.Module:
     """Returns a copy in float32, on the CPU."""
-    from copy import deepcopy
-
     return deepcopy(network).cpu().float().eval()
+
+
+def _rows(module: Exported, estimator: Any, rows: int) -> tuple[Tensor, ...]:
+    """Returns as many rows as are asked for of what goes in, the same at every call."""
+    columns = list(estimator.columns_.values())
+    if module.picked is not None:
+        shapes = [(estimator.n_features_in_,)]
+    else:
+        shapes = [(*c.shape[:-1], c.width) if module.raw else c.shape for c in columns]
+    draw = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(rows, *shape, generator=draw) for shape in shapes)
 
 
 def _program(module: Exported, estimator: Any) -> torch.export.ExportedProgram:
     """Returns the traced program; what cannot be traced is a ValueError."""
-    if module.picked is not None:
-        shapes = [(estimator.n_features_in_,)]
-    elif module.raw:
-        shapes = [(*c.shape[:-1], c.width) for c in estimator.columns_.values()]
-    else:
-        shapes = [c.shape for c in estimator.columns_.values()]
-    example = tuple(torch.zeros(ROWS, *shape) for shape in shapes)
+    example = _rows(module, estimator, ROWS)
     batch = torch.export.Dim("batch")
     dynamic = {"inputs": tuple({0: batch} for _ in example)}
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of itself
+            # with gradients: of a graph without, torch 2.13 makes an ONNX that computes otherwise
             return torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # torch.export fails in many ways
         if EQUILIBRIUM in str(error):
@@ -128,18 +146,35 @@ def _program(module: Exported, estimator: Any) -> torch.export.ExportedProgram:
         ) from error
 
 
-def _saved(program: torch.export.ExportedProgram) -> bytes:
+def _saved(program: torch.export.ExportedProgram, rows: tuple[Tensor, ...]) -> tuple[bytes, Any]:
+    """Returns the program's file, and what it makes of these rows."""
     buffer = io.BytesIO()
     torch.export.save(program, buffer)
-    return buffer.getvalue()
+    buffer.seek(0)
+    result = torch.export.load(buffer).module()(*rows)
+    return buffer.getvalue(), result.detach()
 
 
-def _onnx(program: torch.export.ExportedProgram, module: Exported) -> bytes:
-    names = {"input_names": module.names, "output_names": ["output"]}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what other packages say
-        exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
-    return exported.model_proto.SerializeToString()
+def _onnx(
+    program: torch.export.ExportedProgram, names: list[str], rows: tuple[Tensor, ...]
+) -> tuple[bytes, Any]:
+    """Returns the same of the program's ONNX, run by ONNX's own reference."""
+    from onnx.reference import ReferenceEvaluator
+
+    noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)  # it says which packages are not there
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what other packages say of themselves
+            options = {"dynamo": True, "verbose": False, "input_names": names}
+            exported = torch.onnx.export(program, **options, output_names=["output"])
+            model = exported.model_proto
+            given = {name: value.numpy() for name, value in zip(names, rows, strict=True)}
+            (result,) = ReferenceEvaluator(model).run(None, given)
+    finally:
+        noisy.setLevel(level)
+    return model.SerializeToString(), torch.from_numpy(result)
 
 
 def _check_onnx() -> None:

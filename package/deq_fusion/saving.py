@@ -87,12 +87,13 @@ def load(
     """
     path = Path(path)
     about, tensors = _read(path)
-    parameters = _own(path, dict(about["parameters"]), fusion=fusion, encoders=encoders)
+    own = _own(path, about["parameters"], fusion=fusion, encoders=encoders)
     try:
-        estimator = _rebuilt(about, tensors, parameters)
+        plain = {n: _unplain(value) for n, value in about["parameters"].items() if n not in own}
+        estimator = _rebuilt(about, tensors, plain | own)
         network = estimator._network()
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-        if OWN in (about["parameters"].get(n) for n in ("fusion", "encoders")):
+        if fusion is not None or encoders is not None:
             raise ValueError(f"{path}: what was given does not fit the file: {error}") from error
         raise Damaged(
             f"{path} must hold a model of this version, but does not ({shown(str(error))}); "
@@ -132,9 +133,11 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         about = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} must hold JSON, but does not ({shown(str(error))})") from error
-    if not isinstance(about, dict) or about.get("format") != FORMAT or about["kind"] not in KINDS:
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
         found = about.get("format") if isinstance(about, dict) else about
         raise Damaged(f"{path} must be of the format {FORMAT!r}, but is of {shown(found)}")
+    if about.get("kind") not in KINDS or not isinstance(about.get("parameters"), dict):
+        raise Damaged(f"{path} must hold one of {KINDS} with its arguments, but does not")
     return about, tensors
 
 
@@ -208,14 +211,12 @@ def _unplain(value: Any) -> Any:
     raise ValueError(f"a value must be a slice, list or dict, got {shown(kind)}")
 
 
-def _own(path: Path, parameters: dict[str, Any], **given: Any) -> dict[str, Any]:
-    """Returns the arguments, with what is one's own in its place.
+def _own(path: Path, parameters: Mapping[str, Any], **given: Any) -> dict[str, Any]:
+    """Returns the arguments that are one's own; their names in the file are marked by `OWN`.
 
     Raises:
-        ValueError: if it is not given where it is needed, or is where it is not.
+        ValueError: if one is not given where it is needed, or is where it is not.
     """
-    found = {name: value for name, value in parameters.items() if name not in given}
-    found = {name: _unplain(value) for name, value in found.items()}
     for name, value in given.items():
         saved = parameters.get(name)
         if saved == OWN and value is None:
@@ -225,8 +226,7 @@ def _own(path: Path, parameters: dict[str, Any], **given: Any) -> dict[str, Any]
             )
         if saved != OWN and value is not None:
             raise ValueError(f"{path} was fitted with {name}={saved!r}: leave out load's {name}")
-        found[name] = value if saved == OWN else saved
-    return found
+    return {name: value for name, value in given.items() if parameters.get(name) == OWN}
 
 
 def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
