@@ -82,7 +82,7 @@ def test_ids_keep_their_zeros(tmp_path):
 
 def refused(match, given, name="t"):
     with pytest.raises(ValueError, match=match):
-        make_table(name, given)
+        make_table(name, given).check_features()
 
 
 def test_frames_and_arrays_that_are_no_table_are_refused():
