@@ -242,6 +242,8 @@ READERS = {
 
 
 def _array(name: str, value: Any) -> View:
+    if hasattr(value, "toarray"):
+        raise ValueError(f"table {name} must be dense, got {type(value).__name__}; .toarray()")
     values = np.asarray(value)
     if values.ndim not in (2, 3):
         raise ValueError(
