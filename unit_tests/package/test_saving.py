@@ -52,6 +52,7 @@ def test_tables_of_all_kinds_are_saved(tmp_path):
     views = {"who": frame[["age", "sex"]], "what": frame[["treated", "dose"]].copy()}
     views["what"]["dose"] = views["what"]["dose"].astype(np.float32)
     views["film"] = np.random.default_rng(0).normal(size=(40, 3, 2))
+    views["text"] = frame[["sex"]].fillna("m")
     for model in (classifier("deq", epochs=1), regressor(epochs=1)):
         truth = y if isinstance(model, FusionClassifier) else frame["dose"].to_numpy() * 10
         model.fit(views, truth).save(tmp_path / "model")
