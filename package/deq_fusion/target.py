@@ -278,8 +278,8 @@ def _classes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     if len(classes) < 2:
         raise ValueError(
-            f"y must have two classes at least, but has one class alone, {classes.tolist()[0]!r}; there "
-            "is nothing to tell apart"
+            f"y must have two classes at least, but has one class alone, {classes.tolist()[0]!r}; "
+            "there is nothing to tell apart"
         )
     return classes, counts
 
