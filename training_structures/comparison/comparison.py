@@ -7,16 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from . import report
 from .methods import FLOOR, Method
 from .paired import Estimate, Paired
 from .recipe import Recipe, Score
 from .table import Row, difference, make_rows
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True, repr=False)
@@ -49,7 +46,7 @@ class Comparison:
     baseline: str | None
     subject: str | None
     test_share: float | None
-    asked: str
+    asked: str = field(compare=False)
     made_by: Mapping[str, Any] = field(compare=False)
 
     def table(self) -> list[Row]:
@@ -75,8 +72,8 @@ class Comparison:
         others = [s for s in self.recipe.scores if s != self.score and s.name in there]
         return [self.score, *others]
 
-    def to_dataframe(self) -> "DataFrame":
-        """Returns the table as pandas has it: a line for each method, in numbers as they are.
+    def to_dataframe(self) -> Any:
+        """Returns the table as a DataFrame of pandas: a line for each method, in plain numbers.
 
         Columns: method, kind, runs; mean, sd, low and high (of its 95 % interval) of the score;
         difference, difference_low, difference_high and p (Holm's) of the test against the

@@ -39,6 +39,7 @@ class Progress:
         shown: bool = True,
     ) -> None:
         self._name, self._done, self._scores = printable(name), done, scores
+        shown = shown and None in done.values()
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self._in_lines, self._headed = shown and not terminal, False
         self._began = self._told = time.monotonic()

@@ -4,6 +4,7 @@ What a row must give is the written equations of the whole fusion with one term 
 """
 
 import csv
+from functools import partial
 from statistics import fmean, stdev
 from types import SimpleNamespace
 

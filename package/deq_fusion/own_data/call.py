@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +70,7 @@ def compare_data(
     data = {"groups": groups, "task": task, "test": test, "nested": nested}
     data |= {"class_weight": class_weight, "sample_weight": sample_weight, "encoders": encoders}
     data |= {"id": id, "drop": drop, "allow": allow}
-    own = own_data(tables, y, **data)
-    if epochs is not None:
-        refit = partial(own.recipe.refit, epochs=epochs)
-        own = replace(own, recipe=replace(own.recipe, epochs=epochs, refit=refit))
+    own = own_data(tables, y, **data).bounded(epochs)
     if runs is None or isinstance(runs, int):
         runs = range(seed, seed + (own.runs if runs is None else runs))
     return carried_out(own, chosen, runs, output=output, progress=progress, **how)

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     args.output = args.output or _folder(args)
     try:
         check_free(args.output)  # before data are read, which may take long
-        own = _own_data(args)
+        own = _own_data(args).bounded(args.epochs)
     except (ValueError, OSError) as error:
         parser.error(printable(str(error), keep="\n"))
     print(*map(printable, own.said), sep="\n", file=sys.stderr, flush=True)
@@ -65,6 +65,8 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
         analyse=confusion.count if own.target.task == "classification" else None,
     )
     confusion.write(args.output, found.results, own.target, own.said)
+    if args.save is not None:
+        _save(found, args.save)
     exit_if_failed(found)
     return found
 
@@ -118,6 +120,7 @@ def _add_data(add) -> None:
     add("--weights", metavar="COLUMN", help="what each row counts in the loss; also FILE:COLUMN")
     add("--class-weight", choices=["balanced"], help="every class counts the same in the loss")
     several = {"action": "append", "default": [], "metavar": "COLUMN"}
+    add("--save", type=Path, metavar="MODEL", help="file to save the best fusion in, fitted again")
     add("--drop", help="a column that is no feature; may be given several times", **several)
     add("--allow", help="a column that may predict the target alone", **several)
 
@@ -173,6 +176,16 @@ def _as_of_a_benchmark(args: argparse.Namespace, own: OwnData) -> argparse.Names
     benchmark = {"recipe": recipe, "data_dir": None, "official": False, "settings": []}
     benchmark |= {"modalities": None, "runs": args.runs or own.runs}
     return argparse.Namespace(**{**vars(args), **benchmark})
+
+
+def _save(found: Comparison, path: Path) -> None:
+    """Fits the method that is best on validation data on all rows, and writes it."""
+    try:
+        best = found.best()
+        best.refit().save(path)
+    except ValueError as error:
+        raise SystemExit(f"no model is saved: {printable(str(error))}") from None
+    print(f"{best.name}, the best on validation data, is fitted on all rows and saved in {path}")
 
 
 def _folder(args: argparse.Namespace) -> Path:

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from .beside import Beside, find
-from .keys import INDEX, SHARED, Key, as_text, check_order, choose_key
+from .keys import INDEX, SHARED, Key, as_text, check_alike, check_order, choose_key
 from .tables import Table, View, make_table, words_of
 
 FEW = 10  # words that any column may have
@@ -93,6 +93,7 @@ class Rows:
         names: those that have a target, in its order; None without a key.
         kept: of the rows that the target tells of, those that some table has.
         of: table -> the names of its rows.
+        first: one of the tables.
         said: how they were joined.
     """
 
@@ -100,6 +101,7 @@ class Rows:
     names: pd.Index | None
     kept: np.ndarray
     of: dict[str, pd.Index]
+    first: Table
     said: tuple[str, ...]
 
     def aligned(self, table: Table) -> View:
@@ -113,13 +115,7 @@ class Rows:
         tables tell must agree."""
         merged = None
         for table in beside.tables:
-            found = beside.values_of(table)
-            found = (
-                found
-                if isinstance(found, (pd.Series, pd.DataFrame))
-                else _of_array(beside.what, found)
-            )
-            found = self._placed(beside, table, found.reset_index(drop=True))
+            found = self._placed(beside, table)
             if merged is None:
                 merged = found
                 continue
@@ -134,7 +130,9 @@ class Rows:
             merged = merged.where(merged.notna(), found)
         return merged.to_numpy() if isinstance(merged, pd.Series) else merged
 
-    def _placed(self, beside: Beside, table: Table, found: Any) -> Any:
+    def _placed(self, beside: Beside, table: Table) -> pd.Series | pd.DataFrame:
+        """Returns what a table tells of these rows, missing where it has none of them."""
+        found = _as_pandas(beside.what, beside.values_of(table))
         names = None if self.key is None else _names_beside(self.key, table, self.names)
         if names is None:
             if len(found) != len(self.kept):
@@ -142,6 +140,7 @@ class Rows:
                     f"{beside.what} must have {len(self.kept)} entries, one for each row, got "
                     f"{len(found)}; give as many, in the rows' order, or a series with their ids"
                 )
+            check_alike(self.first, table)
             return found[self.kept].reset_index(drop=True)
         where = names.get_indexer(self.names)
         if (where >= 0).all():  # keeps whole numbers whole
@@ -156,12 +155,14 @@ def _rows(tables: Sequence[Table], target: Beside, id: str | None, drop: Sequenc
         check_order([*tables, *beside])
         count = len(tables[0].values)
         how = "the one table's" if len(tables) == 1 else "joined in order"
-        return Rows(None, None, np.ones(count, bool), {}, (f"{count} rows, {how}",))
+        return Rows(None, None, np.ones(count, bool), {}, tables[0], (f"{count} rows, {how}",))
     names = {table.name: key.checked(table) for table in tables}
     wanted = _names_beside(key, home, next(iter(names.values())), every=id is not None)
     if wanted is None:
         wanted = _reference(key, names, home)
-    return _joined_by(key, names, wanted)
+        check_alike(tables[0], home)
+    kept, said = _matched(key, names, wanted)
+    return Rows(key, wanted[kept], kept, names, tables[0], said)
 
 
 def _names_beside(
@@ -209,7 +210,10 @@ def _reference(key: Key, names: Mapping[str, pd.Index], home: Table) -> pd.Index
     return order
 
 
-def _joined_by(key: Key, names: dict[str, pd.Index], wanted: pd.Index) -> Rows:
+def _matched(
+    key: Key, names: Mapping[str, pd.Index], wanted: pd.Index
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns which of the rows that have a target are in some table, and what is said of it."""
     there = pd.DataFrame({name: wanted.isin(index) for name, index in names.items()})
     said = []
     for name, index in names.items():
@@ -227,7 +231,7 @@ def _joined_by(key: Key, names: dict[str, pd.Index], wanted: pd.Index) -> Rows:
     text = f"rows joined by {key.name}: {there.all(axis=1).sum()} of {len(there)} in all tables"
     for name, lacking in (~there).sum().items():
         text += f"; {name} lacks {lacking}" if lacking else ""
-    return Rows(key, wanted[kept], kept, names, (text, *said))
+    return kept, (text, *said)
 
 
 def _features(
@@ -273,7 +277,10 @@ def _check_dropped(tables: Sequence[Table], drop: Sequence[str]) -> None:
         )
 
 
-def _of_array(what: str, values: np.ndarray) -> pd.Series | pd.DataFrame:
+def _as_pandas(what: str, values: Any) -> pd.Series | pd.DataFrame:
+    """Returns values without their index."""
+    if isinstance(values, (pd.Series, pd.DataFrame)):
+        return values.reset_index(drop=True)
     if values.ndim == 2 and values.shape[1] > 1:
         return pd.DataFrame(values)
     if values.ndim not in (1, 2):

@@ -6,7 +6,7 @@ to be named, unless both say the same.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pandas as pd
@@ -147,26 +147,53 @@ def check_order(sources: Sequence[Table]) -> None:
                 "the column that names the rows (id, --id), in every table"
             )
     for one, other in combinations(sources, 2):
-        if one.path is not None and one.path == other.path:
-            continue
-        for name in [name for name in one.columns if name in other.columns] + [INDEX]:
-            _check_names(Key(name), one, other)
+        check_alike(one, other)
+        for key in map(Key, one.columns):
+            number = key.name in other.columns and is_number(one.values[key.name])
+            if number and _is_other_file(one, other) and _may_name(key.of(one), key.of(other)):
+                raise ValueError(
+                    f"{key.name!r} may name the rows of {one.name} and {other.name}, or be a "
+                    f"feature; name it, and let every table have it (id, --id {key.name}), or "
+                    f"leave it out (drop, --drop {key.name})"
+                )
 
 
-def _check_names(key: Key, one: Table, other: Table) -> None:
-    """Refuses what may name the rows and says another order, or may be a feature."""
-    mine, theirs = key.of(one), key.of(other)
-    if mine is None or theirs is None or not _may_name(mine, theirs):
+def check_alike(one: Table, other: Table) -> None:
+    """Checks that nothing in two tables, joined in order, says another order.
+
+    That are columns of one name, any of words, and what indices there are.
+
+    Raises:
+        ValueError: names what does.
+    """
+    if not _is_other_file(one, other):
         return
-    alike = mine.equals(theirs)
-    feature = key.name in one.columns and is_number(one.values[key.name])
-    if not alike or feature:
-        raise ValueError(
-            f"{key.name!r} may name the rows of {one.name} and {other.name}"
-            f"{'' if alike else ', where it says another order'}; if it does, name it, and let "
-            f"every table have it (id, --id {key.name}), or else leave it out (drop, --drop "
-            f"{key.name})"
-        )
+    shared = [(name, name) for name in one.columns if name in other.columns]
+    words = [_naming_words(table) for table in (one, other)]
+    for mine, theirs in (*shared, *product(*words), (INDEX, INDEX)):
+        first, second = Key(mine).of(one), Key(theirs).of(other)
+        if first is None or second is None or not _may_name(first, second):
+            continue
+        if not first.equals(second):
+            alike = mine == theirs
+            raise ValueError(
+                f"{mine!r} of {one.name} and {theirs!r} of {other.name} name the same rows in "
+                "another order, but not all tables have them as an id; "
+                f"{'' if alike else 'call them alike, and '}let every table have it (id, --id "
+                f"{mine}), or leave it out (drop, --drop {mine})"
+            )
+
+
+def _is_other_file(one: Table, other: Table) -> bool:
+    return one.path is None or one.path != other.path
+
+
+def _naming_words(table: Table) -> list[str]:
+    """Returns the columns of words that differ in every row, and an index that does more than
+    count."""
+    words = (name for name in table.columns if not is_number(table.values[name]))
+    unique = [name for name in words if table.values[name].is_unique]
+    return [*unique, INDEX] if table.is_named else unique
 
 
 def _may_name(mine: pd.Index, theirs: pd.Index) -> bool:

@@ -42,6 +42,14 @@ class OwnData:
     runs: int
     said: tuple[str, ...]
 
+    def bounded(self, epochs: int | None) -> "OwnData":
+        """Returns it with other epochs at most, in the comparison and when the best is refitted;
+        None: as it is."""
+        if epochs is None:
+            return self
+        refitted = partial(self.recipe.refit, epochs=epochs)
+        return replace(self, recipe=replace(self.recipe, epochs=epochs, refit=refitted))
+
 
 def own_data(
     tables: Mapping[str, Any],

@@ -7,6 +7,7 @@ import numpy as np
 from torch import nn
 
 from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison.methods import only
 
 from ..estimators import FusionClassifier, FusionRegressor
 from ..target import Target
@@ -31,7 +32,7 @@ def refit(
     Args:
         data, target, encoders: the recipe's.
         name, fusion, options: the method; one of the registry goes by its name, so that the
-            estimator can be saved and loaded.
+            estimator can be saved and loaded, and a single modality by that of concatenation.
         modalities: those that it takes; None: all. Rows without any of them are left out.
         epochs: at most; the estimator holds out rows of its own to stop by.
         **optimizer: lr and weight_decay, in place of the defaults.
@@ -45,10 +46,11 @@ def refit(
         truth = target.classes[truth]
     elif target.flat:
         truth = truth[:, 0]
+    named = "concat" if fusion is only else name  # which leaves a single modality as it is
     kind = FusionRegressor if target.task == "regression" else FusionClassifier
     asked = {"class_weight": "balanced"} if data.balanced else {}
     estimator = kind(
-        name if FUSIONS.get(name) is fusion else fusion,
+        named if fusion in (only, FUSIONS.get(name)) else fusion,
         fusion_options=dict(options),
         encoders={modality: encoders[modality] for modality in names if modality in encoders},
         epochs=epochs,

@@ -157,9 +157,12 @@ def test_a_test_set_on_the_command_line(files, capsys):
     frame[["wine", "grape", *NAMES[6:]]].to_csv(files / "c.csv", index=False)
     more = ["--test-table", f"taste={files}/t.csv", "--test-table", f"colour={files}/c.csv"]
     more += ["--test-target", f"{files}/c.csv:grape", "--no-unimodal", "--fusions", "concat"]
+    more += ["--save", f"{files}/model.safetensors"]
     asked = [a for a in arguments(files, *more) if a not in ("--group", "cellar")]
     found = command.main(asked)
     assert {r["run"] for r in found.results} == {0}
+    model = FusionClassifier.load(files / "model.safetensors")
+    assert list(model.columns_["taste"].names) == NAMES[:6]
     assert "test set: rows joined by wine: 178 of 178 in all tables" in capsys.readouterr().err
     assert found.test_share is None
 
@@ -175,10 +178,9 @@ def test_a_method_is_fitted_again_on_all_rows(name, of_arrays, tmp_path):
     guess = model.predict(taken)
     assert set(guess) <= set(Y) and (guess == Y).mean() > 0.6
     assert len(model.history_) <= 3 and model.lr == 5e-3
-    if name != "only colour":  # whose fusion is a function, and no name
-        model.save(tmp_path / "model.safetensors")
-        again = FusionClassifier.load(tmp_path / "model.safetensors")
-        np.testing.assert_array_equal(again.predict(taken), guess)
+    model.save(tmp_path / "model.safetensors")
+    again = FusionClassifier.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.predict(taken), guess)
 
 
 def test_the_best_of_numbers_is_fitted_with_absent_rows_and_weights():

@@ -167,8 +167,10 @@ def test_two_readings_are_refused():
     join(tables, pd.Series(Y, NAMES), id="patient")
     ids = np.arange(N)
     numbered = {"a": frame(A, ids), "b": frame(B, ids[::-1])}
-    refused("'patient' may name the rows of a and b, where it says another order", numbered)
-    refused("'patient' may name the rows of a and b; if it does", {**numbered, "b": frame(B, ids)})
+    refused("'patient' of a and 'patient' of b name the same rows in another order", numbered)
+    refused(
+        "'patient' may name the rows of a and b, or be a feature", {**numbered, "b": frame(B, ids)}
+    )
     joined = join(numbered, Y, drop=["patient"])
     assert list(joined.views["a"].columns) == ["a0", "a1", "a2"]
 
@@ -177,7 +179,7 @@ def test_an_order_that_names_contradict_is_refused(tmp_path):
     pd.DataFrame({"patient": NAMES[::-1], "kind": Y}).to_csv(tmp_path / "y.csv", index=False)
     tables = {"a": frame(A, NAMES), "b": B}
     refused(
-        "'patient' may name the rows of a and target, where it says another",
+        "'patient' of a and 'patient' of target name the same rows in another order",
         tables,
         f"{tmp_path}/y.csv:kind",
     )
@@ -265,7 +267,52 @@ def test_an_index_that_only_counts_is_no_other_order_in_silence():
     )
     refused("the groups must have the rows' ids", {"a": a}, Y, groups=pd.Series(np.arange(N) // 2))
     refused(
-        "'index' may name the rows of a and b, where it says another order",
+        "'index' of a and 'index' of b name the same rows in another order",
         {"a": a, "b": pd.DataFrame(B)},
     )
-    refused("'index' may name the rows of b and target", {"a": A, "b": b}, pd.Series(Y))
+    refused("'index' of b and 'index' of target name the same rows", {"a": A, "b": b}, pd.Series(Y))
+
+
+def test_names_under_other_names_are_no_other_order_in_silence(tmp_path):
+    a, b = frame(A, NAMES), frame(B, NAMES[::-1], column="Patient")
+    refused(
+        "'patient' of a and 'Patient' of b name the same rows in another order, .* call them alike",
+        {"a": a, "b": b},
+    )
+    refused(
+        "'patient' of a and 'index' of target",
+        {"a": frame(A, NAMES), "b": B},
+        pd.Series(Y, NAMES[::-1]),
+    )
+    labels = pd.DataFrame({"Patient": NAMES[::-1], "kind": Y})
+    labels.to_csv(tmp_path / "y.csv", index=False)
+    tables = {"a": a, "b": frame(B, NAMES)}
+    refused("'patient' of a and 'Patient' of target", tables, f"{tmp_path}/y.csv:kind")
+    refused("'patient' of a and 'Patient' of groups", tables, groups=f"{tmp_path}/y.csv:kind")
+    refused(
+        "'index' of a and 'index' of weights name the same rows",
+        {"a": frame(A).set_axis(NAMES), "b": B},
+        weights=pd.Series(np.ones(N), NAMES[::-1]),
+    )
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_joins_are_those_of_a_merge(seed):
+    rng = np.random.default_rng(seed)
+    parts = []
+    for values in (A, B):
+        kept = rng.permutation(N)[: rng.integers(25, N + 1)]
+        parts.append(frame(values, NAMES).iloc[kept])
+    labels = pd.DataFrame({"patient": NAMES, "kind": Y}).iloc[rng.permutation(N)[:35]]
+    merged = labels
+    for part in parts:
+        merged = merged.merge(part, on="patient", how="left")
+    merged = merged[merged[["a0", "b0"]].notna().any(axis=1)]
+    joined = join(dict(zip("ab", parts, strict=True)), labels.set_index("patient")["kind"])
+    assert list(joined.names) == merged["patient"].tolist()
+    np.testing.assert_array_equal(joined.target, merged["kind"])
+    for name, view in joined.views.items():
+        np.testing.assert_array_equal(view, merged[list(view.columns)])
+        np.testing.assert_array_equal(
+            joined.present[:, "ab".index(name)], merged[f"{name}0"].notna()
+        )

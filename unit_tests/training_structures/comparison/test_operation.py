@@ -10,7 +10,9 @@ import sys
 import threading
 import time
 import warnings
+from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from joblib.externals.loky.backend.process import LokyProcess
@@ -18,6 +20,7 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from deq_fusion.training_structures import workers
 from deq_fusion.training_structures.comparison import command_line
+from deq_fusion.training_structures.comparison.identity.decides import Identities
 from deq_fusion.training_structures.comparison.lock import InUse, check_free, locked
 from deq_fusion.training_structures.comparison.said import summary
 from deq_fusion.training_structures.comparison.store import run_and_store
@@ -210,6 +213,7 @@ def killed(monkeypatch):
     return killed
 
 
+KNOWN = {"versions": {}, "given": {}, "files": {}}
 ASKED = {"threads": 1, "device": "cpu"}
 
 
@@ -232,9 +236,18 @@ def test_workers_that_are_killed_again_end_it_with_advice(tmp_path, killed):
 
 
 def test_what_cannot_be_sent_to_other_processes_is_one_message(tmp_path):
-    with pytest.raises(ValueError, match=r"cannot be pickled \(TypeError: cannot pickle '_thread"):
-        toy.run(tmp_path, jobs=2, changes={"search": {"lr": (threading.Lock(),)}})
-    check_free(tmp_path)
+    held = {"lock": threading.Lock()}
+    for asked, what in (
+        ({"changes": {"search": {"lr": (threading.Lock(),)}}}, "the recipe's search"),
+        ({"fusions": {"sum": toy.Sum, "own": partial(toy.Sum, held=held)}}, "the fusion own"),
+        ({"analyse": partial(print, held)}, "the analysis"),
+    ):
+        with (
+            mock.patch.object(Identities, "of", return_value=KNOWN),  # which tells no lock either
+            pytest.raises(ValueError, match=f"{what} must be sent .* pickle '_thread.lock'"),
+        ):
+            toy.run(tmp_path, **{"jobs": 2} | asked)
+        check_free(tmp_path)
 
 
 def test_a_full_disk_is_one_message_and_the_same_command_goes_on(tmp_path, capsys, monkeypatch):

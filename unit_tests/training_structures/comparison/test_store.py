@@ -226,13 +226,11 @@ def test_a_damaged_checkpoint_is_set_aside_and_its_run_begun_anew(
 
 
 def test_another_files_damage_is_no_reason_to_start_anew(tmp_path):
-    def load(run, modalities):
+    def build(fusion, train):
         (tmp_path / "own.json").write_text("{", encoding="utf-8")
         return read_json(tmp_path / "own.json")
 
-    found = toy.run(
-        tmp_path / "a", {"sum": toy.Sum}, runs=[0], changes={"load": load, "floors": {}}
-    )
+    found = toy.run(tmp_path / "a", {"sum": toy.Sum}, runs=[0], changes={"build": build})
     assert "own.json must end with its checksum" in found.failures[0]["error"]
 
 
