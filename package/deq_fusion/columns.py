@@ -1,5 +1,6 @@
 """One table, or one array of sequences, as the numbers that an encoder takes."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -132,9 +133,9 @@ class Columns:
 
     def lacking(self, view: Any) -> tuple[list[str], list[str]]:
         """Returns the names of columns that a frame lacks, and of those that are new in it."""
-        theirs = _names(view, self.name)
-        own = self.names or ()
-        return [n for n in own if n not in theirs], [n for n in theirs if n not in own]
+        theirs, own = _names(view, self.name), self.names or ()
+        known, given = set(own), set(theirs)
+        return [n for n in own if n not in given], [n for n in theirs if n not in known]
 
     def _ordered(self, view: Any) -> Any:
         """Returns a view with the columns that it was fitted with, in that order."""
@@ -166,9 +167,8 @@ class Columns:
                 import pandas as pd
 
                 view = pd.DataFrame(view)
-            numeric = [i for i in range(view.shape[1]) if i not in set(texts)]
-            columns = [self._floats(view.iloc[:, i], i) for i in numeric]
-            numbers = np.stack(columns, 1) if columns else np.empty((len(view), 0))
+            numeric = np.setdiff1d(np.arange(view.shape[1]), texts)
+            numbers = self._floats(view.iloc[:, numeric], numeric)
             columns = [_written(view.iloc[:, i]) for i in texts]
             cells = np.stack(columns, 1) if columns else np.empty((len(view), 0), object)
         numbers[~here] = np.nan
@@ -180,19 +180,21 @@ class Columns:
             )
         return numbers, cells
 
-    def _floats(self, column: Any, number: int) -> np.ndarray:
-        """Returns a column of a frame as floats, or refuses it by its name."""
-        kind = getattr(column.dtype, "kind", "O")
+    def _floats(self, frame: Any, numbers: np.ndarray) -> np.ndarray:
+        """Returns the columns of a frame as floats, or refuses one by its name."""
+        dates = [i for i, kind in enumerate(frame.dtypes) if getattr(kind, "kind", "O") in "mM"]
         try:
-            if kind in "mM":
-                raise ValueError("dates")
-            return column.to_numpy(dtype=float, na_value=np.nan)
+            if not dates:
+                return np.array(frame.to_numpy(dtype=float, na_value=np.nan))  # a copy
+            wrong, reason = dates[0], "dates"
         except (TypeError, ValueError) as error:
-            name = self.names[number] if self.names else number
-            raise ValueError(
-                f"column {name!r} of {self.name} must hold numbers, but is of {column.dtype} "
-                f"({str(error)[:60]}); turn it into numbers, or leave it out"
-            ) from error
+            wrong, reason = _first_of_words(frame), error
+        name = self.names[numbers[wrong]] if self.names else numbers[wrong]
+        raise ValueError(
+            f"column {name!r} of {self.name} must hold numbers, but is of "
+            f"{frame.dtypes.iloc[wrong]} ({str(reason)[:60]}); turn it into "
+            "numbers, or leave it out"
+        )
 
 
 def as_view(value: Any, name: str) -> Any:
@@ -238,9 +240,19 @@ def present_rows(view: Any) -> np.ndarray:
     return view.notna().to_numpy().any(axis=1)
 
 
+def _first_of_words(frame: Any) -> int:
+    """Returns the number of the first column that does not hold numbers."""
+    for number in range(frame.shape[1]):
+        try:
+            frame.iloc[:, number].to_numpy(dtype=float, na_value=np.nan)
+        except (TypeError, ValueError):
+            return number
+    return 0
+
+
 def _names(frame: Any, name: str) -> tuple[str, ...]:
     names = tuple(map(str, frame.columns))
-    twice = sorted({n for n in names if names.count(n) > 1})
+    twice = [n for n, count in Counter(names).items() if count > 1]
     if twice:
         raise ValueError(f"columns of {name} must have different names, but {twice[:5]} come twice")
     return names

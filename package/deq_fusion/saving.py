@@ -16,7 +16,7 @@ from deq_fusion.training_structures.run import check_weights
 
 from .columns import Columns
 from .network import in_double
-from .target import Target
+from .target import TASKS, Target
 
 FORMAT = "deq-fusion model 1"
 OWN = "own"  # marks what is one's own, and is given again at loading
@@ -91,6 +91,7 @@ def load(
     try:
         plain = {n: _unplain(value) for n, value in about["parameters"].items() if n not in own}
         estimator = _rebuilt(about, tensors, plain | own)
+        _check_parts(estimator)
         network = estimator._network()
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         if fusion is not None or encoders is not None:
@@ -102,6 +103,8 @@ def load(
     prefix = "network."
     state = {n.removeprefix(prefix): x for n, x in tensors.items() if n.startswith(prefix)}
     check_weights(state, network, str(path))
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise Damaged(f"{path} must hold finite weights, but does not; fit it again")
     network.load_state_dict(state)
     views = [np.zeros((2, *c.shape), np.float32) for c in estimator.columns_.values()]
     estimator.network_ = in_double(network, views)
@@ -158,6 +161,39 @@ def _rebuilt(about: dict[str, Any], tensors: dict[str, Tensor], parameters: dict
     estimator.target_ = Target.of_state(about["target"])
     estimator.history_, estimator.best_epoch_ = about["history"], about["best_epoch"]
     return estimator
+
+
+def _check_parts(estimator: Any) -> None:
+    """Raises ValueError unless what an estimator learnt fits together."""
+    target, picked = estimator.target_, estimator.picked_
+    count = len(target.names or ()) or target.outputs
+    _demand("target", target.task in TASKS, count == target.outputs >= 1, _texts(target.names))
+    labels = target.task == "classification"
+    _demand("classes", labels == (target.classes is not None))
+    _demand("classes", not labels or target.classes.shape == (target.outputs,))
+    for name, columns in estimator.columns_.items():
+        numbers, values = list(columns.categories), list(columns.categories.values())
+        numeric = columns.width - len(numbers)
+        width = numeric + sum(map(len, values))
+        _demand(name, isinstance(name, str), columns.mean.shape == columns.scale.shape)
+        _demand(name, columns.mean.shape == (numeric,), columns.shape[-1] == width)
+        _demand(name, all(0 <= number < columns.width for number in numbers))
+        _demand(name, all(map(len, values)), *map(_texts, values), _texts(columns.names))
+        _demand(name, columns.names is None or len(columns.names) == columns.width)
+        known = set(range(estimator.n_features_in_))
+        _demand(name, picked is None or known.issuperset(picked[name]))
+    _demand("columns", picked is None or list(picked) == list(estimator.columns_))
+    names = getattr(estimator, "feature_names_in_", None)
+    _demand("names", names is None or len(names) == estimator.n_features_in_, _texts(names))
+
+
+def _demand(what: str, *facts: bool) -> None:
+    if not all(facts):
+        raise ValueError(f"{what} must fit the rest")
+
+
+def _texts(values: Any) -> bool:
+    return values is None or all(isinstance(value, str) for value in values)
 
 
 def _parameters(estimator: Any) -> dict[str, Any]:
@@ -234,7 +270,8 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         value = tensors[name]
         digest.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        if value.numel():
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

@@ -94,7 +94,7 @@ class Target:
             if not known.all():
                 raise ValueError(
                     f"classes must be those known, {_shown(self.classes)}, but "
-                    f"{values[~known][0]!r} is new"
+                    f"{values[~known].tolist()[0]!r} is new"
                 )
             return torch.from_numpy(np.searchsorted(self.classes, values).astype(np.int64))
         columns = values.reshape(len(values), -1)
@@ -221,6 +221,8 @@ def as_target(y: Any) -> np.ndarray:
             "y must have a row for each sample, and one column or more, but has shape "
             f"{tuple(values.shape)}"
         )
+    if values.dtype.kind in "mM":
+        raise ValueError(f"y must hold labels or numbers, but holds {values.dtype}; convert them")
     missing = values != values if values.dtype.kind in "fcO" else np.zeros(values.shape, bool)
     if values.dtype.kind == "O":
         missing = missing | np.equal(values, None)
@@ -276,8 +278,8 @@ def _classes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ) from error
     if len(classes) < 2:
         raise ValueError(
-            f"y must have two classes at least, but has one class alone, {classes[0]!r}; there "
-            "is nothing to tell apart"
+            f"y must have two classes at least, but has one class alone, {classes.tolist()[0]!r}; "
+            "there is nothing to tell apart"
         )
     return classes, counts
 

@@ -1,10 +1,12 @@
 """A fitted estimator as a file: the same predictions, no code, and what is refused."""
 
 import json
+import random
 
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from sklearn.exceptions import NotFittedError
 from torch import nn
@@ -12,7 +14,7 @@ from torch import nn
 from deq_fusion import FusionClassifier, FusionRegressor
 from deq_fusion.fusions.deq import Equations
 from deq_fusion.fusions.registry import FUSIONS
-from deq_fusion.saving import load
+from deq_fusion.saving import _digest, load
 from unit_tests.package.models import PARTS, VIEWS, Own, X, Y, classifier, mixed, regressor
 
 
@@ -52,6 +54,7 @@ def test_tables_of_all_kinds_are_saved(tmp_path):
     views = {"who": frame[["age", "sex"]], "what": frame[["treated", "dose"]].copy()}
     views["what"]["dose"] = views["what"]["dose"].astype(np.float32)
     views["film"] = np.random.default_rng(0).normal(size=(40, 3, 2))
+    views["text"] = frame[["sex"]].fillna("m")
     for model in (classifier("deq", epochs=1), regressor(epochs=1)):
         truth = y if isinstance(model, FusionClassifier) else frame["dose"].to_numpy() * 10
         model.fit(views, truth).save(tmp_path / "model")
@@ -100,8 +103,6 @@ def test_what_was_not_saved_with_it_is_not_taken(saved):
 
 
 def changed(path, tmp_path, **metadata):
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         found = file.metadata()
     other = tmp_path / "changed"
@@ -157,3 +158,36 @@ def test_files_of_another_version_are_refused(saved, tmp_path, monkeypatch):
     ):
         with pytest.raises(ValueError, match=message):
             load(changed(saved[1], tmp_path, about=about, sha256="right"))
+
+
+def places(value, path=()):
+    """The paths of all that a JSON value holds, but for the history's numbers."""
+    yield path
+    if path[:1] == ("history",) or not isinstance(value, dict | list):
+        return
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from places(item, (*path, key))
+
+
+@pytest.mark.filterwarnings("ignore:X has feature names")  # where the forgery has none
+def test_a_forged_file_is_refused_or_a_model(tmp_path):
+    frame, y = mixed()
+    parts = {"who": ["age", "sex"], "what": ["treated", "dose"]}
+    path, other = tmp_path / "model", tmp_path / "forged"
+    classifier("sum", modalities=parts, epochs=1).fit(frame, y).save(path)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["about"])
+    tensors, draw, refused = load_file(path), random.Random(0), 0
+    for place in list(places(about))[1:]:
+        *inner, last = place
+        forged = found = json.loads(json.dumps(about))
+        for key in inner:
+            found = found[key]
+        found[last] = draw.choice([None, -1, 1.5, "x", [], {}, [1], {"list": []}, True])
+        text = json.dumps(forged)
+        save_file(tensors, other, {"about": text, "sha256": _digest(text, tensors)})
+        try:
+            load(other).predict(frame)
+        except ValueError:
+            refused += 1
+    assert refused > 40

@@ -18,10 +18,8 @@ EXPECTED_FAILURES = {
         "another validation part, as of all that is trained by batches"
     ),
 }
-CHECKED = [
-    FusionClassifier("deq", width=16, epochs=8, lr=3e-2),
-    FusionRegressor("concat", width=16, epochs=12, lr=2e-2),
-]
+SMALL = {"width": 16, "epochs": 5, "lr": 3e-2, "fusion_options": {"max_steps": 5}}
+CHECKED = [FusionClassifier("deq", **SMALL), FusionRegressor("deq", **SMALL)]
 
 
 @pytest.mark.parametrize("estimator", CHECKED, ids=lambda estimator: type(estimator).__name__)

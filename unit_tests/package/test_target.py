@@ -64,7 +64,8 @@ def test_whole_numbers_are_amounts_only_if_said():
     ("y", "task", "message"),
     [
         (np.arange(30), None, '30 whole numbers could be either; say task="classification"'),
-        (["a", "a"], None, "two classes at least, but has one class alone"),
+        (["a", "a"], None, "two classes at least, but has one class alone, 'a'"),
+        (np.array(["2020-01-01"] * 2, "M8[D]"), None, "labels or numbers, but holds datetime64"),
         ([0.5, np.nan], None, "y must have a value in every row.*1 of 2 rows, first in row 1"),
         (["a", None], None, "y must have a value in every row"),
         ([0.5, np.inf], None, "y must be finite"),
@@ -84,7 +85,7 @@ def test_what_is_refused(y, task, message):
 
 
 def test_what_does_not_suit_what_is_known():
-    with pytest.raises(ValueError, match="classes must be those known.*'z'.* is new"):
+    with pytest.raises(ValueError, match="classes must be those known.* but 'z' is new"):
         Target.of(Y).encode(["z"])
     with pytest.raises(ValueError, match="y must have 1 columns"):
         Target.of([0.5, 1.5]).encode([[0.5, 1.5]])

@@ -101,8 +101,9 @@ def _fitting(
         said = [f"{name} has no names of columns, which are taken in order"]
         return pd.DataFrame(view, columns=list(expected)), said
     own = list(map(str, view.columns))
-    lacks = [n for n in expected if n not in own]
-    new = [n for n in own if n not in expected]
+    given, known = set(own), set(expected)
+    lacks = [n for n in expected if n not in given]
+    new = [n for n in own if n not in known]
     if len(lacks) == len(expected):
         raise ValueError(
             f"{name} must have columns that the model was fitted with, {_shown(expected)}, but has "
