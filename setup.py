@@ -33,7 +33,16 @@ PACKAGES = (
     "examples.gates",
     "examples.imdb",
     "examples.vqa",
+    "own_data",
 )
+
+
+def folder_of(package: str) -> str:
+    """Returns where a package is: in the folder of the front door, or beside it."""
+    folder = package.replace(".", "/")
+    return f"{FRONT}/{folder}" if (HERE / FRONT / folder).is_dir() else folder
+
+
 (VERSION,) = re.findall(
     r'^__version__ = "(.+)"$', (HERE / FRONT / "__init__.py").read_text(encoding="utf-8"), re.M
 )
@@ -63,7 +72,7 @@ setup(
         "scipy",
         "h5py",
         "tqdm",
-        "scikit-learn",
+        "scikit-learn>=1.6",  # the first with validate_data
         "joblib>=1.5",  # the first that gives loky's workers an initializer
         "filelock>=4.1",
         "pandas>=2.0",
@@ -86,8 +95,7 @@ setup(
         ],
     },
     packages=[ROOT, *(f"{ROOT}.{package}" for package in PACKAGES)],
-    package_dir={ROOT: FRONT}
-    | {f"{ROOT}.{package}": package.replace(".", "/") for package in PACKAGES},
+    package_dir={ROOT: FRONT} | {f"{ROOT}.{package}": folder_of(package) for package in PACKAGES},
     package_data={ROOT: ["py.typed"]},
     entry_points={"console_scripts": ["deq-fusion = deq_fusion.command:main"]},
 )

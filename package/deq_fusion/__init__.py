@@ -15,6 +15,9 @@ __version__ = "0.2.0"
 _WHERE = {
     "DEQFusion": "fusions.deq",
     "compare": "comparing",
+    "compare_data": "own_data",
+    "FusionClassifier": "estimators",
+    "FusionRegressor": "estimators",
 }
 __all__ = ["__version__", *_WHERE]
 

@@ -1,0 +1,83 @@
+"""A fusion by its name, or one's own, as a network is built around it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison import Fusion
+
+from .training import FUSION_OPTIONS
+
+
+def choose_fusion(
+    fusion: str | Callable[..., Any], options: Mapping[str, Any] | None, *, count: int, task: str
+) -> Fusion:
+    """Returns the fusion that `build_network` takes.
+
+    Args:
+        fusion: a name out of `fusions.registry.FUSIONS`, or a class or function (input_dims, dim,
+            **options) that returns the fusion, or (fusion, width of its result) if that is
+            another than dim. One with a true attribute `predicts` also gets `outputs` and `task`,
+            and returns the width None.
+        options: of it, in place of the defaults.
+        count: how many modalities it is to fuse.
+        task: "classification", "multilabel" or "regression".
+
+    Raises:
+        ValueError: for a name that there is not, or a fusion that does not take these.
+    """
+    if isinstance(fusion, str):
+        if fusion not in FUSIONS:
+            raise ValueError(f"fusion must be one of {list(FUSIONS)}, got {fusion!r}")
+        _check_entry(fusion, count, task)
+        options = FUSION_OPTIONS.get(fusion, {}) if options is None else options
+        fusion = FUSIONS[fusion]
+    elif isinstance(fusion, nn.Module) or not callable(fusion):
+        raise ValueError(
+            "fusion must be a name, or a class or function (input_dims, dim) -> nn.Module, got "
+            f"{type(fusion).__name__}; give the class, so that every fit starts anew"
+        )
+    if options is not None and not isinstance(options, Mapping):
+        raise ValueError(f"fusion_options must be a dict, got {type(options).__name__}")
+    return partial(_built, fusion, dict(options or {}), task)
+
+
+def _built(
+    fusion: Callable[..., Any],
+    options: Mapping[str, Any],
+    task: str,
+    input_dims: Sequence[int],
+    dim: int,
+    outputs: int,
+) -> tuple[nn.Module, int | None]:
+    if getattr(fusion, "predicts", False):
+        options = {"outputs": outputs, "task": task} | options
+    try:
+        built = fusion(input_dims, dim, **options)
+    except TypeError as error:
+        raise ValueError(
+            f"fusion_options must suit the fusion, got {sorted(options)}: {error}"
+        ) from error
+    module, width = built if isinstance(built, tuple) else (built, dim)
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"a fusion must be an nn.Module, but is a {type(module).__name__}")
+    return module, width
+
+
+def _check_entry(name: str, count: int, task: str) -> None:
+    """Raises ValueError unless a fusion takes so many vectors, and does the task."""
+    entry = FUSIONS[name]
+    least, most = entry.modalities
+    if not least <= count <= (most or count):
+        wanted = f"{least}" if least == most else f"{least} or more"
+        raise ValueError(
+            f"fusion={name!r} must have {wanted} modalities, but there are {count}; name them by "
+            "`modalities`, or take another fusion"
+        )
+    if "vectors" not in entry.features:
+        raise ValueError(f"fusion={name!r} takes sequences alone, and here fuses one vector each")
+    if task not in entry.tasks:
+        raise ValueError(f"fusion={name!r} does {' and '.join(entry.tasks)}, not {task}")

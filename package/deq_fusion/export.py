@@ -1,0 +1,187 @@
+"""A fitted estimator's network for use without this library: `torch.export`, or ONNX."""
+
+import io
+import logging
+import warnings
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from deq_fusion.training_structures.files import write_bytes
+
+ROWS = 3  # of the example that is traced; any other number may come later
+TOLERANCE = 1e-4  # by which its result may be off, float32 as it is
+EQUILIBRIUM = "cannot follow"  # of the plugin's own error
+
+
+def export(estimator: Any, path: str | Path) -> str:
+    """Writes the network of a fitted estimator as a program for any number of rows.
+
+    Where all columns are numbers, the scaling is part of it: it takes raw float32, NaN where a
+    cell, or all of a modality, is missing. Otherwise it takes what `preprocessed` gives. It
+    returns probabilities, or the numbers predicted, as float32. Before it is written it is run,
+    and must give what the network does.
+
+    Args:
+        estimator: a `FusionClassifier` or `FusionRegressor`.
+        path: ends in .pt2, for `torch.export.load`, or .onnx.
+
+    Returns:
+        A sentence that says what goes in and what comes out.
+
+    Raises:
+        NotFittedError: unless it is fitted.
+        ValueError: for another ending, or a network that cannot be exported.
+    """
+    path = Path(path)
+    if path.suffix not in (".pt2", ".onnx"):
+        raise ValueError(f"an export must end in .pt2 or .onnx, got {path.name!r}")
+    if path.suffix == ".onnx":
+        _check_onnx()
+    check_is_fitted(estimator, "network_")
+    module = Exported(estimator).eval()
+    program, rows = _program(module, estimator), _rows(module, estimator, ROWS + 2)
+    if path.suffix == ".onnx":
+        content, found = _onnx(program, module.names, rows)
+    else:
+        content, found = _saved(program, rows)
+    error = float((found - module(*rows).detach()).abs().max())
+    if not error <= TOLERANCE * max(1.0, float(found.abs().max())):
+        raise ValueError(
+            f"an export must compute what the network does, but is off by {error:.1g}; export to "
+            "the other kind of file (.pt2, .onnx), or with another version of torch"
+        )
+    write_bytes(path, content)
+    return module.said
+
+
+class Exported(nn.Module):
+    """A network with what surrounds it: scaling before, probabilities after.
+
+    Args:
+        estimator: a fitted one.
+
+    Attributes:
+        names: of the inputs.
+        said: a sentence on inputs and outputs.
+    """
+
+    def __init__(self, estimator: Any) -> None:
+        super().__init__()
+        columns = estimator.columns_
+        self.network = _single(estimator.network_)
+        self.task = estimator.target_.task
+        self.raw = not any(column.categories for column in columns.values())
+        self.picked = estimator.picked_ if self.raw else None
+        self.names = ["X"] if self.picked is not None else list(columns)
+        if self.raw:
+            for number, column in enumerate(columns.values()):
+                for name in ("mean", "scale"):
+                    value = torch.from_numpy(getattr(column, name)).float()
+                    self.register_buffer(f"{name}_{number}", value)
+        what = "raw numbers, NaN where missing" if self.raw else "what `preprocessed` returns"
+        gives = "the predicted numbers" if self.task == "regression" else "probabilities"
+        self.said = f"takes {', '.join(self.names)} ({what}, float32), and returns {gives}"
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        views, present = list(inputs), None
+        if self.picked is not None:
+            views = [inputs[0][:, numbers] for numbers in self.picked.values()]
+        if self.raw:
+            if len(views) > 1:
+                here = [~view.isnan().flatten(1).all(dim=1) for view in views]
+                present = torch.stack(here, dim=1)
+            views = [self._scaled(view, number) for number, view in enumerate(views)]
+        outputs = self.network.outputs(views, present)
+        if self.task == "regression":
+            return outputs
+        return outputs.softmax(dim=1) if self.task == "classification" else outputs.sigmoid()
+
+    def _scaled(self, view: Tensor, number: int) -> Tensor:
+        mean, scale = getattr(self, f"mean_{number}"), getattr(self, f"scale_{number}")
+        scaled = (view - mean) / scale
+        return torch.where(scaled.isnan(), 0.0, scaled)
+
+
+def _single(network: nn.Module) -> nn.Module:
+    """Returns a copy in float32, on the CPU."""
+    return deepcopy(network).cpu().float().eval()
+
+
+def _rows(module: Exported, estimator: Any, rows: int) -> tuple[Tensor, ...]:
+    """Returns as many rows as are asked for of what goes in, the same at every call."""
+    columns = list(estimator.columns_.values())
+    if module.picked is not None:
+        shapes = [(estimator.n_features_in_,)]
+    else:
+        shapes = [(*c.shape[:-1], c.width) if module.raw else c.shape for c in columns]
+    draw = torch.Generator().manual_seed(0)
+    return tuple(torch.randn(rows, *shape, generator=draw) for shape in shapes)
+
+
+def _program(module: Exported, estimator: Any) -> torch.export.ExportedProgram:
+    """Returns the traced program; what cannot be traced is a ValueError."""
+    example = _rows(module, estimator, ROWS)
+    batch = torch.export.Dim("batch")
+    dynamic = {"inputs": tuple({0: batch} for _ in example)}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of itself
+            # with gradients: of a graph without, torch 2.13 makes an ONNX that computes otherwise
+            return torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
+    except Exception as error:  # torch.export fails in many ways
+        if EQUILIBRIUM in str(error):
+            raise ValueError(
+                "an equilibrium cannot be exported, only a fixed number of steps: fit with "
+                'fusion_options={"unroll": 6}, which solves nothing'
+            ) from error
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(
+            f"torch.export must follow the whole network, but cannot: {first[:200]}; fit another "
+            "fusion or encoder"
+        ) from error
+
+
+def _saved(program: torch.export.ExportedProgram, rows: tuple[Tensor, ...]) -> tuple[bytes, Any]:
+    """Returns the program's file, and what it makes of these rows."""
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer)
+    buffer.seek(0)
+    result = torch.export.load(buffer).module()(*rows)
+    return buffer.getvalue(), result.detach()
+
+
+def _onnx(
+    program: torch.export.ExportedProgram, names: list[str], rows: tuple[Tensor, ...]
+) -> tuple[bytes, Any]:
+    """Returns the same of the program's ONNX, run by ONNX's own reference."""
+    from onnx.reference import ReferenceEvaluator
+
+    noisy = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = noisy.level
+    noisy.setLevel(logging.ERROR)  # it says which packages are not there
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what other packages say of themselves
+            options = {"dynamo": True, "verbose": False, "input_names": names}
+            exported = torch.onnx.export(program, **options, output_names=["output"])
+            model = exported.model_proto
+            given = {name: value.numpy() for name, value in zip(names, rows, strict=True)}
+            (result,) = ReferenceEvaluator(model).run(None, given)
+    finally:
+        noisy.setLevel(level)
+    return model.SerializeToString(), torch.from_numpy(result)
+
+
+def _check_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ValueError(
+            f"an export to .onnx needs onnx and onnxscript: pip install deq-fusion[onnx] ({error})"
+        ) from error

@@ -1,0 +1,80 @@
+"""Saved models on a command line: `deq-fusion predict` for new rows, `deq-fusion export`.
+
+deq-fusion predict MODEL --table rna=rna.csv --table image=image.npy --output predictions.csv
+deq-fusion export MODEL model.onnx
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+
+def predict(argv: Sequence[str] | None = None) -> None:
+    """Writes a model's predictions for the rows of tables; what it had to assume is said.
+
+    Raises:
+        SystemExit: with status 2 and one sentence, for what makes no sense.
+    """
+    parser = argparse.ArgumentParser(
+        prog="deq-fusion predict",
+        description="Predicts new rows with a saved model. Columns that it does not know are "
+        "ignored, and those that are missing filled in, as are modalities; both are said.",
+    )
+    parser.add_argument("model", metavar="MODEL", help="file that `save` wrote")
+    parser.add_argument(
+        "--table",
+        dest="tables",
+        action="append",
+        required=True,
+        metavar="NAME=FILE",
+        help="a modality's rows: csv, tsv, parquet, npy or npz; may be given several times",
+    )
+    parser.add_argument("--id", metavar="COLUMN", help="column that names the rows in all tables")
+    parser.add_argument("--output", required=True, metavar="FILE", help="csv file to write")
+    args = parser.parse_args(argv)
+    from deq_fusion.training_structures.files import write_bytes
+
+    from .own_data.new_rows import predicted
+    from .saving import load
+
+    try:
+        model = load(args.model)
+        frame, said = predicted(model, _named_files(args.tables), id=args.id)
+        write_bytes(args.output, frame.to_csv(index_label=frame.index.name or "row").encode())
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    for sentence in said:
+        print(sentence, file=sys.stderr)
+    print(f"{len(frame)} predictions in {args.output}")
+
+
+def export(argv: Sequence[str] | None = None) -> None:
+    """Exports a saved model as a program that needs no part of this library.
+
+    Raises:
+        SystemExit: with status 2 and one sentence, for what makes no sense.
+    """
+    parser = argparse.ArgumentParser(
+        prog="deq-fusion export",
+        description="Writes a saved model as a torch.export program (.pt2), or as ONNX (.onnx).",
+    )
+    parser.add_argument("model", metavar="MODEL", help="file that `save` wrote")
+    parser.add_argument("output", metavar="OUTPUT", help="file to write, .pt2 or .onnx")
+    args = parser.parse_args(argv)
+    from .saving import load
+
+    try:
+        said = load(args.model).export(args.output)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    print(f"{args.output} {said}")
+
+
+def _named_files(given: Sequence[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, equals, path = text.partition("=")
+        if not (name and equals and path) or name in found:
+            raise ValueError(f"--table must be NAME=FILE, each name once, got {text!r}")
+        found[name] = path
+    return found

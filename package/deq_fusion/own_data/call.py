@@ -1,0 +1,105 @@
+"""Fusions compared on one's own data, in one call."""
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from deq_fusion.training_structures.comparison import Comparison, Fusion
+from deq_fusion.training_structures.comparison import compare as compare_fusions
+from deq_fusion.training_structures.comparison.text import printable
+
+from ..comparing import named
+from . import confusion
+from .recipe import OwnData, own_data
+
+
+def compare_data(
+    tables: Mapping[str, Any],
+    y: Any,
+    fusions: Iterable[str | Fusion] | Mapping[str, Fusion] | None = None,
+    *,
+    groups: Any = None,
+    runs: int | Sequence[int] | None = None,
+    seed: int = 0,
+    task: str | None = None,
+    test: tuple[Mapping[str, Any], Any] | None = None,
+    nested: int | None = None,
+    class_weight: str | None = None,
+    sample_weight: Any = None,
+    encoders: Mapping[str, nn.Module] | None = None,
+    id: str | None = None,
+    drop: Sequence[str] = (),
+    allow: Sequence[str] = (),
+    epochs: int | None = None,
+    output: str | Path | None = None,
+    progress: bool = True,
+    **how: Any,
+) -> Comparison:
+    """Compares fusions on one's own data, with floors and every single modality.
+
+        compare_data({"rna": X1, "image": X2}, y, ["deq", "concat"], groups=patient)
+
+    Args:
+        tables: modality -> its rows: an array (rows, columns), or (rows, time, columns) of
+            sequences; a frame of pandas or polars; or a file, csv, tsv, parquet, npy or npz.
+        y: the target: values, (rows,) or (rows, labels); or a name, a column of the tables,
+            `FILE:column`, or a file of one column.
+        fusions: names in the registry, and classes or functions of one's own; or name -> fusion;
+            None: all of the registry that can take the data.
+        groups, task, test, nested, class_weight, sample_weight, encoders, id, drop, allow: see
+            `own_data`.
+        runs: how many, or their numbers. By default 20 fresh splits under 1,000 rows, else 5; a
+            fold each if `nested`; with a test set 10, or 5.
+        seed: number of the first run, where `runs` does not list them.
+        epochs: at most, in place of the default.
+        output: folder of the results; finished runs there are used again.
+        progress: whether what was understood is said, and progress shown, on stderr.
+        **how: baseline, metric, unimodal, trials, drop_modality, jobs, threads and device, see
+            `comparison.compare`.
+
+    Returns:
+        The comparison. In the output folder are its report, too, data.md (what was understood,
+        and confusion matrices) and confusion.csv.
+
+    Raises:
+        ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
+    """
+    chosen = named(fusions)
+    data = {"groups": groups, "task": task, "test": test, "nested": nested}
+    data |= {"class_weight": class_weight, "sample_weight": sample_weight, "encoders": encoders}
+    data |= {"id": id, "drop": drop, "allow": allow}
+    own = own_data(tables, y, **data).bounded(epochs)
+    if runs is None or isinstance(runs, int):
+        runs = range(seed, seed + (own.runs if runs is None else runs))
+    return carried_out(own, chosen, runs, output=output, progress=progress, **how)
+
+
+def carried_out(
+    own: OwnData,
+    fusions: Mapping[str, Fusion],
+    runs: Sequence[int],
+    *,
+    output: str | Path | None,
+    progress: bool = True,
+    **how: Any,
+) -> Comparison:
+    """Says what was understood, compares, and writes the report where there is a folder for it."""
+    if progress:
+        print(*map(printable, own.said), sep="\n", file=sys.stderr, flush=True)
+    found = compare_fusions(
+        own.recipe,
+        fusions,
+        list(runs),
+        output=output,
+        subject="deq" if "deq" in fusions else None,
+        analyse=confusion.count if own.target.task == "classification" else None,
+        progress=progress,
+        **how,
+    )
+    if output is not None and found.results:
+        found.write(output)
+        confusion.write(Path(output), found.results, own.target, own.said)
+    return found

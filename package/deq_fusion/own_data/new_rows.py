@@ -1,0 +1,146 @@
+"""New rows in tables, predicted by a fitted estimator; what had to be assumed is said."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .keys import Key, check_order, choose_key
+from .tables import Table, make_table
+
+SHOWN = 5  # names that a message lists
+
+
+def predicted(
+    model: Any, files: Mapping[str, Any], *, id: str | None = None
+) -> tuple[pd.DataFrame, list[str]]:
+    """Returns predictions, a row for each row of the tables, and sentences on what was assumed.
+
+    Args:
+        model: a fitted estimator.
+        files: modality -> a file, frame or array; a single one of any name for a model of one
+            matrix.
+        id: column that names the rows; None: what all tables share, or else their order.
+
+    Raises:
+        ValueError: for tables that the model does not know, or that have none of its columns.
+    """
+    matrix = model.picked_ is not None
+    known = list(model.columns_)
+    wrong = [name for name in files if name not in known]
+    if matrix and len(files) != 1:
+        raise ValueError(f"this model takes one table with all columns, got {list(files)}")
+    if not matrix and wrong:
+        raise ValueError(f"tables must be of the model's modalities {known}, got {wrong}")
+    tables = [make_table(name, value, id=id) for name, value in files.items()]
+    views, names, said = _joined(tables, id)
+    if matrix:
+        (view,) = views.values()
+        X, more = _fitting(view, "the table", _expected(model), model.n_features_in_)
+        said += more
+    else:
+        X = dict.fromkeys(known)
+        for name, view in views.items():
+            columns = model.columns_[name]
+            X[name], more = _fitting(view, name, columns.names, columns.width)
+            said += more
+        lacking = [name for name in known if name not in views]
+        said += [f"{name} is given for no row, and counts as absent" for name in lacking]
+    return _frame(model, X, names), said
+
+
+def _joined(
+    tables: Sequence[Table], id: str | None
+) -> tuple[dict[str, Any], pd.Index | None, list[str]]:
+    """Returns the tables' rows in one order, NaN where one lacks a row, and the rows' names."""
+    key = choose_key(tables, id)
+    if key is None:
+        check_order(tables)
+        return {table.name: table.values for table in tables}, None, []
+    names = {table.name: key.checked(table) for table in tables}
+    first, *others = names.values()
+    rows = first
+    for other in others:
+        rows = rows.append(other[~other.isin(rows)])
+    views = {t.name: _aligned(t, key, names[t.name].get_indexer(rows)) for t in tables}
+    said = [f"rows joined by {key.name}"] if others else []
+    for name, index in names.items():
+        if lost := len(rows) - len(index):
+            said.append(f"{name} lacks {lost} of {len(rows)} rows")
+    return views, rows.rename(key.name), said
+
+
+def _aligned(table: Table, key: Key, where: np.ndarray) -> Any:
+    """Returns these rows of a table, without the column that names them; NaN for -1."""
+    view = table.without([key.name]).values
+    if isinstance(view, pd.DataFrame):
+        return view.reindex(where).reset_index(drop=True)
+    taken = view[where].astype(np.result_type(view.dtype, np.float32))
+    taken[where < 0] = np.nan
+    return taken
+
+
+def _expected(model: Any) -> Sequence[str] | None:
+    names = getattr(model, "feature_names_in_", None)
+    return None if names is None else tuple(names)
+
+
+def _fitting(
+    view: Any, name: str, expected: Sequence[str] | None, width: int
+) -> tuple[Any, list[str]]:
+    """Returns a view with the columns that the model was fitted with, and what was done for it."""
+    if expected is None or isinstance(view, np.ndarray):
+        if view.shape[-1] != width:
+            raise ValueError(
+                f"{name} must have {width} columns, as the model was fitted with, got "
+                f"{view.shape[-1]}; leave out those that are no features"
+            )
+        if expected is None:
+            return _array(view, name), []
+        said = [f"{name} has no names of columns, which are taken in order"]
+        return pd.DataFrame(view, columns=list(expected)), said
+    own = list(map(str, view.columns))
+    given, known = set(own), set(expected)
+    lacks = [n for n in expected if n not in given]
+    new = [n for n in own if n not in known]
+    if len(lacks) == len(expected):
+        raise ValueError(
+            f"{name} must have columns that the model was fitted with, {_shown(expected)}, but has "
+            f"none of them, only {_shown(own)}"
+        )
+    said = [f"{name}: {len(new)} columns are new, and ignored: {_shown(new)}"] if new else []
+    if lacks:
+        said.append(f"{name}: {len(lacks)} columns are missing, and filled in: {_shown(lacks)}")
+    return view.set_axis(own, axis=1).reindex(columns=list(expected)), said
+
+
+def _array(view: Any, name: str) -> np.ndarray:
+    try:
+        return np.asarray(view, float)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} must hold numbers alone, as the model was fitted with an array, but {error}; "
+            "leave out columns that are no features"
+        ) from error
+
+
+def _frame(model: Any, X: Any, names: pd.Index | None) -> pd.DataFrame:
+    """Returns predictions, and of classes or labels their probabilities."""
+    target = model.target_
+    outputs = model.predict(X)
+    if outputs.ndim == 1:
+        columns = {"prediction": outputs}
+    else:
+        labels = target.names or range(target.outputs)
+        columns = {f"prediction {n}": outputs[:, i] for i, n in enumerate(labels)}
+    if hasattr(model, "predict_proba"):
+        labels = target.names or model.classes_.tolist()
+        shares = model.predict_proba(X)
+        columns |= {f"probability {n}": shares[:, i] for i, n in enumerate(labels)}
+    return pd.DataFrame(columns, index=names)
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(map(str, names[:SHOWN])) + more

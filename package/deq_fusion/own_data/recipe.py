@@ -1,0 +1,277 @@
+"""One's own data as the recipe of a comparison."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import loguniform
+from torch import nn
+from torch.utils.data import DataLoader
+
+from deq_fusion.training_structures.comparison import Fusion, Recipe, Score
+
+from ..network import build_network
+from ..target import Target
+from ..training import DEFAULTS, FUSION_OPTIONS
+from . import floors, refusals
+from .data import Data, load
+from .join import Joined, join, names_in
+from .refit import refit
+from .splits import Splits
+from .tables import READERS, View, split_path
+
+SCORED_CLASSES = 10  # at most, that have a column each in tables
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What was understood of one's own data.
+
+    Attributes:
+        recipe: what a comparison takes.
+        target: what is predicted.
+        runs: how many runs there are by default.
+        said: sentences on rows, target and splits.
+    """
+
+    recipe: Recipe
+    target: Target
+    runs: int
+    said: tuple[str, ...]
+
+    def bounded(self, epochs: int | None) -> "OwnData":
+        """Returns it with other epochs at most, in the comparison and when the best is refitted;
+        None: as it is."""
+        if epochs is None:
+            return self
+        refitted = partial(self.recipe.refit, epochs=epochs)
+        return replace(self, recipe=replace(self.recipe, epochs=epochs, refit=refitted))
+
+
+def own_data(
+    tables: Mapping[str, Any],
+    y: Any,
+    *,
+    groups: Any = None,
+    task: str | None = None,
+    test: tuple[Mapping[str, Any], Any] | None = None,
+    nested: int | None = None,
+    class_weight: str | None = None,
+    sample_weight: Any = None,
+    encoders: Mapping[str, nn.Module] | None = None,
+    id: str | None = None,
+    drop: Sequence[str] = (),
+    allow: Sequence[str] = (),
+) -> OwnData:
+    """Reads and joins one's own data, and returns what was understood, with the recipe.
+
+    Args:
+        tables: modality -> its rows: an array (rows, columns), or (rows, time, columns) of
+            sequences; a frame of pandas or polars; or a file, csv, tsv, parquet, npy or npz.
+        y: the target: values, (rows,) or (rows, labels); or a name, a column of the tables,
+            `FILE:column`, or a file of one column.
+        groups: values or a column's name: rows of one group are never in two parts.
+        task: "classification", "multilabel" or "regression", where y leaves it open.
+        test: (tables, y) of a test set of its own; train and valid are then cut from the rest.
+        nested: K: cross-validation; each run tests one of K folds, and valid is cut inside.
+        class_weight: "balanced": every class counts the same in the loss.
+        sample_weight: values or a column's name: what each row counts in the loss; scores count
+            every row once.
+        encoders: modality -> module (batch, d) or (batch, time, d) -> (batch, width), in place of
+            the MLP or GRU.
+        id: column or index that names rows, by which they are joined.
+        drop: columns that are no features.
+        allow: columns that may predict the target on their own.
+
+    Raises:
+        ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
+    """
+    _check_options(tables, class_weight, encoders, test, nested)
+    named = {"groups": groups, "weights": sample_weight, "id": id, "drop": drop}
+    joined, left_out = _without_names(join(tables, y, **named))
+    target = Target.of(joined.target, task)
+    truth = target.encode(joined.target).numpy()
+    refusals.check_rows(target, truth)
+    if class_weight is not None and target.task != "classification":
+        raise ValueError(f"class_weight must be left out of {target.task}, which has no classes")
+    refusals.warn_of_constants(joined.views)
+    refusals.warn_of_leaks(joined.views, target, truth, allow)
+    splits = _splits(joined, target, truth, nested=nested, official=test is not None)
+    data = _data(joined, truth, splits, class_weight is not None)
+    said = [*joined.said, target.described]
+    if test is not None:
+        drop = [*drop, *left_out]
+        columns = {w: named[w] if _is_column(named[w]) else None for w in ("groups", "weights")}
+        held = _like(joined, join(*test, **columns, id=id, drop=drop))
+        held_truth = target.encode(held.target).numpy()
+        data = _told_alike(data, _data(held, held_truth, splits, False))
+        said += [f"test set: {text}" for text in held.said]
+    said += _how(data)
+    recipe = _recipe(data, target, dict(encoders or {}))
+    return OwnData(recipe, target, splits.runs, tuple(said))
+
+
+def build(
+    target: Target, encoders: Mapping[str, nn.Module], fusion: Fusion, train: DataLoader
+) -> nn.Module:
+    """Returns an encoder for each modality, the fusion, and a linear head if it needs one."""
+    *inputs, truth = train.dataset.tensors
+    names = train.dataset.modalities
+    return build_network(
+        fusion,
+        [tuple(view.shape[1:]) for view in inputs[: len(names)]],
+        target.outputs,
+        encoders=[encoders.get(name) for name in names],
+        units=target.units(truth),
+    )
+
+
+def _recipe(data: Data, target: Target, encoders: dict[str, nn.Module]) -> Recipe:
+    classes = [] if target.classes is None else target.classes.tolist()
+    each = [Score(f"recall {name}") for name in classes if len(classes) <= SCORED_CLASSES]
+    plain = "most frequent" if target.task == "classification" else "mean"
+    shape = target.task, target.outputs
+    return Recipe(
+        name=f"own data: {', '.join(data.views)}",
+        modalities=tuple(data.views),
+        load=partial(load, data),
+        build=partial(build, target, encoders),
+        objective=target.objective,
+        metrics=target.metrics,
+        scores=[*target.scores, *each],
+        epochs=DEFAULTS.epochs,
+        task=target.task,
+        patience=DEFAULTS.patience,
+        optimizer=DEFAULTS.optimizer,
+        resplit=not data.splits.official,
+        fusion_options=FUSION_OPTIONS,
+        search={"lr": loguniform(3e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
+        refit=partial(refit, data, target, encoders),
+        floors={plain: partial(floors.constant, *shape), "linear": partial(floors.linear, *shape)},
+    )
+
+
+def _splits(
+    joined: Joined, target: Target, truth: np.ndarray, *, nested: int | None, official: bool
+) -> Splits:
+    classes = None
+    if target.task == "classification":
+        classes = target.classes[truth].astype(str)
+    groups = joined.groups
+    if nested is not None:
+        refusals.check_folds(nested, len(truth), classes)
+    if groups is not None:
+        refusals.check_groups(groups, classes, nested)
+        groups = groups.astype(str)
+    return Splits(len(truth), classes, groups, nested, official)
+
+
+def _data(joined: Joined, truth: np.ndarray, splits: Splits, balanced: bool) -> Data:
+    present = None if joined.present.all() else joined.present
+    weight = None if joined.weights is None else refusals.check_weights(joined.weights)
+    return Data(joined.views, present, truth, weight, balanced, splits)
+
+
+def _without_names(joined: Joined) -> tuple[Joined, list[str]]:
+    """Returns the rows without the columns that only name them, and these columns."""
+    columns = names_in(joined.views)
+    views = {
+        name: view.drop(columns=columns, errors="ignore")
+        if isinstance(view, pd.DataFrame)
+        else view
+        for name, view in joined.views.items()
+    }
+    for name, view in views.items():
+        if 0 in view.shape:
+            raise ValueError(
+                f"table {name} must have a column that is a feature, but has words alone that "
+                f"differ in most rows ({', '.join(columns)}); leave it out, or name the id"
+            )
+    said = [f"column {name} is left out: its words differ in most rows" for name in columns]
+    return replace(joined, views=views, said=(*joined.said, *said)), columns
+
+
+def _is_column(given: Any) -> bool:
+    """Says whether something told of the rows is named as a column of the tables."""
+    return isinstance(given, str) and split_path(given)[0].suffix.lower() not in READERS
+
+
+def _told_alike(data: Data, test: Data) -> Data:
+    """Returns the data with a test set; both tell of presence and weight where one does."""
+    if data.present is not None or test.present is not None:
+        parts = []
+        for part in (data, test):
+            full = np.ones((len(part.truth), len(part.views)), bool)
+            parts.append(replace(part, present=full if part.present is None else part.present))
+        data, test = parts
+    if data.weight is not None or data.balanced:  # of which a score takes no notice
+        test = replace(test, weight=np.ones(len(test.truth)))
+    return replace(data, test=test)
+
+
+def _check_options(tables: Any, class_weight: Any, encoders: Any, test: Any, nested: Any) -> None:
+    if class_weight not in (None, "balanced"):
+        raise ValueError(f'class_weight must be "balanced" or None, got {class_weight!r}')
+    unknown = [name for name in encoders or {} if name not in tables]
+    if unknown:
+        raise ValueError(f"encoders must be of tables in {list(tables)}, got {unknown[0]!r}")
+    if test is not None and nested is not None:
+        raise ValueError("nested makes the test part from all rows: leave it out, or test")
+    if test is not None and not (isinstance(test, tuple) and len(test) == 2):
+        raise ValueError(f"test must be a pair (tables, y), got {type(test).__name__}")
+    if test is not None and set(test[0]) != set(tables):
+        raise ValueError(
+            f"the test set must have the tables {sorted(tables)}, got {sorted(test[0])}"
+        )
+
+
+def _like(train: Joined, test: Joined) -> Joined:
+    """Returns the test set, its columns in train's order, once it is known to have the same
+    columns, and other rows and groups."""
+    for name, view in train.views.items():
+        mine, theirs = _columns(view), _columns(test.views[name])
+        if mine != theirs:
+            alike = type(view) is type(test.views[name]) is pd.DataFrame
+            differ = sorted(set(mine) ^ set(theirs))[:5] if alike else [f"{theirs}, not {mine}"]
+            raise ValueError(
+                f"the test set's {name} must have the columns of the other rows, but they differ: "
+                f"{', '.join(differ)}; leave them out, or add them"
+            )
+    pairs = ("id", train.names, test.names), ("group", train.groups, test.groups)
+    for what, mine, theirs in pairs:
+        if mine is None or theirs is None:
+            continue
+        both = np.intersect1d(np.asarray(mine, str), np.asarray(theirs, str))
+        if len(both):
+            raise ValueError(
+                f"the test set must have other rows, but {len(both)} of its {what}s are among the "
+                f"others, such as {both[0]}; leave them out of one of the two"
+            )
+    views = {
+        name: view[train.views[name].columns] if isinstance(view, pd.DataFrame) else view
+        for name, view in test.views.items()
+    }
+    return replace(test, views=views)
+
+
+def _columns(view: View) -> list[Any]:
+    return list(view.shape[1:]) if isinstance(view, np.ndarray) else sorted(view.columns)
+
+
+def _how(data: Data) -> list[str]:
+    """Returns sentences on splits and weights."""
+    splits = data.splits
+    kept = "stratified by class" if splits.classes is not None else "at random"
+    kept += ", no group in two parts" if splits.groups is not None else ""
+    if splits.folds is not None:
+        said = [f"{splits.folds} folds, {kept}; in each, valid is cut from what is not tested"]
+    elif splits.official:
+        said = [f"a test set of its own; every run cuts train and valid, 80/20, {kept}"]
+    else:
+        said = [f"every run is a fresh split, 60/20/20, {kept}"]
+    said += ["classes weigh the same in the loss"] * data.balanced
+    weighted = data.weight is not None
+    return said + ["weights count in the loss, and not in the scores"] * weighted

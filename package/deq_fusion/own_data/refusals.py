@@ -1,0 +1,202 @@
+"""What no comparison can be made of is refused, and what spoils one is warned of, in a sentence.
+
+Refused: too few rows, classes or groups. Warned of: a column that is the same everywhere, and one
+that predicts the target on its own, as what was known only after the fact does.
+"""
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.tree import DecisionTreeClassifier
+
+from ..target import Target
+from .splits import PARTS
+from .tables import View, words_of
+
+ROWS = 30  # the fewest that are compared on
+EACH = 5  # rows of every class: one for each part of the splits
+CERTAIN = 0.999  # balanced accuracy, or correlation, from which on a column is taken to tell
+NAMED = 3  # columns that a warning names
+BLOCK = 1000  # columns that are looked at together
+
+
+class Leak(UserWarning):
+    """A column alone predicts the target."""
+
+
+def check_rows(target: Target, truth: np.ndarray) -> None:
+    """Raises ValueError for fewer than ROWS rows, or EACH of a class."""
+    if len(truth) < ROWS:
+        raise ValueError(
+            f"there must be at least {ROWS} rows to train and to score on, got {len(truth)}; get "
+            "more, for nothing could be told from these"
+        )
+    if target.task != "classification":
+        return
+    counts = np.bincount(truth, minlength=target.outputs)
+    if counts.min() < EACH:
+        raise ValueError(
+            f"every class must have at least {EACH} rows, so that each part has one, got "
+            f"{counts.min()} of {target.classes[counts.argmin()]}; leave its rows out, or merge it "
+            "with another class"
+        )
+
+
+def check_groups(groups: np.ndarray, classes: np.ndarray | None, folds: int | None) -> None:
+    """Raises ValueError for missing groups, or fewer than there are parts or folds."""
+    missing = pd.isna(groups)
+    if missing.any():
+        raise ValueError(
+            f"groups must be known of every row, but {missing.sum()} rows have none, first row "
+            f"{np.flatnonzero(missing)[0]}; fill them in, or name a file that has them all"
+        )
+    groups = groups.astype(str)
+    count, needed = len(np.unique(groups)), max(PARTS, folds or 0)
+    if count < needed:
+        raise ValueError(
+            f"there must be at least {needed} groups, so that no part shares one with another, got "
+            f"{count}; leave groups out, or name a finer one"
+        )
+    for name in [] if classes is None else np.unique(classes):
+        of_class = len(np.unique(groups[classes == name]))
+        if of_class < 3:
+            raise ValueError(
+                "every class must be in at least 3 groups, one for each part, but "
+                f"{name} is in {of_class}; merge it with another class, or name a finer group"
+            )
+
+
+def check_folds(folds: int, count: int, classes: np.ndarray | None) -> None:
+    """Raises ValueError for a number of folds that the rows do not have."""
+    most = count if classes is None else int(np.unique(classes, return_counts=True)[1].min())
+    if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= most:
+        raise ValueError(
+            f"nested must be a number of folds from 2 to {most}, the rows of the rarest class, "
+            f"got {folds!r}"
+        )
+
+
+def check_weights(weights: np.ndarray) -> np.ndarray:
+    """Returns the weights as floats; raises ValueError unless all are finite and none negative."""
+    try:
+        found = np.asarray(weights, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"weights must be numbers, but are not: {error}") from error
+    wrong = ~(np.isfinite(found) & (found >= 0))
+    if wrong.any() or not found.sum() > 0:
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"weights must be finite, not negative and not all 0, got {found[row]:g} in row {row}; "
+            "a row that is not to count has 0"
+        )
+    return found
+
+
+def warn_of_constants(views: Mapping[str, View]) -> None:
+    """Warns of columns that are the same in all rows."""
+    found = []
+    for table, view in views.items():
+        for names, block in _blocks(view):
+            there = ~pd.isna(block)
+            low, high = (
+                np.where(there, block, np.inf).min(0),
+                np.where(there, block, -np.inf).max(0),
+            )
+            constant = ~there.any(0) | ((low == high) & there.all(0))
+            found += [f"{names[i]} of {table}" for i in np.flatnonzero(constant)]
+    if found:
+        warnings.warn(
+            f"a column must differ between rows to teach anything, but {_listed(found)} "
+            f"{'does' if len(found) == 1 else 'do'} not; leave it out (drop, --drop COLUMN)",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def warn_of_leaks(
+    views: Mapping[str, View], target: Target, truth: np.ndarray, allow: Sequence[str] = ()
+) -> None:
+    """Warns of columns that predict the target on their own, but for those that are allowed."""
+    tells = _tells_number if target.task == "regression" else _tells_class
+    found = []
+    for table, view in views.items():
+        for names, block in _blocks(view, truth):
+            each = [tells(block, column) for column in truth.reshape(len(truth), -1).T]
+            told = np.flatnonzero(np.any(each, axis=0))
+            found += [f"{names[i]} of {table}" for i in told if names[i] not in allow]
+    if found:
+        warnings.warn(
+            f"THE TARGET MAY LEAK: no column should tell it alone, but {_listed(found)} "
+            f"{'does' if len(found) == 1 else 'do'}; leave it out (drop, --drop COLUMN) if it is "
+            "known only with the target, or say that it is fine (allow, --allow COLUMN)",
+            Leak,
+            stacklevel=3,
+        )
+
+
+def _tells_class(block: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Says which columns (rows, k) a small tree of one alone tells the classes by.
+
+    Sorted by such a column, the rows change class but a few times: the others need no tree.
+    """
+    classes = classes.astype(np.int64)
+    leaves = 2 * len(np.unique(classes))
+    order = np.lexsort((np.broadcast_to(classes[:, None], block.shape), block), axis=0)
+    turns = (np.diff(classes[order], axis=0) != 0).sum(axis=0)
+    told = turns < leaves + (1 - CERTAIN) * 2 * len(classes)
+    for column in np.flatnonzero(told):
+        values = np.nan_to_num(block[:, [column]], nan=np.nanmax(block[:, column], initial=0) + 1)
+        tree = DecisionTreeClassifier(
+            max_leaf_nodes=leaves, class_weight="balanced", random_state=0
+        ).fit(values, classes)
+        told[column] = balanced_accuracy_score(classes, tree.predict(values)) >= CERTAIN
+    return told
+
+
+def _tells_number(block: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Says which columns (rows, k) are the numbers but for their unit, or rise as they do."""
+    frame, other = pd.DataFrame(block), pd.Series(numbers.astype(float))
+    told = np.zeros(block.shape[1], bool)
+    for values, against in ((frame, other), (frame.rank(), other.rank())):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            found = values.corrwith(against).abs().to_numpy()
+        told |= np.nan_to_num(found) > 1 - 1e-9
+    return told
+
+
+def _blocks(view: View, truth: np.ndarray | None = None) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Yields names and numbers (rows, k) of a few columns at a time.
+
+    Words become numbers, in the order of the truth's mean over each word where there is a truth.
+    """
+    if isinstance(view, pd.DataFrame):
+        means = None if truth is None else truth.reshape(len(truth), -1).mean(axis=1)
+        words = words_of(view)
+        codes = [_codes(view[name], means) for name in words]
+        numbers = view.drop(columns=words)
+        names = [*numbers.columns, *words]
+        values = np.column_stack([numbers.to_numpy(dtype=float), *codes])
+    else:
+        values = view.reshape(len(view), -1)
+        places = (list(place) for place in np.ndindex(*view.shape[1:]))
+        names = [f"column {str(place).strip('[]')}" for place in places]
+    for start in range(0, len(names), BLOCK):
+        yield names[start : start + BLOCK], values[:, start : start + BLOCK].astype(float)
+
+
+def _codes(column: pd.Series, means: np.ndarray | None) -> np.ndarray:
+    """Returns numbers of words, NaN where there is none; of many words in no order of use."""
+    codes, words = pd.factorize(column, sort=True)
+    known = codes >= 0
+    if means is not None and len(words) <= len(column) / 10:
+        of_word = np.bincount(codes[known], means[known]) / np.bincount(codes[known])
+        return np.where(known, of_word[codes], np.nan)
+    return np.where(known, codes, np.nan)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more

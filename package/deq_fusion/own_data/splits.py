@@ -1,0 +1,108 @@
+"""Train, valid and test parts of one's own rows: stratified, by group, and by the run alone."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import (
+    GroupShuffleSplit,
+    KFold,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    train_test_split,
+)
+
+SMALL = 1000  # rows from which on fewer runs are enough
+PARTS = 5  # of which one is test, one is valid, and three are train
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Run number -> the sorted row numbers of (train, valid, test), 60/20/20 by default.
+
+    Classes have the same shares in all parts, as nearly as they go, and no group is in two.
+
+    Attributes:
+        count: of the rows.
+        classes: (rows,) names to stratify by, or None.
+        groups: (rows,) names that parts must not share, or None.
+        folds: of a cross-validation, of which each run tests one; after the last of them the rows
+            are shuffled anew. None: every run is a fresh split.
+        official: whether test is a set of its own; it then has no rows here.
+    """
+
+    count: int
+    classes: np.ndarray | None = None
+    groups: np.ndarray | None = None
+    folds: int | None = None
+    official: bool = False
+
+    def __repr__(self) -> str:
+        told = [f"{self.count} rows"]
+        told += ["by class"] * (self.classes is not None) + ["by group"] * (self.groups is not None)
+        told += [f"{self.folds} folds"] * (self.folds is not None)
+        return f"Splits({', '.join(told + ['own test set'] * self.official)})"
+
+    def __call__(self, run: int) -> Rows:
+        """Returns the rows of a run.
+
+        Raises:
+            ValueError: if train lacks a class.
+        """
+        rest, test = np.arange(self.count), np.arange(0)
+        if self.folds is not None:
+            rest, test = self._fold(run)
+        elif not self.official:
+            rest, test = self._cut(rest, 1 / PARTS, run)
+        share = 1 / PARTS if self.official else 1 / (PARTS - 1)
+        train, valid = self._cut(rest, share, run)
+        self._check(train, run)
+        return train, valid, test
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are by default."""
+        if self.folds is not None:
+            return self.folds
+        if self.count >= SMALL:
+            return 5
+        return 10 if self.official else 20
+
+    def _fold(self, run: int) -> tuple[np.ndarray, np.ndarray]:
+        repeat, fold = divmod(run, self.folds)
+        options = {"n_splits": self.folds, "shuffle": True, "random_state": repeat}
+        rows = np.arange(self.count)
+        if self.groups is not None and self.classes is None:
+            names, group_of = np.unique(self.groups, return_inverse=True)
+            _, held = list(KFold(**options).split(names))[fold]
+            inside = np.isin(group_of, held)
+            return rows[~inside], rows[inside]
+        kind = KFold if self.classes is None else StratifiedKFold
+        kind = kind if self.groups is None else StratifiedGroupKFold
+        return list(kind(**options).split(rows, self.classes, self.groups))[fold]
+
+    def _cut(self, rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the sorted rows (kept, held out); about `share` of them are held out."""
+        classes = None if self.classes is None else self.classes[rows]
+        if self.groups is None:
+            kept, held = train_test_split(
+                rows, test_size=share, stratify=classes, random_state=seed
+            )
+            return np.sort(kept), np.sort(held)
+        groups = self.groups[rows]
+        if classes is None:
+            splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
+        else:
+            splitter = StratifiedGroupKFold(round(1 / share), shuffle=True, random_state=seed)
+        kept, held = next(splitter.split(rows, classes, groups))
+        return rows[kept], rows[held]
+
+    def _check(self, train: np.ndarray, run: int) -> None:
+        if self.classes is None:
+            return
+        lost = np.setdiff1d(self.classes, self.classes[train])
+        if len(lost):
+            raise ValueError(
+                f"train must have a row of every class, but in run {run} it has none of "
+                f"{lost[0]}, whose rows are in few groups; merge it with another class"
+            )

@@ -1,0 +1,195 @@
+"""Own data compared in one call, and on the command line: the same data give the same scores."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_wine
+
+from deq_fusion import compare_data
+from deq_fusion.estimators import FusionClassifier, FusionRegressor
+from deq_fusion.fusions.adapters import concat_linear
+from deq_fusion.own_data import command
+from deq_fusion.training_structures.comparison.comparison import Best
+
+torch.set_num_threads(1)
+FIVE = ["deq", "concat", "gmu", "late", "low_rank"]
+X, CODES = load_wine(return_X_y=True)
+NAMES = load_wine().feature_names
+Y = np.array(["barolo", "grignolino", "barbera"])[CODES]
+WINES = np.array([f"wine {i:03}" for i in range(len(Y))])
+SHORT = {"runs": 2, "epochs": 3, "progress": False}
+
+
+def scores(found):
+    return {(r["method"], r["run"]): r["scores"] for r in found.results}
+
+
+@pytest.fixture(scope="module")
+def of_arrays():
+    tables = {"taste": X[:, :6], "colour": X[:, 6:]}
+    return compare_data(tables, Y, FIVE, **SHORT)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Three csv files: rows in different orders, one row missing in each table."""
+    frame = pd.DataFrame(X, columns=NAMES).assign(wine=WINES)
+    parts = {
+        "taste": frame[["wine", *NAMES[:6]]].drop(index=3),
+        "colour": frame[["wine", *NAMES[6:]]].drop(index=50),
+        "labels": pd.DataFrame({"wine": WINES, "grape": Y, "cellar": np.arange(len(Y)) // 2}),
+    }
+    for seed, (name, part) in enumerate(parts.items()):
+        part.sample(frac=1, random_state=seed).to_csv(tmp_path / f"{name}.csv", index=False)
+    return tmp_path
+
+
+def test_five_fusions_on_two_arrays(of_arrays):
+    methods = ["most frequent", "linear", "only taste", "only colour", *FIVE]
+    assert set(scores(of_arrays)) == {(name, run) for name in methods for run in range(2)}
+    assert of_arrays.score.name == "balanced_accuracy" and not of_arrays.failures
+    rows = {row.method: row.scores for row in of_arrays.table()}
+    assert rows["most frequent"]["balanced_accuracy"].mean == pytest.approx(1 / 3)
+    assert rows["linear"]["balanced_accuracy"].mean > 0.9
+    assert {"recall barolo", "recall barbera", "f1_macro"} <= rows["deq"].keys()
+    assert of_arrays.best().name in methods
+
+
+def test_the_same_rows_in_another_form_and_other_processes_give_the_same_scores(of_arrays):
+    frame = pd.DataFrame(X, WINES, NAMES)
+    parts = {"taste": frame[NAMES[:6]], "colour": frame[NAMES[6:]].sample(frac=1, random_state=0)}
+    again = compare_data(parts, pd.Series(Y, WINES), ["deq"], jobs=2, unimodal=False, **SHORT)
+    expected = scores(of_arrays)
+    assert all(own == expected[key] for key, own in scores(again).items())
+
+
+def arguments(files, *more):
+    return [
+        *("--table", f"taste={files}/taste.csv", "--table", f"colour={files}/colour.csv"),
+        *("--target", f"{files}/labels.csv:grape", "--group", "cellar"),
+        *("--fusions", ",".join(FIVE), "--runs", "1", "--epochs", "2"),
+        *("--output", f"{files}/command", *more),
+    ]
+
+
+def test_five_fusions_on_files_in_python_and_on_the_command_line(files, capsys):
+    tables = {name: f"{files}/{name}.csv" for name in ("taste", "colour")}
+    target = f"{files}/labels.csv:grape"
+    found = compare_data(tables, target, FIVE, groups="cellar", runs=1, epochs=2)
+    said = capsys.readouterr().err
+    assert "rows joined by wine: 176 of 178 in all tables; taste lacks 1; colour lacks 1" in said
+    assert "classification into 3 classes: barbera (48), barolo (59), grignolino (71)" in said
+    assert "no group in two parts" in said
+    of_command = command.main(arguments(files))
+    told = capsys.readouterr()
+    assert scores(of_command) == scores(found) and len(scores(found)) == 4 + len(FIVE)
+    assert "rows joined by wine: 176 of 178" in told.err and "balanced_accuracy" in told.out
+
+
+def test_the_report_the_confusion_and_what_is_used_again(tmp_path):
+    tables, asked = {"taste": X[:, :6], "colour": X[:, 6:]}, {"output": tmp_path, **SHORT}
+    found = compare_data(tables, Y, ["concat"], **asked)
+    with open(tmp_path / "confusion.csv", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["method"] for line in lines} == {"only taste", "only colour", "concat"}
+    own = [line for line in lines if line["method"] == "concat"]
+    right = sum(int(line["rows"]) for line in own if line["class"] == line["taken for"])
+    assert sum(int(line["rows"]) for line in own) == 2 * 36
+    accuracy = [s["accuracy"] for (name, _), s in scores(found).items() if name == "concat"]
+    assert right / 72 == pytest.approx(np.mean(accuracy))
+    text = (tmp_path / "data.md").read_text(encoding="utf-8")
+    assert "- 178 rows, joined in order" in text and "## concat" in text
+    assert json.loads((tmp_path / "results.json").read_text())["title"].startswith("own data")
+    assert "10 of 10 runs reused" in compare_data(tables, Y, ["concat"], **asked).reused[0]
+    changed = {**tables, "taste": X[:, :6] * np.linspace(1, 2, len(X))[:, None]}
+    again = compare_data(changed, Y, ["concat"], **asked)
+    assert scores(again)["concat", 0] != scores(found)["concat", 0]
+
+
+@pytest.mark.parametrize(
+    "fusions, match",
+    [
+        (["deq", "glue"], "unknown fusion 'glue'"),
+        (["deq", "deq"], "'deq' comes twice"),
+    ],
+)
+def test_unknown_fusions_are_refused(fusions, match):
+    with pytest.raises(ValueError, match=match):
+        compare_data({"a": X}, Y, fusions)
+
+
+def test_runs_follow_the_seed_or_are_listed():
+    asked = {"epochs": 1, "unimodal": False, "progress": False}
+    for runs in ({"runs": [4]}, {"runs": 1, "seed": 4}):
+        found = compare_data({"a": X}, Y, {"mine": concat_linear}, **runs, **asked)
+        assert {(r["method"], r["run"]) for r in found.results} >= {("mine", 4), ("linear", 4)}
+
+
+@pytest.mark.parametrize(
+    "change, match",
+    [
+        (("--table", "taste"), "must be NAME=FILE, as rna=rna.csv, got 'taste'"),
+        (("--table", "taste=x.csv"), "must give every table a name of its own"),
+        (("--test-target", "y.csv:grape"), "a test set needs --test-table"),
+        (("--id", "patient"), "every table must have the id 'patient'"),
+        (("--nested", "90"), "nested must be a number of folds from 2 to 48"),
+        (("--target", "none.csv:grape"), "there is no file none.csv"),
+        (("--metric", "beauty"), "unknown metric 'beauty'"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_a_sentence(change, match, files, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(arguments(files, *change))
+    assert stopped.value.code == 2
+    error = capsys.readouterr().err
+    assert "deq-fusion compare: error:" in error
+    assert re.search(match, error.replace("\n", " "))
+
+
+def test_a_test_set_on_the_command_line(files, capsys):
+    frame = pd.DataFrame(X, columns=NAMES).assign(wine=[f"new {name}" for name in WINES], grape=Y)
+    frame[["wine", *NAMES[:6]]].to_csv(files / "t.csv", index=False)
+    frame[["wine", "grape", *NAMES[6:]]].to_csv(files / "c.csv", index=False)
+    more = ["--test-table", f"taste={files}/t.csv", "--test-table", f"colour={files}/c.csv"]
+    more += ["--test-target", f"{files}/c.csv:grape", "--no-unimodal", "--fusions", "concat"]
+    more += ["--save", f"{files}/model.safetensors"]
+    asked = [a for a in arguments(files, *more) if a not in ("--group", "cellar")]
+    found = command.main(asked)
+    assert {r["run"] for r in found.results} == {0}
+    model = FusionClassifier.load(files / "model.safetensors")
+    assert list(model.columns_["taste"].names) == NAMES[:6]
+    assert "test set: rows joined by wine: 178 of 178 in all tables" in capsys.readouterr().err
+    assert found.test_share is None
+
+
+@pytest.mark.parametrize("name", ["deq", "concat", "only colour"])
+def test_a_method_is_fitted_again_on_all_rows(name, of_arrays, tmp_path):
+    method = next(method for method in of_arrays.methods if method.name == name)
+    best = Best(of_arrays.recipe, method, {}, 1.0, {"options": {}, "optimizer": {"lr": 5e-3}})
+    model = best.refit()
+    tables = {"taste": X[:, :6], "colour": X[:, 6:]}
+    taken = {modality: tables[modality] for modality in model.columns_}
+    assert list(taken) == (["colour"] if name == "only colour" else ["taste", "colour"])
+    guess = model.predict(taken)
+    assert set(guess) <= set(Y) and (guess == Y).mean() > 0.6
+    assert len(model.history_) <= 3 and model.lr == 5e-3
+    model.save(tmp_path / "model.safetensors")
+    again = FusionClassifier.load(tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(again.predict(taken), guess)
+
+
+def test_the_best_of_numbers_is_fitted_with_absent_rows_and_weights():
+    taste, colour, y = X[:, :6].copy(), X[:, 6:].copy(), X[:, 0] / 7 + X[:, 9]
+    taste[:9] = np.nan
+    found = compare_data(
+        {"taste": taste, "colour": colour}, y, ["concat"], sample_weight=np.arange(len(y)), **SHORT
+    )
+    model = found.best().refit()
+    assert isinstance(model, FusionRegressor)
+    tables = {"taste": taste, "colour": colour}
+    assert model.predict({name: tables[name] for name in model.columns_}).shape == y.shape

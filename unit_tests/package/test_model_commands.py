@@ -1,0 +1,141 @@
+"""Saved models on a command line: new rows in files, what is assumed, and what is refused."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from deq_fusion.model_commands import export, predict
+from unit_tests.package.models import PARTS, X, Y, classifier, regressor
+
+NAMES = {"acid": [f"a{i}" for i in range(6)], "colour": [f"c{i}" for i in range(7)]}
+FRAMES = {name: pd.DataFrame(X[:, PARTS[name]], columns=NAMES[name]) for name in PARTS}
+ROWS = pd.Index([f"w{i}" for i in range(178)], name="wine")
+close = np.testing.assert_allclose
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("commands")
+    model = classifier("gmu").fit(FRAMES, Y)
+    model.save(folder / "model")
+    for name, frame in FRAMES.items():
+        frame.set_index(ROWS).to_csv(folder / f"{name}.csv")
+    np.save(folder / "acid.npy", X[:, PARTS["acid"]])
+    regressor("concat").fit(X, X[:, 0] * 3).save(folder / "numbers")
+    pd.DataFrame(X).to_csv(folder / "all.csv", index=False)
+    matrix = {name: list(names) for name, names in NAMES.items()}
+    whole = pd.concat(FRAMES.values(), axis=1)
+    classifier("gmu", modalities=matrix).fit(whole, Y).save(folder / "whole")
+    whole.iloc[:, ::-1].to_csv(folder / "whole.csv", index=False)
+    return folder, model
+
+
+def run(folder, model, *args, **tables):
+    """The predictions that the command writes."""
+    given = [word for n, path in tables.items() for word in ("--table", f"{n}={folder / path}")]
+    output = folder / "predictions.csv"
+    predict([str(folder / model), *given, "--output", str(output), *args])
+    return pd.read_csv(output, index_col=0)
+
+
+def test_rows_are_joined_by_their_names(folder, capsys):
+    folder, model = folder
+    FRAMES["colour"].set_index(ROWS)[::-1].to_csv(folder / "back.csv")
+    found = run(folder, "model", acid="acid.csv", colour="back.csv")
+    assert found.index.equals(ROWS) and found.columns[0] == "prediction"
+    expected = model.predict_proba(FRAMES)
+    close(found[[f"probability {name}" for name in model.classes_]], expected, rtol=1e-6)
+    assert (found["prediction"] == model.predict(FRAMES)).all()
+    out = capsys.readouterr()
+    assert "178 predictions in " in out.out and out.err == "rows joined by wine\n"
+
+
+def test_rows_that_a_table_lacks_lack_the_modality(folder, capsys):
+    folder, model = folder
+    FRAMES["colour"].set_index(ROWS)[10:].to_csv(folder / "few.csv")
+    found = run(folder, "model", "--id", "wine", acid="acid.csv", colour="few.csv")
+    views = {name: frame.copy() for name, frame in FRAMES.items()}
+    views["colour"].iloc[:10] = np.nan
+    close(found.iloc[:, 1:], model.predict_proba(views), rtol=1e-6)
+    assert "colour lacks 10 of 178 rows" in capsys.readouterr().err
+
+
+def test_new_columns_are_ignored_and_missing_ones_filled_in(folder, capsys):
+    folder, model = folder
+    other = FRAMES["acid"].drop(columns=["a2", "a3"]).assign(note=1.0)
+    other.set_index(ROWS).to_csv(folder / "other.csv")
+    found = run(folder, "model", acid="other.csv", colour="colour.csv")
+    filled = FRAMES["acid"].assign(a2=np.nan, a3=np.nan)
+    expected = model.predict_proba({"acid": filled, "colour": FRAMES["colour"]})
+    close(found.iloc[:, 1:], expected, rtol=1e-6)
+    said = capsys.readouterr().err
+    assert "acid: 1 columns are new, and ignored: note" in said
+    assert "acid: 2 columns are missing, and filled in: a2, a3" in said
+
+
+def test_a_table_that_is_not_given_is_an_absent_modality(folder, capsys):
+    folder, model = folder
+    found = run(folder, "model", acid="acid.npy")
+    expected = model.predict_proba({"acid": FRAMES["acid"], "colour": None})
+    close(found.iloc[:, 1:], expected, rtol=1e-6)
+    said = capsys.readouterr().err
+    assert "colour is given for no row, and counts as absent" in said
+    assert "acid has no names of columns, which are taken in order" in said
+
+
+def test_a_model_of_one_matrix_takes_one_table(folder):
+    folder, _ = folder
+    found = run(folder, "numbers", x="all.csv")
+    model = regressor("concat").fit(X, X[:, 0] * 3)
+    close(found["prediction"], model.predict(X), rtol=1e-6)
+    assert (run(folder, "whole", x="whole.csv")["prediction"] == run_whole()).all()
+
+
+def run_whole():
+    whole = pd.concat(FRAMES.values(), axis=1)
+    return classifier("gmu", modalities=NAMES).fit(whole, Y).predict(whole)
+
+
+@pytest.mark.parametrize(
+    ("model", "tables", "message"),
+    [
+        ("nothing", {"acid": "acid.csv"}, "there is no file"),
+        ("acid.csv", {"acid": "acid.csv"}, "is no such file, or cut short"),
+        ("model", {"smell": "acid.csv"}, "tables must be of the model's modalities"),
+        ("model", {"acid": "nothing.csv"}, "there is no file"),
+        ("model", {"acid": "colour.csv"}, "acid must have columns that the model was fitted with"),
+        ("numbers", {"a": "all.csv", "b": "all.csv"}, "takes one table with all columns"),
+        ("numbers", {"a": "acid.npy"}, "must have 13 columns, as the model was fitted with, got 6"),
+    ],
+)
+def test_what_is_refused(folder, capsys, model, tables, message):
+    with pytest.raises(SystemExit) as stop:
+        run(folder[0], model, **tables)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_tables_without_a_name_and_words_among_numbers_are_refused(folder, capsys):
+    folder, _ = folder
+    with pytest.raises(SystemExit):
+        predict([str(folder / "model"), "--table", "acid.csv", "--output", "x"])
+    assert "--table must be NAME=FILE, each name once, got 'acid.csv'" in capsys.readouterr().err
+    frame = pd.DataFrame(X).astype(object)
+    frame[3] = ["word", "other"] * 89
+    frame.to_csv(folder / "words.csv", index=False)
+    with pytest.raises(SystemExit):
+        run(folder, "numbers", x="words.csv")
+    assert "the table must hold numbers alone" in capsys.readouterr().err
+
+
+def test_a_saved_model_is_exported(folder, capsys):
+    folder, model = folder
+    export([str(folder / "model"), str(folder / "model.pt2")])
+    assert "takes acid, colour (raw numbers" in capsys.readouterr().out
+    program = torch.export.load(folder / "model.pt2").module()
+    found = program(*(torch.tensor(f.to_numpy(), dtype=torch.float32) for f in FRAMES.values()))
+    close(found.detach(), model.predict_proba(FRAMES), atol=2e-6)
+    with pytest.raises(SystemExit):
+        export([str(folder / "model"), str(folder / "model.txt")])
+    assert "must end in .pt2 or .onnx" in capsys.readouterr().err
