@@ -6,8 +6,24 @@ from pathlib import Path
 README = Path(__file__).parents[1] / "README.md"
 
 
+def examples():
+    """The Python code of the README: the plugin's, and that of one's own data."""
+    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_own_data_are_compared_in_a_few_lines(capsys):
+    _, code = examples()
+    assert len([line for line in code.splitlines() if line and "import" not in line]) <= 6
+    scope = {}
+    exec(compile(code.replace("runs=6", "runs=1, epochs=2"), README.name, "exec"), scope)
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("deq", "concat", "sum", "gmu", "late", "acids", "colours"))
+    X, y = scope["X"], scope["y"]
+    assert scope["model"].predict({"acids": X.iloc[:, :6], "colours": X.iloc[:, 6:]}).shape == y.shape
+
+
 def test_the_example_runs(capsys):
-    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    code, _ = examples()
     assert code.count("\n") <= 17  # 15 lines and the imports' blank ones
     scope = {}
     exec(compile(code, README.name, "exec"), scope)
