@@ -1,7 +1,7 @@
 """Every method in every run: what is asked for is checked, carried out, and brought together."""
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -84,19 +84,14 @@ def compare(
     methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
-    for method in methods:
-        if method.fusion is not None:
-            choices(method, trials, runs[0])  # refuses too many of them before any work
+    _check_trials(methods, trials, runs[0])
     _check_device(device)
     test_share = _test_share(recipe, runs[0])
     demands = {"trials": trials, "drop_modality": drop_modality}
     demands |= {} if analyse is None else {"analyse": analyse}
     identities = Identities(run_fusion, run_floor, analyse=analyse, search=trials > 1)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
-    with ExitStack() as stack:
-        kept = output or stack.enter_context(TemporaryDirectory(prefix="comparison-"))
-        folder = stack.enter_context(opened(kept, recipe, reuse.aside))
-        stack.enter_context(watched())
+    with _folder(output, recipe, reuse.aside) as folder, watched():
         how = jobs, threads, device, progress, scores, output is not None
         work = Work(recipe.name, folder, methods, runs, demands, reuse, *how)
         reused = work.carry_out()
@@ -107,6 +102,14 @@ def compare(
     score, asked = _first_there(scores, results), _call(recipe, fusions, runs, trials, unimodal)
     judged = score, baseline, subject, test_share, asked, provenance(threads, device)
     return Comparison(recipe, methods, results, skipped, failures, reused, *judged)
+
+
+@contextmanager
+def _folder(output: str | Path | None, recipe: Recipe, aside: list[Path]) -> Iterator[Path]:
+    """Yields the folder of the runs; without an output, one that is gone afterwards."""
+    with ExitStack() as stack:
+        kept = output or stack.enter_context(TemporaryDirectory(prefix="comparison-"))
+        yield stack.enter_context(opened(kept, recipe, aside))
 
 
 def _numbers(runs: int | Sequence[int]) -> list[int]:
@@ -155,6 +158,13 @@ def _first_there(scores: Sequence[Score], results: Sequence[Mapping[str, Any]]) 
         if score.name in there:
             return score
     raise ValueError(f"this set has no {scores[0].name}; choose a metric from {', '.join(there)}")
+
+
+def _check_trials(methods: Sequence[Method], trials: int, run: int) -> None:
+    """Raises ValueError if there are fewer settings of a method to try than trials."""
+    for method in methods:
+        if method.fusion is not None:
+            choices(method, trials, run)
 
 
 def _check_device(device: str) -> None:

@@ -26,7 +26,7 @@ def omics(tmp_path):
 
 def compared(*arguments):
     options = {"program": PROGRAM, "subject": "deq", "later": LATER}
-    return command_line(RECIPES, FUSIONS, arguments, **options).found
+    return command_line(RECIPES, FUSIONS, arguments, **options)
 
 
 def test_digits_deq_learns(capsys):

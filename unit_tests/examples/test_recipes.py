@@ -261,7 +261,7 @@ def test_the_command_line_takes_settings_of_every_set(films, pictures, tmp_path)
         arguments = ["--dataset", name, "--data-dir", str(folder), "--set", "width=8"]
         arguments += ["--fusions", "deq,concat,evidential", "--runs", "1", "--epochs", "1"]
         arguments += ["--output", str(tmp_path / f"out-{name}")]
-        found = command_line(RECIPES, FUSIONS, arguments, program=PROGRAM).found
+        found = command_line(RECIPES, FUSIONS, arguments, program=PROGRAM)
         assert not found.failures
         assert found.skipped == {"evidential": "does not do multilabel"}
 

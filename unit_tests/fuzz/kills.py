@@ -220,7 +220,7 @@ def _check_end(number: int, code: int, said: str) -> None:
     """Looks at an end by SIGTERM; after SIGKILL the libraries of its workers may say things."""
     if number == signal.SIGTERM and code != 0:  # it may have been done by then
         assert code == 128 + number, (code, said)
-        assert said.count("stopped; the same command goes on") == 1 and len(said) < 200, said
+        assert said.count("interrupted; the same command goes on") == 1 and len(said) < 200, said
 
 
 def _until(happens: Callable[[], Any]) -> None:

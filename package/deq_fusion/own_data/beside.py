@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .tables import READERS, Table, as_pandas, index_of, read_file, split_path
+from .tables import READERS, Given, Table, as_pandas, index_of, read_file, split_path
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Beside:
 
 
 def find(
-    what: str, given: Any, raw: Mapping[str, Any], *, id: str | None, home: Beside | None = None
+    what: str, given: Any, raw: Mapping[str, Given], *, id: str | None, home: Beside | None = None
 ) -> Beside:
     """Returns what `given` names or is.
 
     Args:
         what: how messages call it.
         given: values, or a name.
-        raw: modality -> what was given as its table.
+        raw: modality -> what was read of its table.
         id: column that names rows, to be read as text.
         home: the target, in whose file a column is looked for, too.
 
@@ -57,7 +57,7 @@ def find(
         path, inside = split_path(str(given))
         if path.suffix.lower() in READERS:
             return _of_file(what, path, inside, id)
-        return _of_tables(what, str(given), raw, id, home)
+        return _of_tables(what, str(given), raw, home)
     given = as_pandas(what, given)
     if isinstance(given, (pd.Series, pd.DataFrame)):
         index = index_of(given)
@@ -86,24 +86,15 @@ def _of_file(what: str, path: Path, inside: str | None, id: str | None) -> Besid
     return Beside(what, (Table(what, frame, index, path),), tuple(columns), True)
 
 
-def _of_tables(
-    what: str, name: str, raw: Mapping[str, Any], id: str | None, home: Beside | None
-) -> Beside:
+def _of_tables(what: str, name: str, raw: Mapping[str, Given], home: Beside | None) -> Beside:
     """Returns a column of the target's file and of the tables, wherever it is."""
     found = [table for table in (home.tables if home and home.own else ()) if name in table.columns]
     known = {column: None for table in (home.tables if home else ()) for column in table.columns}
     for modality, given in raw.items():
-        path = None
-        if isinstance(given, (str, Path)):
-            path, inside = split_path(str(given))
-            given = read_file(path, inside, id=id)[0]
-        given = as_pandas(modality, given)
-        if isinstance(given, pd.DataFrame):
-            frame = _named(given).reset_index(drop=True)
-            known |= dict.fromkeys(frame.columns)
-            if name in frame.columns:
-                index = index_of(given, of_file=path is not None)
-                found.append(Table(modality, frame, index, path))
+        if isinstance(given.values, pd.DataFrame):
+            known |= dict.fromkeys(given.values.columns)
+            if name in given.values.columns:
+                found.append(Table(modality, given.values, given.index, given.path))
     if not found:
         raise ValueError(
             f"the {what} must be a column of a table, FILE:column or a file, got {name!r}; there "

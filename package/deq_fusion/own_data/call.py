@@ -9,6 +9,7 @@ from torch import nn
 
 from deq_fusion.training_structures.comparison import Comparison, Fusion
 from deq_fusion.training_structures.comparison import compare as compare_fusions
+from deq_fusion.training_structures.comparison.text import printable
 
 from ..comparing import named
 from . import confusion
@@ -87,7 +88,7 @@ def carried_out(
 ) -> Comparison:
     """Says what was understood, compares, and writes the report where there is a folder for it."""
     if progress:
-        print(*own.said, sep="\n", file=sys.stderr, flush=True)
+        print(*map(printable, own.said), sep="\n", file=sys.stderr, flush=True)
     found = compare_fusions(
         own.recipe,
         fusions,

@@ -14,7 +14,7 @@ import pandas as pd
 
 from .beside import Beside, find
 from .keys import INDEX, SHARED, Key, as_text, check_alike, check_order, choose_key
-from .tables import Table, View, make_table, words_of
+from .tables import Table, View, make_table, read, words_of
 
 FEW = 10  # words that any column may have
 
@@ -67,18 +67,19 @@ def join(
             "tables must be a dict of at least one, such as {'rna': X1, 'image': X2}, got "
             f"{type(tables).__name__ if not isinstance(tables, Mapping) else 'none'}"
         )
-    read = [make_table(str(name), value, id=id) for name, value in tables.items()]
-    _check_dropped(read, drop)
-    read = [table.without(drop) for table in read]
-    sought = find("target", target, tables, id=id)
+    given = {str(name): read(str(name), value, id=id) for name, value in tables.items()}
+    known = [make_table(name, value) for name, value in given.items()]
+    _check_dropped(known, drop)
+    known = [table.without(drop) for table in known]
+    sought = find("target", target, given, id=id)
     others = {"groups": groups, "weights": weights}
     told = {
-        what: find(what, given, tables, id=id, home=sought)
-        for what, given in others.items()
-        if given is not None
+        what: find(what, value, given, id=id, home=sought)
+        for what, value in others.items()
+        if value is not None
     }
-    rows = _rows(read, sought, id, drop)
-    features, said = _features(read, [sought, *told.values()], rows.key)
+    rows = _rows(known, sought, id, drop)
+    features, said = _features(known, [sought, *told.values()], rows.key)
     views = {table.name: rows.aligned(table) for table in features}
     values = {what: rows.told(each) for what, each in {"target": sought, **told}.items()}
     return _finished(views, values, rows, said)
@@ -247,11 +248,7 @@ def _features(
             if column in apart and apart[column] != "the id":
                 said.append(f"column {column} of {table.name} is {apart[column]}, and no feature")
         table = table.without(list(apart))
-        if 0 in table.values.shape:
-            raise ValueError(
-                f"table {table.name} must have a column that is a feature, got none besides "
-                f"{sorted(apart)}; leave the table out"
-            )
+        table.check_features()
         kept.append(table)
     return kept, said
 

@@ -175,12 +175,12 @@ def check_alike(one: Table, other: Table) -> None:
         if first is None or second is None or not _may_name(first, second):
             continue
         if not first.equals(second):
-            alike = mine == theirs
+            alike = "" if mine == theirs else "call them alike, and "
+            out = "reset_index" if INDEX in (mine, theirs) else f"drop, --drop {mine}"
             raise ValueError(
                 f"{mine!r} of {one.name} and {theirs!r} of {other.name} name the same rows in "
-                "another order, but not all tables have them as an id; "
-                f"{'' if alike else 'call them alike, and '}let every table have it (id, --id "
-                f"{mine}), or leave it out (drop, --drop {mine})"
+                f"another order, but not all tables have them as an id; {alike}let every table "
+                f"have it (id, --id {mine}), or leave it out ({out})"
             )
 
 

@@ -6,8 +6,8 @@ kinds of columns, numbers (float64, NaN where missing) and words (str, None wher
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -28,12 +28,14 @@ class Table:
         values: a frame of numbers and words, or an array of numbers; missing cells are NaN.
         index: a frame's index; None of arrays, and of files where it only counts the rows.
         path: the file that it comes from, if any.
+        doubts: column that can be no feature as it is -> why.
     """
 
     name: str
     values: View
     index: pd.Index | None = None
     path: Path | None = None
+    doubts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def is_named(self) -> bool:
@@ -50,9 +52,35 @@ class Table:
         there = [name for name in columns if name in self.columns]
         return replace(self, values=self.values.drop(columns=there)) if there else self
 
+    def check_features(self) -> None:
+        """Raises ValueError for the first column that can be no feature, or if there is none."""
+        for column in self.columns:
+            if column in self.doubts:
+                raise ValueError(self.doubts[column])
+        if 0 in self.values.shape:
+            raise ValueError(
+                f"table {self.name} must have a column that is a feature, got none besides target, "
+                "id and the like; leave the table out"
+            )
 
-def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
-    """Returns the table that an array, a frame of pandas or polars, or a file holds.
+
+@dataclass(frozen=True)
+class Given:
+    """What a table was given as, read but not yet understood: a frame, or what numpy takes.
+
+    Attributes:
+        values: it; a series is a frame of one column.
+        index: see `Table`.
+        path: the file that it comes from, if any.
+    """
+
+    values: Any
+    index: pd.Index | None
+    path: Path | None
+
+
+def read(name: str, value: Any, *, id: str | None = None) -> Given:
+    """Returns what an array, a frame of pandas or polars, or a file holds.
 
     Args:
         name: how messages call it.
@@ -61,7 +89,7 @@ def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
         id: column that is to be read as text; of an npz file, the array that names its rows.
 
     Raises:
-        ValueError: for what is no table, is empty, or holds numbers that are not finite.
+        ValueError: for a file that cannot be read.
         FileNotFoundError: if there is no such file.
     """
     path, index = None, None
@@ -69,18 +97,35 @@ def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
         path, inside = split_path(str(value))
         value, index = read_file(path, inside, id=id)
     value = as_pandas(name, value)
-    if isinstance(value, pd.Series):
-        value = value.to_frame()
+    value = value.to_frame() if isinstance(value, pd.Series) else value
     if isinstance(value, pd.DataFrame):
-        values, index = _frame(name, value), index_of(value, of_file=path is not None)
-    else:
-        values = _array(name, value)
+        index = index_of(value, of_file=path is not None)
+        value = value.set_axis([str(column) for column in value.columns], axis=1)
+        _check_names(f"table {name}", list(value.columns))
+        value = value.reset_index(drop=True)
+    return Given(value, index, path)
+
+
+def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
+    """Returns the table of what was read, or is to be, see `read`.
+
+    Raises:
+        ValueError: for what is no table, is empty, or an array of what is not finite; and see
+            `read`.
+        FileNotFoundError: if there is no such file.
+    """
+    given = value if isinstance(value, Given) else read(name, value, id=id)
+    values, doubts = given.values, {}
+    if not isinstance(values, pd.DataFrame):
+        values = _array(name, values)
+    if isinstance(values, pd.DataFrame):
+        values, doubts = _frame(name, values)
     if 0 in values.shape:
         raise ValueError(
             f"table {name} must have rows and columns, got {values.shape}; leave it out, or look "
             "at where it comes from"
         )
-    return Table(name, values, index, path)
+    return Table(name, values, given.index, given.path, doubts)
 
 
 def words_of(view: View) -> list[str]:
@@ -197,6 +242,8 @@ READERS = {
 
 
 def _array(name: str, value: Any) -> View:
+    if hasattr(value, "toarray"):
+        raise ValueError(f"table {name} must be dense, got {type(value).__name__}; .toarray()")
     values = np.asarray(value)
     if values.ndim not in (2, 3):
         raise ValueError(
@@ -204,7 +251,8 @@ def _array(name: str, value: Any) -> View:
             f"{values.shape}"
         )
     if values.dtype.kind in "OUS" and values.ndim == 2:
-        return _frame(name, pd.DataFrame(values).infer_objects())
+        frame = pd.DataFrame(values).infer_objects()
+        return frame.set_axis([str(column) for column in frame.columns], axis=1)
     if values.dtype.kind not in "biuf":
         raise ValueError(
             f"table {name} must hold numbers, or words in two dimensions, got {values.dtype}"
@@ -219,53 +267,52 @@ def _array(name: str, value: Any) -> View:
     return values
 
 
-def _frame(name: str, frame: pd.DataFrame) -> pd.DataFrame:
-    """Returns the frame with columns of float64, and of str or None."""
-    columns = [str(column) for column in frame.columns]
-    _check_names(f"table {name}", columns)
-    parts = {
-        column: _column(name, column, frame.iloc[:, number])
-        for number, column in enumerate(columns)
-    }
-    return pd.DataFrame(parts, index=pd.RangeIndex(len(frame)), columns=columns)
+def _frame(name: str, frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Returns a frame with columns of float64, and of str or None; and what there is to doubt."""
+    parts, doubts = {}, {}
+    for number, column in enumerate(frame.columns):
+        values = frame.iloc[:, number]
+        parts[column], doubt = _column(values)
+        if doubt is not None:
+            doubts[column] = f"column {column} of table {name} must hold {doubt}"
+    return pd.DataFrame(parts, index=pd.RangeIndex(len(frame)), columns=frame.columns), doubts
 
 
-def _column(table: str, name: str, column: pd.Series) -> np.ndarray | pd.Series:
-    kinds, where = pd.api.types, f"column {name} of table {table}"
-    if kinds.is_bool_dtype(column):
-        return _words(column)
+def _column(column: pd.Series) -> tuple[np.ndarray | pd.Series, str | None]:
+    """Returns numbers or words, and why they should not be taken for that, if so."""
+    kinds = pd.api.types
+    if kinds.is_bool_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
+        return _words(column), None
     if kinds.is_numeric_dtype(column) and not kinds.is_complex_dtype(column):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        if np.isinf(values).any():
-            row = int(np.flatnonzero(np.isinf(values))[0])
-            raise ValueError(
-                f"{where} must hold finite numbers, but row {row} is infinite; leave the cell "
-                "empty if it is missing"
-            )
-        return values
-    if not (kinds.is_object_dtype(column) or kinds.is_string_dtype(column)) and not isinstance(
-        column.dtype, pd.CategoricalDtype
-    ):
-        raise ValueError(
-            f"{where} must hold numbers or words, got {column.dtype}; turn it into a number, such "
-            "as days since a date, or drop it"
-        )
-    if not isinstance(column.dtype, pd.CategoricalDtype):
-        _refuse_mixture(where, column)
-    return _words(column)
+        infinite = np.isinf(values)
+        return values, _infinite(infinite) if infinite.any() else None
+    if kinds.is_object_dtype(column) or kinds.is_string_dtype(column):
+        return _words(column), _mixture(column)
+    return _words(column), (
+        f"numbers or words, got {column.dtype}; turn it into a number, such as days since a date, "
+        "or drop it"
+    )
 
 
-def _refuse_mixture(where: str, column: pd.Series) -> None:
-    """Refuses numbers with a few words among them: they are numbers, or else words?"""
+def _infinite(infinite: np.ndarray) -> str:
+    return (
+        f"finite numbers, but row {np.flatnonzero(infinite)[0]} is infinite; leave the cell empty "
+        "if it is missing"
+    )
+
+
+def _mixture(column: pd.Series) -> str | None:
+    """Returns what is wrong with numbers that have a few words among them, if these are some."""
     there = column.dropna()
     numbers = pd.to_numeric(there, errors="coerce").notna()
-    if len(there) // 2 < numbers.sum() < len(there):
-        word = there[~numbers].iloc[0]
-        raise ValueError(
-            f"{where} must hold numbers or words, but {numbers.sum()} cells are numbers and "
-            f"{(~numbers).sum()} are not, such as {str(word)[:40]!r}; write these as numbers, or "
-            "leave them empty"
-        )
+    if not len(there) // 2 < numbers.sum() < len(there):
+        return None
+    return (
+        f"numbers or words, but {numbers.sum()} cells are numbers and {(~numbers).sum()} are not, "
+        f"such as {str(there[~numbers].iloc[0])[:40]!r}; write these as numbers, or leave them "
+        "empty"
+    )
 
 
 def _words(column: pd.Series) -> pd.Series:

@@ -316,3 +316,18 @@ def test_joins_are_those_of_a_merge(seed):
         np.testing.assert_array_equal(
             joined.present[:, "ab".index(name)], merged[f"{name}0"].notna()
         )
+
+
+def test_what_is_no_feature_may_be_of_any_kind():
+    days = pd.date_range("2020-01-01", periods=N)
+    houses = [f"{i // 2}b" if i > 35 else str(i // 2) for i in range(N)]
+    table = frame(A, NAMES, day=days, house=houses, ratio=np.where(np.arange(N) == 3, np.inf, 1.0))
+    refused("column day of table a must hold numbers or words, got datetime64", {"a": table})
+    refused(
+        "column house of table a must hold .* such as '18b'", {"a": table}, drop=["day", "ratio"]
+    )
+    joined = join({"a": table}, Y, groups="house", drop=["day", "ratio"])
+    np.testing.assert_array_equal(joined.groups, houses)
+    assert list(joined.views["a"].columns) == ["a0", "a1", "a2"]
+    by_house = frame(A).assign(house=[f"{i}b" if i > 35 else str(i) for i in range(N)])
+    assert list(join({"a": by_house}, Y, id="house").views["a"].columns) == ["a0", "a1", "a2"]

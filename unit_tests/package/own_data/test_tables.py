@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars
 import pytest
+from scipy.sparse import csr_array
 
 from deq_fusion.own_data.tables import make_table
 
@@ -82,7 +83,7 @@ def test_ids_keep_their_zeros(tmp_path):
 
 def refused(match, given, name="t"):
     with pytest.raises(ValueError, match=match):
-        make_table(name, given)
+        make_table(name, given).check_features()
 
 
 def test_frames_and_arrays_that_are_no_table_are_refused():
@@ -99,6 +100,7 @@ def test_frames_and_arrays_that_are_no_table_are_refused():
         pd.DataFrame({"d": pd.to_datetime(["2020-01-01"])}),
     )
     refused("named by one index, got one of 2 levels", FRAME.set_index(["age", "site"]))
+    refused("t must be dense, got csr_array; .toarray()", csr_array(np.eye(3)))
     refused("got a LazyFrame; .collect()", polars.from_pandas(FRAME).lazy())
 
 

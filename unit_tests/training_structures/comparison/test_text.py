@@ -8,10 +8,12 @@ import pytest
 from deq_fusion.training_structures.comparison import Comparison, Score
 from deq_fusion.training_structures.comparison.table import as_csv, markdown
 from deq_fusion.training_structures.comparison.text import (
+    columns_of,
     csv_text,
     in_markdown,
     in_picture,
     printable,
+    shortened,
 )
 from unit_tests.training_structures.comparison import toy
 
@@ -76,3 +78,21 @@ def test_a_whole_report_of_hostile_names(tmp_path):
     assert len(table) == 2 + len(results)
     rows = list(csv.reader(io.StringIO(texts[".csv"])))
     assert [row[0] for row in rows] == ["method", f"'{printable(HOSTILE)}", "plain"]
+
+
+@pytest.mark.parametrize(
+    "text", ["short", "a name that does not end", "模态模态模态", "e\u0301" * 9, ""]
+)
+@pytest.mark.parametrize("columns", [1, 2, 5, 8, 40])
+def test_a_text_is_shortened_inside_to_its_columns(text, columns):
+    short = shortened(text, columns)
+    assert columns_of(short) <= columns
+    if columns_of(text) <= columns:
+        assert short == text
+    else:
+        begin, end = short.split("…")
+        assert text.startswith(begin) and text.endswith(end)
+
+
+def test_wide_characters_take_two_columns_and_accents_none():
+    assert [columns_of(text) for text in ("ab", "模态", "e\u0301", "é")] == [2, 4, 1, 1]
