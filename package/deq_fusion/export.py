@@ -131,7 +131,6 @@ def _program(module: Exported, estimator: Any) -> torch.export.ExportedProgram:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what torch says of itself
-            # with gradients: of a graph without, torch 2.13 makes an ONNX that computes otherwise
             return torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # torch.export fails in many ways
         if EQUILIBRIUM in str(error):

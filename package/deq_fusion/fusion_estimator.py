@@ -187,6 +187,7 @@ class FusionEstimator(BaseEstimator):
             views = dict_views(X, None if fitting else list(self.columns_))
             if fitting:
                 self.picked_ = None
+                vars(self).pop("feature_names_in_", None)  # of a frame that was fitted before
                 self.n_features_in_ = sum(view.shape[-1] for view in views.values())
             return views
         if not fitting and self.picked_ is None:

@@ -65,6 +65,8 @@ def test_a_frame_is_cut_by_names():
     model = classifier(modalities=names).fit(frame, Y)
     close(model.predict_proba(frame), classifier(modalities=PARTS).fit(X, Y).predict_proba(X))
     assert model.feature_names_in_.tolist() == frame.columns.tolist()
+    assert not hasattr(model.set_params(modalities=None).fit(VIEWS, Y), "feature_names_in_")
+    model.set_params(modalities=names).fit(frame, Y)
     masks = {"acid": np.arange(13) < 6, "colour": range(6, 13)}
     close(classifier(modalities=masks).fit(X, Y).predict_proba(X), model.predict_proba(frame))
 

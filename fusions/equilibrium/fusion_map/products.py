@@ -113,8 +113,8 @@ class Norm:
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the result, and mean and 1 / deviation of every group."""
         rows, width = math.prod(x.shape[:-1]), x.shape[-1]
-        # the kernel goes by the number of rows, forward-mode derivatives by the first axis
-        flat = torch.is_grad_enabled()
+        # the kernel goes by the number of rows, forward-mode derivatives and ONNX by the first axis
+        flat = torch.is_grad_enabled() or torch.compiler.is_compiling()
         seen = x.reshape(rows, width) if flat else x
         y, mean, rstd = torch.native_group_norm(seen, None, None, rows, width, 1, self.groups, EPS)
         y = y.view(x.shape) if flat else y
