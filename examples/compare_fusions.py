@@ -8,17 +8,21 @@ deq-fusion compare --dataset imdb --data-dir DIR --set encoders=vgg_word2vec
 deq-fusion compare --dataset vqa --data-dir DIR --fusions deq,concat,mutan
 """
 
+import argparse
 from collections.abc import Sequence
 
-from deq_fusion.examples.affect.recipe import recipe as mosi
-from deq_fusion.examples.brca.recipe import recipe as brca
-from deq_fusion.examples.digits.recipe import recipe as digits
-from deq_fusion.examples.imdb.recipe import recipe as imdb
-from deq_fusion.examples.vqa.recipe import recipe as vqa
-from deq_fusion.fusions.registry import FUSIONS, LATER
-from deq_fusion.training_structures.comparison import command_line
+from deq_fusion.training_structures.comparison.arguments import make_parser
+from deq_fusion.training_structures.comparison.deferred import Deferred
 
-RECIPES = {"digits": digits, "brca": brca, "mosi": mosi, "imdb": imdb, "vqa": vqa}
+RECIPES = Deferred(
+    {
+        "digits": "deq_fusion.examples.digits.recipe:recipe",
+        "brca": "deq_fusion.examples.brca.recipe:recipe",
+        "mosi": "deq_fusion.examples.affect.recipe:recipe",
+        "imdb": "deq_fusion.examples.imdb.recipe:recipe",
+        "vqa": "deq_fusion.examples.vqa.recipe:recipe",
+    }
+)
 PROGRAM = "deq-fusion compare"
 USUAL = (
     *("deq", "deq_one_step", "deq_neumann", "deq_paper", "deq_unrolled"),
@@ -30,8 +34,16 @@ USUAL = (
 has grown. `--fusions all` takes them all."""
 
 
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of the arguments, without importing what carries them out."""
+    return make_parser(PROGRAM, RECIPES, usual=USUAL)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the comparison that the arguments ask for."""
+    from deq_fusion.fusions.registry import FUSIONS, LATER
+    from deq_fusion.training_structures.comparison import command_line
+
     told = {"subject": "deq", "later": LATER, "usual": USUAL}
     command_line(RECIPES, FUSIONS, argv, program=PROGRAM, **told)
 

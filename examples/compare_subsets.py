@@ -32,7 +32,7 @@ USUAL = "deq", "concat"
 def main(argv: Sequence[str] | None = None) -> str:
     """Runs the comparisons that the arguments ask for; returns the table of them all."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = make_parser(PROGRAM, RECIPES, FUSIONS, usual=USUAL)
+    parser = make_parser(PROGRAM, RECIPES, usual=USUAL)
     args = read_arguments(parser, FUSIONS, argv)
     if args.list:
         print(listing(FUSIONS, LATER))

@@ -140,7 +140,7 @@ class Study:
         parser = make_parser(
             self.program,
             RECIPES,
-            known,
+            usual=list(known),
             description=self.description,
             epilog=EPILOG,
             baseline=self.subject,

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Split, first_tensor, join, move, split_all, split_last, widened
+from .choices import PRECISIONS
 from .distributed import Sharded, from_main, gathered, gathered_by_main, raising_alike
 from .labels import IGNORED
 from .objectives import NoPairs, Objective, loss_of, weight_of
 
 Metrics = Callable[[Any, Any], dict[str, float]]
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def evaluate(
@@ -267,9 +268,9 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {list(PRECISIONS)}, got {precision!r}")
-    if PRECISIONS[precision] is None:
+    if precision not in HALF:
         return nullcontext()
-    return torch.autocast(device.type, PRECISIONS[precision])
+    return torch.autocast(device.type, HALF[precision])
 
 
 def place(model: nn.Module, device: torch.device | str | None) -> torch.device:

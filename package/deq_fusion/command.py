@@ -10,7 +10,7 @@ from deq_fusion import __version__
 
 PARTS: Mapping[str, tuple[str, str]] = {  # name -> where its main(argv) is, what it does
     "compare": (
-        "deq_fusion.examples.compare_fusions:main",
+        "deq_fusion.command:compare",
         "fusions head to head, on a benchmark (--dataset) or on tables of your own (--table)",
     ),
     "list": ("deq_fusion.examples.compare_fusions:main_list", "the fusions: what they take, cost"),
@@ -18,7 +18,6 @@ PARTS: Mapping[str, tuple[str, str]] = {  # name -> where its main(argv) is, wha
     "predict": ("deq_fusion.model_commands:predict", "new rows by a saved model"),
     "export": ("deq_fusion.model_commands:export", "a saved model as torch.export or ONNX program"),
 }
-OWN_DATA = "deq_fusion.own_data.command:main"
 PREPARED: Mapping[str, tuple[str, str]] = {  # benchmark -> its folder, what it is
     "brca": ("brca", "BRCA or ROSMAP: multi-omics, 55 MB"),
     "imdb": ("imdb", "MM-IMDB: posters and plots, 8 GB"),
@@ -43,11 +42,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser("deq-fusion", "PART", about, EPILOG)
     parser.add_argument("--version", action="version", version=f"deq-fusion {__version__}")
     part = parser.parse_args(argv[:1]).name
-    own = part == "compare" and any(word.partition("=")[0] == "--table" for word in argv)
     try:
-        _load(OWN_DATA if own else PARTS[part][0])(argv[1:])
+        _load(PARTS[part][0])(argv[1:])
     except KeyboardInterrupt:  # where nothing had begun that could go on
         sys.exit(128 + signal.SIGINT)
+
+
+def compare(argv: Sequence[str]) -> None:
+    """Compares fusions on a benchmark, or on tables of one's own; one help tells of both."""
+    if {"-h", "--help"} & {*argv}:
+        parser = _load("deq_fusion.examples.compare_fusions:parser")()
+        group = parser.add_argument_group("tables of your own, in place of a dataset")
+        _load("deq_fusion.own_data.arguments:add_data")(group)
+        parser.parse_args(argv)
+    own = any(word.partition("=")[0] == "--table" for word in argv)
+    where = "own_data.command" if own else "examples.compare_fusions"
+    _load(f"deq_fusion.{where}:main")(argv)
 
 
 def prepare(argv: Sequence[str]) -> None:

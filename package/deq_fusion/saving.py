@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deq_fusion.training_structures.choices import TASKS
 from deq_fusion.training_structures.files import Damaged, check_regular, shown, write_bytes
 from deq_fusion.training_structures.run import check_weights
 
 from .columns import Columns
 from .network import in_double
-from .target import TASKS, Target
+from .target import Target
 
 FORMAT = "deq-fusion model 1"
 OWN = "own"  # marks what is one's own, and is given again at loading

@@ -12,9 +12,9 @@ from sklearn.utils.multiclass import type_of_target
 from torch import Tensor
 
 from deq_fusion.training_structures import metrics
+from deq_fusion.training_structures.choices import TASKS
 from deq_fusion.training_structures.comparison import Score
 
-TASKS = ("classification", "multilabel", "regression")
 MOST_CLASSES = 20  # of whole numbers; more of them may as well be amounts
 KINDS = {  # scikit-learn's word -> ours
     "binary": "classification",

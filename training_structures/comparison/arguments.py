@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..evaluation import PRECISIONS
+from ..choices import PRECISIONS
 from .settings import add_settings, describe_settings, literal
 
 DESCRIPTION = """\
@@ -30,21 +30,20 @@ A dataset of your own: a function recipe(data_dir=None, *, official=False, **set
 def make_parser(
     program: str,
     recipes: Mapping[str, Callable],
-    fusions: Mapping[str, Any],
     *,
+    usual: Sequence[str],
     description: str = DESCRIPTION,
     epilog: str = EPILOG,
     baseline: str = "concat",
-    usual: Sequence[str] | None = None,
 ) -> argparse.ArgumentParser:
     """Returns the parser, to which a program may add arguments of its own.
 
     Args:
         program: how it is called.
-        recipes, fusions: what can be asked for, by name.
+        recipes: dataset -> function of its recipe.
+        usual: names of the fusions to compare where the arguments name none.
         description, epilog: what its help says first and last.
         baseline: what fusions are tested against where it is among them.
-        usual: the fusions to compare where none are named; None: all.
     """
     parser = argparse.ArgumentParser(
         prog=program,
@@ -52,12 +51,28 @@ def make_parser(
         description=description,
         epilog=epilog.format(program=program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        add_help=False,
     )
-    _what(parser, recipes, fusions, usual)
+    parser.add_argument("-h", "--help", action=_Help, recipes=recipes)
+    _what(parser, recipes, usual)
     add_judged(parser, baseline)
     add_how(parser)
-    describe_settings(parser, recipes)
     return parser
+
+
+class _Help(argparse.Action):
+    """Shows the help, and of a dataset that was named before it the settings, too."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, recipes: Mapping[str, Any]):
+        says = "show this help; after --dataset NAME with the settings of its recipe"
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=says)
+        self.recipes = recipes
+
+    def __call__(self, parser: argparse.ArgumentParser, args: argparse.Namespace, *_: Any) -> None:
+        named = args.dataset if isinstance(args.dataset, tuple) else None
+        describe_settings(parser, {} if named is None else dict([named]))
+        parser.print_help()
+        parser.exit()
 
 
 def read_arguments(
@@ -78,7 +93,10 @@ def chosen_fusions(
 ) -> dict[str, Any]:
     """Returns name -> fusion, of those that the arguments of `add_fusions` name."""
     own = dict(args.own)
-    chosen = {name: fusions[name] for name in args.fusions} | own
+    try:
+        chosen = {name: fusions[name] for name in names(fusions, args.fusions)} | own
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"argument --fusions: {error}")
     clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
     if clash:
         parser.error(f"--own-fusion must have a name of its own, {clash} is there already")
@@ -91,8 +109,7 @@ def chosen_fusions(
 def _what(
     parser: argparse.ArgumentParser,
     recipes: Mapping[str, Any],
-    fusions: Mapping[str, Any],
-    usual: Sequence[str] | None,
+    usual: Sequence[str],
 ) -> None:
     group = parser.add_argument_group("what to compare")
     add = group.add_argument
@@ -108,24 +125,19 @@ def _what(
     add("--data-dir", type=Path, metavar="DIR", help="folder of the data, where there is one")
     add("--official", action="store_true", help="the official split instead of fresh ones")
     add("--modalities", type=words, metavar="A,B", help="those to use, by name; by default all")
-    add_fusions(group, fusions, usual)
+    add_fusions(group, usual)
     add_settings(group)
 
 
-def add_fusions(
-    group: argparse._ActionsContainer,
-    fusions: Mapping[str, Any],
-    usual: Sequence[str] | None = None,
-) -> None:
+def add_fusions(group: argparse._ActionsContainer, usual: Sequence[str]) -> None:
     """Adds the arguments that name fusions; `chosen_fusions` reads them."""
     add = group.add_argument
     add(
         "--fusions",
-        type=partial(names, fusions),
-        default=list(fusions if usual is None else usual),
+        default=",".join(usual),
         metavar="A,B",
         help="names (deq-fusion list), or all; what cannot take the data is left out (default: "
-        f"{'all' if usual is None else _listed(usual)})",
+        f"{_listed(usual)})",
     )
     add(
         "--own-fusion",
@@ -144,7 +156,7 @@ def add_fusions(
         action="append",
         default=[],
         metavar="FUSION.NAME=VALUE",
-        help=f"option of a fusion's constructor, as {next(iter(fusions))}.dropout=0.5; may be "
+        help=f"option of a fusion's constructor, as {usual[0]}.dropout=0.5; may be "
         "given several times",
     )
 

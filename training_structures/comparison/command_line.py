@@ -55,7 +55,7 @@ def command_line(
             written, if a run has failed.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = make_parser(program, recipes, fusions, usual=usual)
+    parser = make_parser(program, recipes, usual=list(fusions) if usual is None else usual)
     args = read_arguments(parser, fusions, argv)
     if args.list:
         print(listing(fusions, later or {}))

@@ -6,7 +6,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .recipe import FEATURES, TASKS, Fusion, Recipe, described
+from ..choices import FEATURES, TASKS
+from .recipe import Fusion, Recipe, described
 
 FLOOR, SINGLE, FUSION = KINDS = "floor", "single modality", "fusion"
 

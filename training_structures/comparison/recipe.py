@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
-from ..evaluation import PRECISIONS
+from ..choices import FEATURES, PRECISIONS, TASKS
 
 Fusion = Callable[..., tuple[nn.Module, int | None]]
 """(input_dims, dim, outputs) -> (fusion, width of its result): what a recipe builds with. The
@@ -19,8 +19,6 @@ width is None of a fusion that predicts on its own: the model then goes without 
 
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
 
-TASKS = ("classification", "multilabel", "regression")
-FEATURES = ("vectors", "sequences")
 SHARES = ("accuracy", "acc2", "acc7", "f1", "auc")  # first words of scores that lie in [0, 1]
 
 

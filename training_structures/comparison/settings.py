@@ -20,9 +20,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
-from .recipe import Recipe
+if TYPE_CHECKING:
+    from .recipe import Recipe
 
 FORM = "recipe(data_dir=None, *, official=False, **settings) -> Recipe"
 OWN = "data_dir", "official"  # parameters that are no settings
@@ -55,7 +56,7 @@ class Setting:
             raise ValueError(f"--set {self.name} must be {wanted}, got {value!r}")
 
 
-def settings_of(recipe: Callable[..., Recipe]) -> dict[str, Setting]:
+def settings_of(recipe: "Callable[..., Recipe]") -> dict[str, Setting]:
     """Returns the settings of a recipe, by name."""
     parameters = _parameters(recipe)
     return {
@@ -64,12 +65,12 @@ def settings_of(recipe: Callable[..., Recipe]) -> dict[str, Setting]:
 
 
 def make_recipe(
-    recipe: Callable[..., Recipe],
+    recipe: "Callable[..., Recipe]",
     data_dir: str | Path | None = None,
     *,
     official: bool = False,
     settings: Mapping[str, Any] | None = None,
-) -> Recipe:
+) -> "Recipe":
     """Returns what a recipe's function makes of the settings, once they are known to be right.
 
     Raises:
@@ -98,7 +99,7 @@ def make_recipe(
     return made
 
 
-def asked_recipe(recipe: Callable[..., Recipe], args: argparse.Namespace) -> Recipe:
+def asked_recipe(recipe: "Callable[..., Recipe]", args: argparse.Namespace) -> "Recipe":
     """Returns the recipe that parsed arguments ask for.
 
     Its function is given the folder, the split and the settings. The bound on epochs, precision,
@@ -129,7 +130,7 @@ def add_settings(parser: argparse._ActionsContainer) -> None:
 
 
 def describe_settings(
-    parser: argparse.ArgumentParser, recipes: Mapping[str, Callable[..., Recipe]]
+    parser: argparse.ArgumentParser, recipes: "Mapping[str, Callable[..., Recipe]]"
 ) -> None:
     """Ends the arguments' help by a list of the settings of these recipes, a sentence each.
 
@@ -146,7 +147,8 @@ def describe_settings(
             lines += textwrap.wrap(
                 _described(setting), width, initial_indent="  ", subsequent_indent=HANGING
             )
-    parser.add_argument_group("settings, by --set", "\n".join(lines) or "there is none")
+    none = "this dataset has none" if recipes else "--dataset NAME --help tells those of a dataset"
+    parser.add_argument_group("settings, by --set", "\n".join(lines) or none)
 
 
 def literal(text: str) -> Any:

@@ -56,7 +56,7 @@ def test_the_usual_fusions_of_the_command_are_in_the_registry():
 
 
 def test_the_command_takes_all_of_the_registry_if_asked_to(capsys):
-    parser = make_parser("it", compare_fusions.RECIPES, FUSIONS, usual=USUAL)
+    parser = make_parser("it", compare_fusions.RECIPES, usual=USUAL)
     for argv, expected in (([], USUAL), (["--fusions", "all"], FUSIONS)):
         assert list(read_arguments(parser, FUSIONS, argv).chosen) == list(expected)
     with pytest.raises(SystemExit):

@@ -4,6 +4,18 @@
 on: arrays, frames or files -> what was understood, and the recipe of a comparison.
 """
 
-from .call import compare_data as compare_data
-from .recipe import OwnData as OwnData
-from .recipe import own_data as own_data
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .call import compare_data as compare_data
+    from .recipe import OwnData as OwnData
+    from .recipe import own_data as own_data
+
+_WHERE = {"compare_data": "call", "OwnData": "recipe", "own_data": "recipe"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_WHERE[name]}", __name__), name)

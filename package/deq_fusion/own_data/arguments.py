@@ -1,0 +1,88 @@
+"""The arguments of own data on a command line, apart from what carries them out."""
+
+import argparse
+from pathlib import Path
+
+from deq_fusion.examples.compare_fusions import PROGRAM, USUAL
+from deq_fusion.training_structures.choices import TASKS
+from deq_fusion.training_structures.comparison.arguments import (
+    add_fusions,
+    add_how,
+    add_judged,
+    count,
+)
+
+DESCRIPTION = """\
+Compares fusions on data of your own, with floors and every single modality, under one protocol:
+fresh splits, selection on validation data, the test part read once. A table is a file (csv, tsv,
+parquet, npy or npz) with a row a sample. Rows are joined by --id, else by the column of words that
+differ in every row and that all tables share, else in order; what was understood is said before
+anything is trained. The answer is a table on the terminal, and in the output folder
+results.html (with pictures), .md, .csv and .json, data.md and confusion.csv."""
+EPILOG = """\
+Two files whose rows a column sample names, and no patient in two parts:
+  {program} --table rna=rna.csv --table image=image.csv \\
+      --target labels.csv:subtype --id sample --group patient"""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser."""
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        usage="%(prog)s --table NAME=FILE [--table NAME=FILE ...] --target FILE:COLUMN [options]",
+        description=DESCRIPTION,
+        epilog=EPILOG.format(program=PROGRAM),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_data(parser.add_argument_group("the data"))
+    add_fusions(parser.add_argument_group("what to compare"), USUAL)
+    add_judged(parser)
+    add_how(parser)
+    return parser
+
+
+def add_data(group: argparse._ActionsContainer) -> None:
+    """Adds the arguments that name tables, target and splits."""
+    add = group.add_argument
+    table = {"type": _table, "action": "append", "metavar": "NAME=FILE"}
+    add(
+        "--table",
+        dest="tables",
+        required=True,
+        help="a modality; may be given several times",
+        **table,
+    )
+    add(
+        "--target",
+        required=True,
+        metavar="FILE:COLUMN",
+        help="what to predict; also FILE, or COLUMN of a table; A,B of 0 and 1: several labels",
+    )
+    add("--id", metavar="COLUMN", help="names the rows, in every table and the target's file")
+    add(
+        "--group",
+        metavar="COLUMN",
+        help="rows of one group are never in two parts; also FILE:COLUMN",
+    )
+    add("--task", choices=TASKS, help="where the target leaves it open")
+    add("--test-table", dest="test_tables", default=[], help="of a test set of its own", **table)
+    add("--test-target", metavar="FILE:COLUMN", help="of the test set")
+    add(
+        "--nested",
+        type=count,
+        metavar="K",
+        help="cross-validation: each run tests one of K folds, and valid is cut inside",
+    )
+    add("--weights", metavar="COLUMN", help="what each row counts in the loss; also FILE:COLUMN")
+    add("--class-weight", choices=["balanced"], help="every class counts the same in the loss")
+    several = {"action": "append", "default": [], "metavar": "COLUMN"}
+    add("--save", type=Path, metavar="MODEL", help="file to save the best fusion in, fitted again")
+    add("--drop", help="a column that is no feature; may be given several times", **several)
+    add("--allow", help="a column that may predict the target alone", **several)
+
+
+def _table(text: str) -> tuple[str, str]:
+    name, equals, path = text.partition("=")
+    if not (name and equals and path):
+        raise argparse.ArgumentTypeError(f"must be NAME=FILE, as rna=rna.csv, got {text!r}")
+    return name, path

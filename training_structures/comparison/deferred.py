@@ -1,0 +1,26 @@
+"""What is imported only once it is asked for, so that a list of names costs nothing."""
+
+import importlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+class Deferred(Mapping[str, Any]):
+    """Names, each with what `module:attribute` holds.
+
+    Args:
+        where: name -> "module:attribute".
+    """
+
+    def __init__(self, where: Mapping[str, str]) -> None:
+        self._where = dict(where)
+
+    def __getitem__(self, name: str) -> Any:
+        module, _, attribute = self._where[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
