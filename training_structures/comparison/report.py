@@ -160,8 +160,12 @@ def _title(found: "Comparison") -> str:
 
 def _notes(found: "Comparison") -> list[str]:
     """Returns what was not compared, and what the runs warned of."""
-    notes = [f"not compared: {name}, it {why}" for name, why in found.skipped.items()]
-    return [*notes, *summary(found.results)]
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.skipped.items():
+        reasons.setdefault(why, []).append(name)
+    groups = [f"{', '.join(names)} ({why})" for why, names in reasons.items()]
+    skipped = [f"Not compared: {'; '.join(groups)}."] if groups else []
+    return [*skipped, *summary(found.results)]
 
 
 def _failed(found: "Comparison") -> list[str]:
