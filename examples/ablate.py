@@ -14,7 +14,7 @@ from deq_fusion.examples.studies import Build, Study, Variant
 from deq_fusion.fusions.adapters import Sized
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.training_structures.comparison import Comparison
-from deq_fusion.training_structures.comparison.command_line import exit_if_failed
+from deq_fusion.training_structures.comparison.program import exit_if_failed
 from deq_fusion.training_structures.comparison.table import cells, markdown
 from deq_fusion.training_structures.comparison.terminal import on_terminal
 from deq_fusion.training_structures.comparison.text import csv_text

@@ -17,7 +17,7 @@ from deq_fusion.fusions.adapters import Sized
 from deq_fusion.fusions.registry import FUSIONS, Entry
 from deq_fusion.training_structures.comparison import Comparison, Recipe
 from deq_fusion.training_structures.comparison.arguments import make_parser, names, read_arguments
-from deq_fusion.training_structures.comparison.command_line import carry_out, results_folder
+from deq_fusion.training_structures.comparison.program import carry_out, results_folder
 from deq_fusion.training_structures.comparison.single_run import Analysis, Trained
 from deq_fusion.training_structures.comparison.table import markdown
 

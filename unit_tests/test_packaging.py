@@ -41,7 +41,7 @@ LIGHT = {
 PRINTING = {
     "Supervised_Learning.py",
     "multibench.py",
-    "command_line.py",
+    "program.py",
     "terminal.py",
 }  # as MultiBench; the table
 PICKING = {"Supervised_Learning.py"}  # without a device, the one MultiBench would take

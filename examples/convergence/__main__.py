@@ -20,7 +20,7 @@ from deq_fusion.examples.drawing import save_all, write_text
 from deq_fusion.examples.studies import Study
 from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.arguments import count
-from deq_fusion.training_structures.comparison.command_line import exit_if_failed
+from deq_fusion.training_structures.comparison.program import exit_if_failed
 from deq_fusion.training_structures.comparison.table import markdown
 from deq_fusion.training_structures.comparison.terminal import on_terminal
 

@@ -12,7 +12,7 @@ from deq_fusion.examples.gates.rows import FULL, VARIANTS
 from deq_fusion.examples.gates.shares import analyse
 from deq_fusion.examples.studies import Study
 from deq_fusion.training_structures.comparison.arguments import count
-from deq_fusion.training_structures.comparison.command_line import exit_if_failed
+from deq_fusion.training_structures.comparison.program import exit_if_failed
 from deq_fusion.training_structures.comparison.single_run import Analysis
 from deq_fusion.training_structures.comparison.terminal import on_terminal
 

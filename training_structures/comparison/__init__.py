@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # which also tells `identity.code` where they are
-    from .command_line import command_line as command_line
-    from .compare import compare as compare
+    from .comparing import compare as compare
     from .comparison import Comparison as Comparison
+    from .program import command_line as command_line
     from .recipe import Fusion as Fusion
     from .recipe import Loaders as Loaders
     from .recipe import Recipe as Recipe
     from .recipe import Score as Score
 
-_WHERE = {"command_line": "command_line", "compare": "compare", "Comparison": "comparison"}
+_WHERE = {"command_line": "program", "compare": "comparing", "Comparison": "comparison"}
 _WHERE |= dict.fromkeys(("Fusion", "Loaders", "Recipe", "Score"), "recipe")
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.arguments import chosen_fusions
-from deq_fusion.training_structures.comparison.command_line import carry_out, exit_if_failed
 from deq_fusion.training_structures.comparison.lock import check_free
+from deq_fusion.training_structures.comparison.program import carry_out, exit_if_failed
 from deq_fusion.training_structures.comparison.terminal import on_terminal
 from deq_fusion.training_structures.comparison.text import printable
 

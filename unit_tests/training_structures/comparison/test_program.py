@@ -15,7 +15,7 @@ import torch
 from deq_fusion.fusions.registry import FUSIONS, LATER, Entry
 from deq_fusion.fusions.weighted_sum import WeightedSum
 from deq_fusion.training_structures.comparison import command_line, table
-from deq_fusion.training_structures.comparison.command_line import listing
+from deq_fusion.training_structures.comparison.program import listing
 from unit_tests.training_structures.comparison import toy
 
 OWN = """

@@ -14,7 +14,7 @@ import joblib
 from ..event_log import event_logs
 from ..files import CannotWrite
 from .arguments import make_parser, read_arguments
-from .compare import compare
+from .comparing import compare
 from .comparison import Comparison
 from .lock import check_free
 from .methods import Method, bounds
