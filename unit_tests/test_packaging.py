@@ -248,6 +248,43 @@ assert "torch" not in sys.modules and "sklearn" not in sys.modules
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
 
 
+OWN_DATA = """
+from pathlib import Path
+import numpy as np, torch
+from sklearn.datasets import load_wine
+torch.set_num_threads(1)
+X, y = load_wine(return_X_y=True, as_frame=True)
+X.insert(0, "bottle", [f"b{i:03}" for i in range(len(X))])
+labels = y.map(["red", "white", "rose"].__getitem__).rename("kind")
+X.iloc[:, :7].sample(frac=1, random_state=0).to_csv("acids.csv", index=False)  # another order
+X.iloc[5:, [0, *range(7, 14)]].to_csv("colours.csv", index=False)  # five bottles are missing
+labels.to_frame().assign(bottle=X.bottle).to_csv("labels.csv", index=False)
+
+from deq_fusion import compare_data
+tables = {"acids": X.iloc[:, 1:7], "colours": X.iloc[:, 7:]}
+five = ["deq", "concat", "sum", "gmu", "late"]
+found = compare_data(tables, y, five, runs=1, epochs=2, progress=False)
+assert {row.method for row in found.table()} >= {*five, "only acids", "only colours", "linear"}
+
+files = {"acids": "acids.csv", "colours": "colours.csv"}
+files = compare_data(files, "labels.csv:kind", five, runs=1, epochs=2, progress=False)
+files = files.to_dataframe().set_index("method")["mean"]
+from deq_fusion.command import main
+main("compare --table acids=acids.csv --table colours=colours.csv --target labels.csv:kind --runs 1"
+     f" --epochs 2 --fusions {','.join(five)} --output out --save best.model".split())
+import json
+runs = json.loads(Path("out/results.json").read_text())["runs"]
+assert len(runs) == len(files) == 9
+assert all(files[run["method"]] == run["scores"]["balanced_accuracy"] for run in runs)
+main("predict best.model --table acids=acids.csv --table colours=colours.csv --output p.csv".split())
+assert Path("p.csv").read_text().count("\\n") == 1 + 178
+"""
+
+
+def test_the_wheel_alone_compares_ones_own_data(wheel, tmp_path):
+    run_python(OWN_DATA, path=[wheel], cwd=tmp_path)
+
+
 def test_every_requirement_is_pinned(wheel):
     (path,) = wheel.glob("*.dist-info/METADATA")
     lines = Parser().parsestr(path.read_text(encoding="utf-8")).get_all("Requires-Dist")
