@@ -17,6 +17,8 @@ PACKAGES = (
     "training_structures",
     "training_structures.comparison",
     "training_structures.comparison.identity",
+    "training_structures.comparison.program",
+    "training_structures.comparison.report",
     "datasets",
     "datasets.files",
     "datasets.digits",

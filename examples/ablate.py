@@ -14,10 +14,10 @@ from deq_fusion.examples.studies import Build, Study, Variant
 from deq_fusion.fusions.adapters import Sized
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.training_structures.comparison import Comparison
-from deq_fusion.training_structures.comparison.program import exit_if_failed
-from deq_fusion.training_structures.comparison.table import cells, markdown
-from deq_fusion.training_structures.comparison.terminal import on_terminal
-from deq_fusion.training_structures.comparison.text import csv_text
+from deq_fusion.training_structures.comparison.program.program import exit_if_failed
+from deq_fusion.training_structures.comparison.program.terminal import on_terminal
+from deq_fusion.training_structures.comparison.report.table import cells, markdown
+from deq_fusion.training_structures.comparison.report.text import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,8 @@ deq-fusion compare --dataset vqa --data-dir DIR --fusions deq,concat,mutan
 import argparse
 from collections.abc import Sequence
 
-from deq_fusion.training_structures.comparison.arguments import make_parser
-from deq_fusion.training_structures.comparison.deferred import Deferred
+from deq_fusion.training_structures.comparison.program.arguments import make_parser
+from deq_fusion.training_structures.comparison.program.deferred import Deferred
 
 RECIPES = Deferred(
     {

@@ -16,12 +16,15 @@ from pathlib import Path
 from deq_fusion.examples.compare_fusions import RECIPES
 from deq_fusion.fusions.registry import FUSIONS, LATER
 from deq_fusion.training_structures.comparison import command_line
-from deq_fusion.training_structures.comparison.arguments import make_parser, read_arguments
 from deq_fusion.training_structures.comparison.methods import SINGLE, single
-from deq_fusion.training_structures.comparison.program import listing
-from deq_fusion.training_structures.comparison.settings import asked_recipe
-from deq_fusion.training_structures.comparison.table import markdown, score_heading, spread
-from deq_fusion.training_structures.comparison.terminal import on_terminal
+from deq_fusion.training_structures.comparison.program.arguments import (
+    make_parser,
+    read_arguments,
+)
+from deq_fusion.training_structures.comparison.program.program import listing
+from deq_fusion.training_structures.comparison.program.settings import asked_recipe
+from deq_fusion.training_structures.comparison.program.terminal import on_terminal
+from deq_fusion.training_structures.comparison.report.table import markdown, score_heading, spread
 from deq_fusion.training_structures.files import save_atomically
 
 PROGRAM = "python -m deq_fusion.examples.compare_subsets"

@@ -14,15 +14,15 @@ import torch
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.choices import PRECISIONS
 from deq_fusion.training_structures.comparison import Recipe, Score
-from deq_fusion.training_structures.comparison.arguments import imported, words
 from deq_fusion.training_structures.comparison.methods import Method, refusal, single
-from deq_fusion.training_structures.comparison.settings import (
+from deq_fusion.training_structures.comparison.program.arguments import imported, words
+from deq_fusion.training_structures.comparison.program.settings import (
     add_settings,
     asked_recipe,
     describe_settings,
 )
+from deq_fusion.training_structures.comparison.report.table import number
 from deq_fusion.training_structures.comparison.single_run import Analysis, run_fusion
-from deq_fusion.training_structures.comparison.table import number
 from deq_fusion.training_structures.distributed import is_main, process_group
 from deq_fusion.training_structures.event_log import event_logs
 

@@ -16,10 +16,14 @@ from deq_fusion.examples.compare_fusions import RECIPES
 from deq_fusion.fusions.adapters import Sized
 from deq_fusion.fusions.registry import FUSIONS, Entry
 from deq_fusion.training_structures.comparison import Comparison, Recipe
-from deq_fusion.training_structures.comparison.arguments import make_parser, names, read_arguments
-from deq_fusion.training_structures.comparison.program import carry_out, results_folder
+from deq_fusion.training_structures.comparison.program.arguments import (
+    make_parser,
+    names,
+    read_arguments,
+)
+from deq_fusion.training_structures.comparison.program.program import carry_out, results_folder
+from deq_fusion.training_structures.comparison.report.table import markdown
 from deq_fusion.training_structures.comparison.single_run import Analysis, Trained
-from deq_fusion.training_structures.comparison.table import markdown
 
 INJECTIONS = {"scale_free": "deq", "raw": "deq_paper"}
 """Injection -> DEQ fusion with it, in the registry: its default, and the paper's equations."""

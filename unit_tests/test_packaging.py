@@ -276,7 +276,8 @@ import json
 runs = json.loads(Path("out/results.json").read_text())["runs"]
 assert len(runs) == len(files) == 9
 assert all(files[run["method"]] == run["scores"]["balanced_accuracy"] for run in runs)
-main("predict best.model --table acids=acids.csv --table colours=colours.csv --output p.csv".split())
+tables = "--table acids=acids.csv --table colours=colours.csv"
+main(f"predict best.model {tables} --output p.csv".split())
 assert Path("p.csv").read_text().count("\\n") == 1 + 178
 """
 

@@ -42,7 +42,7 @@ from deq_fusion.examples.studies import is_deq
 assert is_deq(Bare([4, 4], 8)) and is_deq(DEQFusion([4, 4], 8)) and not is_deq(nn.Linear(2, 2))
 """
 RECIPES = """
-from deq_fusion.training_structures.comparison.settings import make_recipe
+from deq_fusion.training_structures.comparison.program.settings import make_recipe
 from training_structures.comparison import Recipe, Score
 def recipe(data_dir=None):
     return Recipe("mine", ["a"], None, None, None, None, [Score("accuracy")], 1)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deq_fusion.examples.bench.parts import MEMORY, Group
-from deq_fusion.training_structures.comparison.table import markdown
+from deq_fusion.training_structures.comparison.report.table import markdown
 
 
 def to_markdown(groups: Sequence[Group], machine: str) -> str:

@@ -19,10 +19,10 @@ from deq_fusion.examples.convergence.rows import ROWS
 from deq_fusion.examples.drawing import save_all, write_text
 from deq_fusion.examples.studies import Study
 from deq_fusion.training_structures.comparison import Comparison
-from deq_fusion.training_structures.comparison.arguments import count
-from deq_fusion.training_structures.comparison.program import exit_if_failed
-from deq_fusion.training_structures.comparison.table import markdown
-from deq_fusion.training_structures.comparison.terminal import on_terminal
+from deq_fusion.training_structures.comparison.program.arguments import count
+from deq_fusion.training_structures.comparison.program.program import exit_if_failed
+from deq_fusion.training_structures.comparison.program.terminal import on_terminal
+from deq_fusion.training_structures.comparison.report.table import markdown
 
 PROGRAM = "python -m deq_fusion.examples.convergence"
 DESCRIPTION = f"""{__doc__}

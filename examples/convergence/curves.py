@@ -9,7 +9,7 @@ import numpy as np
 from deq_fusion.examples.convergence.rows import ROWS, TIED
 from deq_fusion.examples.drawing import mean_band
 from deq_fusion.training_structures.comparison import Comparison, Score
-from deq_fusion.training_structures.comparison.text import csv_text
+from deq_fusion.training_structures.comparison.report.text import csv_text
 
 FLOOR = 1e-12  # a mean that float32 rounds to zero still has a logarithm
 

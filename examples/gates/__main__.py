@@ -11,10 +11,10 @@ from deq_fusion.examples.gates.points import Point, numbers, points_of, tables
 from deq_fusion.examples.gates.rows import FULL, VARIANTS
 from deq_fusion.examples.gates.shares import analyse
 from deq_fusion.examples.studies import Study
-from deq_fusion.training_structures.comparison.arguments import count
-from deq_fusion.training_structures.comparison.program import exit_if_failed
+from deq_fusion.training_structures.comparison.program.arguments import count
+from deq_fusion.training_structures.comparison.program.program import exit_if_failed
+from deq_fusion.training_structures.comparison.program.terminal import on_terminal
 from deq_fusion.training_structures.comparison.single_run import Analysis
-from deq_fusion.training_structures.comparison.terminal import on_terminal
 
 PROGRAM = "python -m deq_fusion.examples.gates"
 DESCRIPTION = f"""{__doc__}

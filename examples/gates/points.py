@@ -10,8 +10,8 @@ from deq_fusion.examples.gates.rows import FULL, NOISY, VARIANTS
 from deq_fusion.examples.gates.shares import Curves
 from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.paired import estimate
-from deq_fusion.training_structures.comparison.table import markdown
-from deq_fusion.training_structures.comparison.text import csv_text
+from deq_fusion.training_structures.comparison.report.table import markdown
+from deq_fusion.training_structures.comparison.report.text import csv_text
 
 AS_IT_IS, AT_INFERENCE, THROUGHOUT = "as it is", "noise at inference: ", "noise throughout: "
 ALL = "all"

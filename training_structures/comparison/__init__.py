@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # which also tells `identity.code` where they are
     from .comparing import compare as compare
     from .comparison import Comparison as Comparison
-    from .program import command_line as command_line
+    from .program.program import command_line as command_line
     from .recipe import Fusion as Fusion
     from .recipe import Loaders as Loaders
     from .recipe import Recipe as Recipe
     from .recipe import Score as Score
 
-_WHERE = {"command_line": "program", "compare": "comparing", "Comparison": "comparison"}
+_WHERE = {"command_line": "program.program", "compare": "comparing", "Comparison": "comparison"}
 _WHERE |= dict.fromkeys(("Fusion", "Loaders", "Recipe", "Score"), "recipe")
 
 

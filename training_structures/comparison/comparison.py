@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from . import report
 from .methods import FLOOR, Method
 from .paired import Estimate, Paired
 from .recipe import Recipe, Score
-from .table import Row, difference, make_rows
+from .report import report
+from .report.table import Row, difference, make_rows
 
 
 @dataclass(frozen=True, repr=False)

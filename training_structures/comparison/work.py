@@ -22,10 +22,10 @@ from ..files import CannotWrite
 from ..workers import settle
 from .identity.reuse import Reuse
 from .methods import KINDS, Method
-from .progress import Progress
 from .recipe import Score
+from .report.progress import Progress
+from .report.text import printable
 from .store import run_and_store, stored
-from .text import printable
 
 
 class Halted(RuntimeError):

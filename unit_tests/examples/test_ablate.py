@@ -16,7 +16,7 @@ from scipy import stats
 from deq_fusion.examples.ablate import PARTS, STUDIES, draw, marks, numbers, table
 from deq_fusion.examples.studies import INJECTIONS, entries
 from deq_fusion.training_structures.comparison import Score
-from deq_fusion.training_structures.comparison.table import make_rows
+from deq_fusion.training_structures.comparison.report.table import make_rows
 from unit_tests.fusions.deq_reference import (
     DIM,
     EXACT,

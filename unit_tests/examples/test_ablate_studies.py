@@ -30,7 +30,9 @@ def small():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deq_fusion.examples.digits.recipe.get_dataloader", some)
-        patch.setattr("deq_fusion.training_structures.comparison.report._page", lambda found: "")
+        patch.setattr(
+            "deq_fusion.training_structures.comparison.report.report._page", lambda found: ""
+        )
         yield
 
 

@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from deq_fusion.datasets.files.archives import unpack
 from deq_fusion.training_structures.checkpoint import load_checkpoint, save_checkpoint, seeded
-from deq_fusion.training_structures.comparison.table import cells, make_rows
+from deq_fusion.training_structures.comparison.report.table import cells, make_rows
 from deq_fusion.training_structures.files import sealed_json
 from deq_fusion.training_structures.fit import fit, load_best
 from unit_tests.training_structures.comparison import toy

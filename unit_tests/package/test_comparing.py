@@ -11,7 +11,10 @@ from deq_fusion.comparing import named
 from deq_fusion.examples import compare_fusions
 from deq_fusion.examples.compare_fusions import USUAL
 from deq_fusion.fusions.registry import FUSIONS
-from deq_fusion.training_structures.comparison.arguments import make_parser, read_arguments
+from deq_fusion.training_structures.comparison.program.arguments import (
+    make_parser,
+    read_arguments,
+)
 from unit_tests.training_structures.comparison import toy
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deq_fusion.examples.compare_fusions import PROGRAM, USUAL
 from deq_fusion.training_structures.choices import TASKS
-from deq_fusion.training_structures.comparison.arguments import (
+from deq_fusion.training_structures.comparison.program.arguments import (
     add_fusions,
     add_how,
     add_judged,

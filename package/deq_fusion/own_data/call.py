@@ -9,7 +9,7 @@ from torch import nn
 
 from deq_fusion.training_structures.comparison import Comparison, Fusion
 from deq_fusion.training_structures.comparison import compare as compare_fusions
-from deq_fusion.training_structures.comparison.text import printable
+from deq_fusion.training_structures.comparison.report.text import printable
 
 from ..comparing import named
 from . import confusion

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison
-from deq_fusion.training_structures.comparison.arguments import chosen_fusions
 from deq_fusion.training_structures.comparison.lock import check_free
-from deq_fusion.training_structures.comparison.program import carry_out, exit_if_failed
-from deq_fusion.training_structures.comparison.terminal import on_terminal
-from deq_fusion.training_structures.comparison.text import printable
+from deq_fusion.training_structures.comparison.program.arguments import chosen_fusions
+from deq_fusion.training_structures.comparison.program.program import carry_out, exit_if_failed
+from deq_fusion.training_structures.comparison.program.terminal import on_terminal
+from deq_fusion.training_structures.comparison.report.text import printable
 
 from . import confusion
 from .arguments import PROGRAM, make_parser

@@ -9,8 +9,8 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from deq_fusion.training_structures.comparison import Recipe
+from deq_fusion.training_structures.comparison.report.text import csv_text, in_markdown
 from deq_fusion.training_structures.comparison.single_run import Trained
-from deq_fusion.training_structures.comparison.text import csv_text, in_markdown
 from deq_fusion.training_structures.evaluation import evaluate
 from deq_fusion.training_structures.files import write_bytes
 

@@ -11,8 +11,8 @@ import pytest
 from deq_fusion.training_structures.comparison import Score, compare
 from deq_fusion.training_structures.comparison.methods import FLOOR, FUSION, SINGLE
 from deq_fusion.training_structures.comparison.paired import compare_paired, estimate
-from deq_fusion.training_structures.comparison.table import fitted, make_rows, short_cells
-from deq_fusion.training_structures.comparison.text import columns_of
+from deq_fusion.training_structures.comparison.report.table import fitted, make_rows, short_cells
+from deq_fusion.training_structures.comparison.report.text import columns_of
 from unit_tests.training_structures.comparison import toy
 
 RUNS = 7
@@ -155,7 +155,9 @@ def test_a_recipe_without_refit_says_what_it_would_be(found):
 
 
 def test_it_is_written_as_the_command_writes_it(found, tmp_path, monkeypatch):
-    monkeypatch.setattr("deq_fusion.training_structures.comparison.report._page", lambda _: "")
+    monkeypatch.setattr(
+        "deq_fusion.training_structures.comparison.report.report._page", lambda _: ""
+    )
     found.write(tmp_path / "new" / "folder")
     files = {path.name for path in (tmp_path / "new" / "folder").iterdir()}
     assert files == {"results.md", "results.csv", "results.json", "results.html"}

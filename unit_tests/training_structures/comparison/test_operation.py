@@ -22,9 +22,9 @@ from deq_fusion.training_structures import workers
 from deq_fusion.training_structures.comparison import command_line
 from deq_fusion.training_structures.comparison.identity.decides import Identities
 from deq_fusion.training_structures.comparison.lock import InUse, check_free, locked
+from deq_fusion.training_structures.comparison.program.terminal import on_terminal
 from deq_fusion.training_structures.comparison.said import summary
 from deq_fusion.training_structures.comparison.store import run_and_store
-from deq_fusion.training_structures.comparison.terminal import on_terminal
 from deq_fusion.training_structures.comparison.work import Halted, Work
 from deq_fusion.training_structures.files import CannotWrite, read_json, write_json
 from unit_tests.fuzz.kills import Victim

@@ -10,9 +10,9 @@ from sklearn.model_selection import ParameterSampler
 from deq_fusion.training_structures.comparison import search as module
 from deq_fusion.training_structures.comparison.methods import Method
 from deq_fusion.training_structures.comparison.recipe import Score
+from deq_fusion.training_structures.comparison.report.table import cells, make_rows
 from deq_fusion.training_structures.comparison.search import OWN, check_search, search
 from deq_fusion.training_structures.comparison.single_run import run_fusion
-from deq_fusion.training_structures.comparison.table import cells, make_rows
 from unit_tests.training_structures.comparison import toy
 
 RATES = {"lr": (1e-4, 1e-3, 3e-3, 3e-2)}

@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .paired import estimate
-from .recipe import Score
+from ..paired import estimate
+from ..recipe import Score
 from .table import number, score_heading, spread
 from .text import printable, shortened
 

@@ -9,9 +9,9 @@ import pytest
 
 from deq_fusion.training_structures.comparison import Score
 from deq_fusion.training_structures.comparison.methods import FLOOR, FUSION, SINGLE
-from deq_fusion.training_structures.comparison.page import page
-from deq_fusion.training_structures.comparison.pictures import PICTURES, Shown
-from deq_fusion.training_structures.comparison.table import cells, make_rows
+from deq_fusion.training_structures.comparison.report.page import page
+from deq_fusion.training_structures.comparison.report.pictures import PICTURES, Shown
+from deq_fusion.training_structures.comparison.report.table import cells, make_rows
 
 VOID = {"meta", "img", "br"}
 HOSTILE = '<b onclick="x">&\''

@@ -6,8 +6,8 @@ import io
 import pytest
 
 from deq_fusion.training_structures.comparison import Comparison, Score
-from deq_fusion.training_structures.comparison.table import as_csv, markdown
-from deq_fusion.training_structures.comparison.text import (
+from deq_fusion.training_structures.comparison.report.table import as_csv, markdown
+from deq_fusion.training_structures.comparison.report.text import (
     columns_of,
     csv_text,
     in_markdown,

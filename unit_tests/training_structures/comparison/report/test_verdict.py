@@ -2,9 +2,10 @@
 
 import pytest
 
-from deq_fusion.training_structures.comparison import Score, table
+from deq_fusion.training_structures.comparison import Score
 from deq_fusion.training_structures.comparison.methods import FUSION, SINGLE
-from deq_fusion.training_structures.comparison.verdict import verdict
+from deq_fusion.training_structures.comparison.report import table
+from deq_fusion.training_structures.comparison.report.verdict import verdict
 
 ACCURACY = Score("accuracy")
 MEANS = {"best": 0.9, "deq": 0.8, "only a": 0.7, "concat": 0.6, "only b": 0.5, "majority": 0.4}

@@ -11,19 +11,19 @@ from pathlib import Path
 
 import joblib
 
-from ..event_log import event_logs
-from ..files import CannotWrite
+from ...event_log import event_logs
+from ...files import CannotWrite
+from ..comparing import compare
+from ..comparison import Comparison
+from ..lock import check_free
+from ..methods import Method, bounds
+from ..recipe import Fusion, Recipe
+from ..report.table import markdown
+from ..report.text import printable
+from ..single_run import Analysis, build_model
 from .arguments import make_parser, read_arguments
-from .comparing import compare
-from .comparison import Comparison
-from .lock import check_free
-from .methods import Method, bounds
-from .recipe import Fusion, Recipe
 from .settings import asked_recipe
-from .single_run import Analysis, build_model
-from .table import markdown
 from .terminal import on_terminal
-from .text import printable
 
 WIDTH = 128  # of every modality, where sizes are listed
 

@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from deq_fusion.training_structures.comparison import progress
 from deq_fusion.training_structures.comparison.methods import gather
-from deq_fusion.training_structures.comparison.progress import Progress
+from deq_fusion.training_structures.comparison.report import progress
+from deq_fusion.training_structures.comparison.report.progress import Progress
 from deq_fusion.training_structures.comparison.work import Work
 from unit_tests.training_structures.comparison import toy
 

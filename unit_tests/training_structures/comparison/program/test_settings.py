@@ -11,9 +11,9 @@ import torch
 from deq_fusion.examples.brca import brca_deq
 from deq_fusion.examples.compare_fusions import RECIPES
 from deq_fusion.examples.vqa import vqa_deq
-from deq_fusion.training_structures.comparison.arguments import make_parser
 from deq_fusion.training_structures.comparison.methods import Method
-from deq_fusion.training_structures.comparison.settings import (
+from deq_fusion.training_structures.comparison.program.arguments import make_parser
+from deq_fusion.training_structures.comparison.program.settings import (
     add_settings,
     asked_recipe,
     describe_settings,

@@ -8,19 +8,18 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..files import write_bytes, write_json
-from .headline import headline
+from ...files import write_bytes, write_json
+from ..paired import MIN_RUNS
+from ..recipe import Score
+from ..said import summary
 from .page import page
-from .paired import MIN_RUNS
 from .pictures import Shown
-from .recipe import Score
-from .said import summary
 from .table import COSTS, Row, as_csv, cells, fitted, markdown, short_cells
 from .text import in_markdown, printable
-from .verdict import verdict
+from .verdict import headline, verdict
 
 if TYPE_CHECKING:
-    from .comparison import Comparison
+    from ..comparison import Comparison
 
 LONG = "curve", "analysis", "identity"  # of a run, left to its own file
 TRACEBACK = "\n\t"  # control characters that an error's text may have

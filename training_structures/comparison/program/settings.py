@@ -23,7 +23,7 @@ from types import UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
 
 if TYPE_CHECKING:
-    from .recipe import Recipe
+    from ..recipe import Recipe
 
 FORM = "recipe(data_dir=None, *, official=False, **settings) -> Recipe"
 OWN = "data_dir", "official"  # parameters that are no settings

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from ..methods import SINGLE
+from ..recipe import Score
 from .labels import Label, place
-from .methods import SINGLE
-from .recipe import Score
 from .table import Row
 from .text import in_picture, printable
 

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..choices import PRECISIONS
+from ...choices import PRECISIONS
 from .settings import add_settings, describe_settings, literal
 
 DESCRIPTION = """\

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from deq_fusion.training_structures.comparison.labels import Label, place
+from deq_fusion.training_structures.comparison.report.labels import Label, place
 
 matplotlib = pytest.importorskip("matplotlib")
 

@@ -10,7 +10,12 @@ import pytest
 
 from deq_fusion.training_structures.comparison import Score
 from deq_fusion.training_structures.comparison.paired import compare_paired, estimate, holm
-from deq_fusion.training_structures.comparison.table import as_csv, cells, make_rows, markdown
+from deq_fusion.training_structures.comparison.report.table import (
+    as_csv,
+    cells,
+    make_rows,
+    markdown,
+)
 
 SCORES = Score("accuracy"), Score("mae", percent=False, lower=True)
 RNG = np.random.default_rng(0)

@@ -2,9 +2,10 @@
 
 import pytest
 
-from deq_fusion.training_structures.comparison import Score, table
-from deq_fusion.training_structures.comparison.headline import headline
-from unit_tests.training_structures.comparison.test_verdict import ACCURACY, rows
+from deq_fusion.training_structures.comparison import Score
+from deq_fusion.training_structures.comparison.report import table
+from deq_fusion.training_structures.comparison.report.verdict import headline
+from unit_tests.training_structures.comparison.report.test_verdict import ACCURACY, rows
 
 ERROR = Score("mae", percent=False, lower=True)
 

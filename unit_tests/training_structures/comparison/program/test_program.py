@@ -14,8 +14,9 @@ import torch
 
 from deq_fusion.fusions.registry import FUSIONS, LATER, Entry
 from deq_fusion.fusions.weighted_sum import WeightedSum
-from deq_fusion.training_structures.comparison import command_line, table
-from deq_fusion.training_structures.comparison.program import listing
+from deq_fusion.training_structures.comparison import command_line
+from deq_fusion.training_structures.comparison.program.program import listing
+from deq_fusion.training_structures.comparison.report import table
 from unit_tests.training_structures.comparison import toy
 
 OWN = """

@@ -10,10 +10,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..files import CannotWrite
-from ..workers import end_children
-from .text import printable
-from .work import Halted
+from ...files import CannotWrite
+from ...workers import end_children
+from ..report.text import printable
+from ..work import Halted
 
 
 class Terminated(KeyboardInterrupt):

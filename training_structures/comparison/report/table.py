@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from .methods import FUSION
-from .paired import Estimate, Paired, compare_paired, estimate, holm
-from .recipe import Score
+from ..methods import FUSION
+from ..paired import Estimate, Paired, compare_paired, estimate, holm
+from ..recipe import Score
 from .text import columns_of, csv_text, in_markdown, printable, shortened
 
 Result = Mapping[str, Any]

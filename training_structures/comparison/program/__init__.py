@@ -1,0 +1,1 @@
+"""The program around a comparison: its arguments, and how it behaves on a terminal."""
