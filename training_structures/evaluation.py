@@ -206,15 +206,16 @@ class TrainingLoss(nn.Module):
                 loss = loss if share == 1 else loss * share
                 self.first = False
             if not getattr(self.objective, "adds_auxiliary_loss", False):
-                own = filter(callable, dict.fromkeys(attributes(self.model, "supervised_loss")))
-                loss = sum(attributes(self.model, "auxiliary_loss"), loss)
+                modules = list(self.model.modules())
+                own = filter(callable, dict.fromkeys(attributes(modules, "supervised_loss")))
+                loss = sum(attributes(modules, "auxiliary_loss"), loss)
                 loss = loss + sum(f(truth) for f in own)
         return loss
 
 
-def attributes(model: nn.Module, name: str) -> Iterable[Any]:
-    """Returns the submodules' attributes of that name, once each: hosts may pass them on."""
-    values = (getattr(module, name, None) for module in model.modules())
+def attributes(modules: Iterable[nn.Module], name: str) -> Iterable[Any]:
+    """Returns the modules' attributes of that name, once each: hosts may pass them on."""
+    values = (getattr(module, name, None) for module in modules)
     return {id(value): value for value in values if value is not None}.values()
 
 

@@ -248,7 +248,7 @@ class _Training:
             part = value * share.samples / distributed.processes()
             means.add({"train_loss": part if share.weight is None else value}, share.weight)
             loss += part
-            for info in attributes(self.model, "info"):
+            for info in attributes(self.model.modules(), "info"):
                 if hasattr(info, "summary"):
                     means.add({f"solver_{k}": v for k, v in info.summary().items()}, size)
         if self.clip_norm is not None:
