@@ -25,7 +25,7 @@ def event_logs(folder: str | Path) -> Watch:
         import torch.utils.tensorboard  # noqa: F401
     except ModuleNotFoundError as error:
         raise ValueError(
-            f'event files need TensorBoard ({error}): pip install "deq-fusion[log]"'
+            f"event files need TensorBoard ({error}): pip install tensorboard"
         ) from error
     return partial(_event_log, Path(folder))
 

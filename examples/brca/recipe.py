@@ -84,7 +84,8 @@ def recipe(
     """
     if data_dir is None:
         raise ValueError(
-            "data_dir (--data-dir) must name the folder of the csv files; see datasets/brca"
+            "data_dir (--data-dir) must name the folder of the csv files; get them with: "
+            "deq-fusion prepare brca --data-dir DIR"
         )
     if sizes not in SIZES:
         raise ValueError(f"sizes must be one of {list(SIZES)}, got {sizes!r}")

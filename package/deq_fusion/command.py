@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = _parser("deq-fusion", "PART", about, EPILOG)
     parser.add_argument("--version", action="version", version=f"deq-fusion {__version__}")
     part = parser.parse_args(argv[:1]).name
+    sys.path.append(os.getcwd())  # fusions and recipes of one's own, as `python -m` finds them
     try:
         _load(PARTS[part][0])(argv[1:])
     except KeyboardInterrupt:  # where nothing had begun that could go on

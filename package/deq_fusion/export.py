@@ -182,5 +182,5 @@ def _check_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ValueError(
-            f"an export to .onnx needs onnx and onnxscript: pip install deq-fusion[onnx] ({error})"
+            f"an export to .onnx needs onnx and onnxscript: pip install onnx onnxscript ({error})"
         ) from error

@@ -187,6 +187,11 @@ class Best:
     def kind(self) -> str:
         return self.method.kind
 
+    def __repr__(self) -> str:
+        score, found = next(iter(self.scores.items()))
+        reached = f"{score} {found.mean:.4g}, {self.valid:.4g} on validation data"
+        return f"Best({self.name!r}, {self.kind}: {reached})"
+
     def refit(self) -> Any:
         """Returns what the recipe's `refit` makes of the method: a model for use.
 

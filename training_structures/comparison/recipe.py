@@ -19,7 +19,8 @@ width is None of a fusion that predicts on its own: the model then goes without 
 
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
 
-SHARES = ("accuracy", "acc2", "acc7", "f1", "auc")  # first words of scores that lie in [0, 1]
+SHARES = ("accuracy", "balanced", "recall", "acc2", "acc7", "f1", "auc")
+"""First words of scores that lie in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Score:
         """What it must be, in words; known of shares of samples by their names alone."""
         undefined = " or NaN" if self._may_be_undefined else ""
         return f"a number in [0, 1]{undefined}" if self._is_share else "a finite number or NaN"
+
+    def bounded(self, value: float) -> float:
+        """Returns a bound of an interval, at the end of the range where it lies beyond."""
+        return min(max(value, 0.0), 1.0) if self._is_share else value
 
     def accepts(self, value: float) -> bool:
         """Returns whether a run may have scored that."""

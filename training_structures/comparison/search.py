@@ -16,7 +16,7 @@ Space = dict[tuple[str, str], Any]
 """("options" or "optimizer", name) -> values to choose from, or a distribution of scipy."""
 
 OWN: Choice = {"options": {}, "optimizer": {}}
-INSTALL = 'pip install "deq-fusion[search]"'
+INSTALL = "pip install optuna"
 
 
 class Search:

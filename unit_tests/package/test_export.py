@@ -98,7 +98,7 @@ def test_what_is_refused(tmp_path, monkeypatch):
         return found(name, *args, **options)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ValueError, match=r"needs onnx and onnxscript: pip install deq-fusion\[on"):
+    with pytest.raises(ValueError, match=r"needs onnx and onnxscript: pip install onnx onnxscript"):
         model.export(tmp_path / "model.onnx")
 
 

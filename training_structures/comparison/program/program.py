@@ -1,6 +1,7 @@
 """The program around a comparison."""
 
 import argparse
+import importlib.util
 import os
 import shlex
 import sys
@@ -105,9 +106,16 @@ def carry_out(
         raise
     except (ValueError, OSError) as error:
         parser.error(printable(str(error), keep="\n"))
-    files = "results.html (pictures), .md, .csv, .json; every run in runs"
-    print(f"\n{found}\n\nin {output}: {files}")
+    print(f"\n{found}\n\nin {output}: {_files(args)}")
     return found
+
+
+def _files(args: argparse.Namespace) -> str:
+    """Returns in words what there is to look at, and what is only there."""
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    pictures = "pictures" if drawn else "no pictures: pip install matplotlib"
+    hidden = ", scores without each modality" if args.drop_modality else ""
+    return f"results.html ({pictures}{hidden}), .md, .csv, .json; every run in runs"
 
 
 def exit_if_failed(*found: Comparison) -> None:
@@ -187,6 +195,7 @@ def results_folder(args: argparse.Namespace) -> Path:
     kind += ["prune"] if args.prune else []
     kind += ["missing"] if args.drop_modality else []
     kind += [args.precision] if args.precision else []
+    kind += [f"epochs={args.epochs}"] if args.epochs else []
     kind += [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]
     return Path("results", "-".join([*kind, *(args.modalities or [])]))
 

@@ -125,7 +125,7 @@ def add_settings(parser: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="setting of the dataset's recipe, listed below; may be given several times",
+        help="setting of the dataset's recipe (--dataset NAME --help); may be given several times",
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 LONG = "curve", "analysis", "identity"  # of a run, left to its own file
 TRACEBACK = "\n\t"  # control characters that an error's text may have
 WIDEST = 100  # columns of a line of prose
+LAST = 6  # lines of a traceback that a terminal shows
 
 
 def write(found: "Comparison", folder: Path) -> None:
@@ -168,15 +169,18 @@ def _notes(found: "Comparison") -> list[str]:
 
 
 def _failed(found: "Comparison") -> list[str]:
-    """Returns the failed runs, method by method, with the traceback of the first of each."""
+    """Returns the failed runs, method by method, with how the traceback of the first ends."""
     methods: dict[str, list[Mapping[str, Any]]] = {}
     for failure in found.failures:
         methods.setdefault(failure["method"], []).append(failure)
-    return [
-        f"{printable(method)} failed in run {', '.join(str(f['run']) for f in group)}; "
-        f"the first with:\n{printable(group[0]['error'], keep=TRACEBACK)}"
-        for method, group in methods.items()
-    ]
+    told = []
+    for method, group in methods.items():
+        runs = ", ".join(str(failure["run"]) for failure in group)
+        lines = printable(group[0]["error"], keep=TRACEBACK).rstrip().splitlines()
+        end = "\n".join(lines[-LAST:])
+        whole = "; the whole traceback is in results.html" if len(lines) > LAST else ""
+        told.append(f"{printable(method)} failed in run {runs}; the first with{whole}:\n{end}")
+    return told
 
 
 def _legend(found: "Comparison", *, costs: bool = True) -> str:

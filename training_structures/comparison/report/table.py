@@ -95,18 +95,19 @@ def _row(
         share = fmean(run["solver_converged"] for run in group)
         costs["converged"] = math.floor(1e4 * share + 1e-6) / 100
 
-    def over_runs(pick: str, where: Sequence[Mapping[str, float]]) -> Estimate:
-        return estimate([scored[pick] for scored in where], test_share=test_share)
+    def over_runs(score: Score, where: Sequence[Mapping[str, float]]) -> Estimate:
+        found = estimate([scored[score.name] for scored in where], test_share=test_share)
+        return replace(found, low=score.bounded(found.low), high=score.bounded(found.high))
 
     return Row(
         method=name,
         kind=group[0].get("kind", FUSION),
         runs=len(group),
-        scores={s.name: over_runs(s.name, [run["scores"] for run in group]) for s in scores},
+        scores={s.name: over_runs(s, [run["scores"] for run in group]) for s in scores},
         test=None,
         costs=costs,
         missing={
-            modality: over_runs(scores[0].name, [run["missing"][modality] for run in group])
+            modality: over_runs(scores[0], [run["missing"][modality] for run in group])
             for modality in group[0].get("missing", {})
         },
     )

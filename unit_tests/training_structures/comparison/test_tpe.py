@@ -170,6 +170,6 @@ def test_what_searches_decides_whether_runs_are_reused(tmp_path, monkeypatch, ca
     monkeypatch.setattr(module, "optuna_version", lambda: None)
     found = toy.run(tmp_path, changes=changes, trials=2, progress=True)
     assert "is random draws" in found.reused[-1]
-    assert 'found by random draws; Optuna would learn from the trials: pip install "deq-fusion' in (
+    assert "found by random draws; Optuna would learn from the trials: pip install optuna" in (
         capsys.readouterr().err
     )

@@ -214,7 +214,7 @@ def test_a_log_is_written_and_a_search_can_prune(call, tmp_path):
     ("asked", "said"),
     [
         ("--prune", "prune ends trials of a search, so ask for more of them"),
-        ("--log log", 'event files need TensorBoard .*pip install "deq-fusion'),
+        ("--log log", "event files need TensorBoard .*pip install tensorboard"),
     ],
 )
 def test_what_log_and_prune_need_is_said(call, capsys, monkeypatch, asked, said):
