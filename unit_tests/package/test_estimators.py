@@ -270,3 +270,17 @@ def test_what_is_refused_of_a_fitted_one():
         classifier().predict(X)
     with pytest.raises(NotFittedError):
         classifier().preprocessed(X)
+
+
+def test_frames_that_name_their_rows_in_different_orders_are_refused():
+    frames = {name: pd.DataFrame(X[:, part]) for name, part in PARTS.items()}
+    backwards = {**frames, "colour": frames["colour"][::-1]}
+    with pytest.raises(ValueError, match="same rows in one order, .* acid and of colour"):
+        classifier("concat").fit(backwards, Y)
+    model = classifier("concat", epochs=1).fit(frames, Y)
+    with pytest.raises(ValueError, match="same rows in one order"):
+        model.predict(backwards)
+    close(
+        model.predict_proba({n: f[:9:-1] for n, f in frames.items()}),
+        model.predict_proba({n: f[:9:-1].reset_index(drop=True) for n, f in frames.items()}),
+    )
