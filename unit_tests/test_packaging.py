@@ -46,9 +46,15 @@ PRINTING = {
 }  # as MultiBench; the table
 PICKING = {"Supervised_Learning.py"}  # without a device, the one MultiBench would take
 
-library = pytest.mark.parametrize(
-    "path", [pytest.param(path, id=str(path.relative_to(ROOT))) for path in MODULES]
-)
+
+def faults(find):
+    """What `find(path, tree)` yields of the library's modules, (line, what it does), with names."""
+    trees = ((path, ast.parse(path.read_text(encoding="utf-8"))) for path in MODULES)
+    return [
+        f"{path.relative_to(ROOT)}, line {line}: {what}"
+        for path, tree in trees
+        for line, what in find(path, tree)
+    ]
 
 
 def imports(nodes):
@@ -86,14 +92,18 @@ def dotted(path):
     return ".".join(path.relative_to(root).with_suffix("").parts)
 
 
-@library
-def test_library_folders_import_themselves_relatively_and_each_other_never(path):
-    depth = len(path.relative_to(ROOT).parts) - 1  # folders above the file, its top folder included
-    for line, level, module in imports(ast.walk(ast.parse(path.read_text(encoding="utf-8")))):
-        assert level <= depth, f"line {line} leaves its top folder"
-        if level == 0:
-            top = module.split(".")[0]
-            assert top not in (*LIBRARY, "deq_fusion", "examples"), f"line {line} imports {module}"
+def test_library_folders_import_themselves_relatively_and_each_other_never():
+    def find(path, tree):
+        depth = (
+            len(path.relative_to(ROOT).parts) - 1
+        )  # folders above the file, its top one included
+        for line, level, module in imports(ast.walk(tree)):
+            if level > depth:
+                yield line, "leaves its top folder"
+            if not level and module.split(".")[0] in (*LIBRARY, "deq_fusion", "examples"):
+                yield line, f"imports {module}"
+
+    assert faults(find) == []
 
 
 def test_the_equilibrium_knows_nothing_of_the_map_of_fusion():
@@ -102,40 +112,50 @@ def test_the_equilibrium_knows_nothing_of_the_map_of_fusion():
         assert not known.findall(path.read_text(encoding="utf-8")), path
 
 
-@library
-def test_importing_a_library_module_needs_nothing_but_an_installation(path):
-    inside = path.relative_to(ROOT).as_posix()
-    plugin = inside == "fusions/deq.py" or inside.startswith("fusions/equilibrium/")
-    allowed = sys.stdlib_module_names | ({"torch"} if plugin else LIGHT)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for line, level, module in imports(ast.walk(tree) if plugin else at_import_time(tree)):
-        assert level or module.split(".")[0] in allowed, f"line {line} imports {module}"
+def test_importing_a_library_module_needs_nothing_but_an_installation():
+    def find(path, tree):
+        inside = path.relative_to(ROOT).as_posix()
+        plugin = inside == "fusions/deq.py" or inside.startswith("fusions/equilibrium/")
+        allowed = sys.stdlib_module_names | ({"torch"} if plugin else LIGHT)
+        for line, level, module in imports(ast.walk(tree) if plugin else at_import_time(tree)):
+            if not level and module.split(".")[0] not in allowed:
+                yield line, f"imports {module}"
+
+    assert faults(find) == []
 
 
-@library
-def test_library_modules_print_nothing(path):
-    allowed = path.is_relative_to(ROOT / "training_structures") and path.name in PRINTING
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert allowed or node.func.id != "print", f"line {node.lineno} prints"
+def test_library_modules_print_nothing():
+    def find(path, tree):
+        if path.is_relative_to(ROOT / "training_structures") and path.name in PRINTING:
+            return
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                if node.func.id == "print":
+                    yield node.lineno, "prints"
+
+    assert faults(find) == []
 
 
-@library
-def test_library_modules_pick_no_device(path):
-    allowed = path.parent.name == "training_structures" and path.name in PICKING
-    keys = set()  # a name that is compared or looked up picks nothing
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):  # outer nodes come first
-        if isinstance(node, ast.Dict):
-            keys.update(node.keys)
-        elif isinstance(node, ast.Compare):
-            keys.update((node.left, *node.comparators))
-        elif isinstance(node, ast.Subscript):
-            keys.add(node.slice)
-        elif isinstance(node, ast.Call):
-            assert getattr(node.func, "attr", "") != "cuda", f"line {node.lineno} calls .cuda()"
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in keys:
-            device = re.fullmatch(r"(cuda|mps|xpu)(:\d+)?", node.value)
-            assert allowed or not device, f"line {node.lineno} names the device {node.value!r}"
+def test_library_modules_pick_no_device():
+    def find(path, tree):
+        allowed = path.parent.name == "training_structures" and path.name in PICKING
+        keys = set()  # a name that is compared or looked up picks nothing
+        for node in ast.walk(tree):  # outer nodes come first
+            if isinstance(node, ast.Dict):
+                keys.update(node.keys)
+            elif isinstance(node, ast.Compare):
+                keys.update((node.left, *node.comparators))
+            elif isinstance(node, ast.Subscript):
+                keys.add(node.slice)
+            elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "cuda":
+                yield node.lineno, "calls .cuda()"
+            elif (
+                isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in keys
+            ):
+                if not allowed and re.fullmatch(r"(cuda|mps|xpu)(:\d+)?", node.value):
+                    yield node.lineno, f"names the device {node.value!r}"
+
+    assert faults(find) == []
 
 
 def test_what_composes_imports_the_names_of_an_installation():
