@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 UNIQUE = 20  # rows from which on text that differs in each of them is taken for an identifier
+NUMBERS = "integer", "floating", "mixed-integer-float", "decimal"  # a column of objects may be
 MISSING = ""  # how a missing cell of text is written
 
 
@@ -267,7 +268,8 @@ def _text_columns(frame: Any) -> list[int]:
         return not numeric and getattr(dtype, "kind", "O") not in "mM"
 
     dtypes = frame.infer_objects().dtypes
-    return [number for number, dtype in enumerate(dtypes) if is_text(dtype)]
+    texts = [number for number, dtype in enumerate(dtypes) if is_text(dtype)]
+    return [n for n in texts if types.infer_dtype(frame.iloc[:, n]) not in NUMBERS]
 
 
 def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

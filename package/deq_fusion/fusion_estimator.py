@@ -221,17 +221,16 @@ class FusionEstimator(BaseEstimator):
         if by_class is not None:
             weight = by_class if weight is None else weight * by_class
         present, truth = presence(views), target.encode(y)
+        seed, share = _seed(self.random_state), training.validation_fraction
+        classes = truth.numpy() if target.task == "classification" else None
+        kept, held = cut_validation(len(truth), classes, fraction=share, seed=seed)
         self.columns_ = {
-            name: Columns(name).fit(view, present[:, number])
+            name: Columns(name).fit(_safe_indexing(view, kept), present[kept, number])
             for number, (name, view) in enumerate(views.items())
         }
         data = self._numbers(views, present)
-        seed = _seed(self.random_state)
-        classes = truth.numpy() if target.task == "classification" else None
         with seeded(seed):
-            network = self._network(truth)
-            share = training.validation_fraction
-            kept, held = cut_validation(len(truth), classes, fraction=share, seed=seed)
+            network = self._network(truth[kept])
             train = _loader(data, present, weight, truth, kept, training.batch_size, shuffle=True)
             valid = _loader(data, present, weight, truth, held, training.batch_size)
             history = fit(

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deq_fusion.training_structures.checkpoint import seeded
 from deq_fusion.training_structures.choices import TASKS
 from deq_fusion.training_structures.files import Damaged, check_regular, shown, write_bytes
 from deq_fusion.training_structures.run import check_weights
@@ -93,7 +94,8 @@ def load(
         plain = {n: _unplain(value) for n, value in about["parameters"].items() if n not in own}
         estimator = _rebuilt(about, tensors, plain | own)
         _check_parts(estimator)
-        network = estimator._network()
+        with seeded(0):  # its parameters are drawn, and then replaced
+            network = estimator._network()
     except (KeyError, IndexError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         if fusion is not None or encoders is not None:
             raise ValueError(f"{path}: what was given does not fit the file: {error}") from error

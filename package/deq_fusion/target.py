@@ -16,6 +16,7 @@ from deq_fusion.training_structures.choices import TASKS
 from deq_fusion.training_structures.comparison import Score
 
 MOST_CLASSES = 20  # of whole numbers; more of them may as well be amounts
+SPREAD = 1e16  # of amounts, at most, and one over it at least
 KINDS = {  # scikit-learn's word -> ours
     "binary": "classification",
     "multiclass": "classification",
@@ -104,10 +105,20 @@ class Target:
 
     def units(self, truth: Tensor) -> tuple[Tensor, Tensor] | None:
         """Returns the mean and spread (outputs,) of the truths to learn from; None unless these
-        are amounts."""
+        are amounts.
+
+        Raises:
+            ValueError: for a spread whose square no float32 holds.
+        """
         if self.task != "regression":
             return None
         spread = truth.double().std(dim=0, correction=0)
+        wrong = spread[(spread > 0) & ((spread < 1 / SPREAD) | (spread > SPREAD))]
+        if len(wrong):
+            raise ValueError(
+                f"y must spread by {1 / SPREAD:g} to {SPREAD:g}, so that float32 holds squares of "
+                f"it, but does by {wrong[0]:.3g}; give it in other units"
+            )
         spread = torch.where(spread > 0, spread, 1.0)
         return truth.double().mean(dim=0).float(), spread.float()
 

@@ -1,6 +1,7 @@
 """What an estimator is given as X, as one view a modality, and which rows have which of them."""
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -94,9 +95,23 @@ def dict_views(X: Mapping[str, Any], known: list[str] | None = None) -> dict[str
             "X must have a modality, and all of them the same rows, got rows "
             f"{lengths}; join the tables first, with rows of NaN for what is absent"
         )
+    _check_order({name: view for name, view in views.items() if hasattr(view, "iloc")})
     if known is None and len(lengths) < len(views):
         raise ValueError("to fit, X must have a view of every modality, but one is None")
     return views
+
+
+def _check_order(frames: Mapping[str, Any]) -> None:
+    """Raises ValueError if two frames name the same rows in different orders."""
+    for (one, first), (other, second) in combinations(frames.items(), 2):
+        mine, theirs = first.index, second.index
+        if mine.equals(theirs) or not (mine.is_unique and theirs.is_unique):
+            continue
+        if len(mine) == len(theirs) and mine.isin(theirs).all():
+            raise ValueError(
+                f"X must have the same rows in one order, but the index of {one} and of {other} "
+                "say different ones; give them one order, as X[name].loc[index], or reset_index()"
+            )
 
 
 def presence(views: Mapping[str, Any]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """A table as numbers: against scikit-learn's own pipeline, and what is refused."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars
@@ -163,3 +165,12 @@ def test_sparse_matrices_are_refused():
 
     with pytest.raises(ValueError, match="rna must be dense"):
         as_view(eye(3).tocsr(), "rna")
+
+
+def test_numbers_among_objects_are_numbers():
+    rows = pd.DataFrame(
+        [[Decimal("1.5"), "a", None], [None, "b", True], [Decimal(2), "a", False]], dtype=object
+    )
+    columns = Columns().fit(rows)
+    assert sorted(columns.categories) == [1, 2]
+    np.testing.assert_allclose(columns.transform(rows)[:, 0], [-1, 0, 1], atol=1e-6)

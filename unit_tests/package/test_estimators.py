@@ -14,6 +14,8 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
 from torch import nn
 
+from deq_fusion.fusion_estimator import _seed
+from deq_fusion.training import cut_validation
 from unit_tests.package.models import PARTS, VIEWS, Own, X, Y, classifier, mixed, pair, regressor
 
 close = np.testing.assert_allclose
@@ -94,7 +96,7 @@ def test_sequences_go_through_a_gru():
     draw = np.random.default_rng(0)
     views = {"speech": draw.normal(size=(60, 5, 3)), "face": draw.normal(size=(60, 4))}
     y = views["speech"].sum(1)[:, 0] > 0
-    model = classifier(epochs=40, lr=1e-2).fit(views, y)
+    model = classifier(epochs=40, lr=1e-2, patience=40).fit(views, y)
     assert model.score(views, y) > 0.8 and model.columns_["speech"].shape == (5, 3)
     assert set(map(bool, model.classes_)) == {False, True}
 
@@ -270,3 +272,33 @@ def test_what_is_refused_of_a_fitted_one():
         classifier().predict(X)
     with pytest.raises(NotFittedError):
         classifier().preprocessed(X)
+
+
+def test_frames_that_name_their_rows_in_different_orders_are_refused():
+    frames = {name: pd.DataFrame(X[:, part]) for name, part in PARTS.items()}
+    backwards = {**frames, "colour": frames["colour"][::-1]}
+    with pytest.raises(ValueError, match="same rows in one order, .* acid and of colour"):
+        classifier("concat").fit(backwards, Y)
+    model = classifier("concat", epochs=1).fit(frames, Y)
+    with pytest.raises(ValueError, match="same rows in one order"):
+        model.predict(backwards)
+    close(
+        model.predict_proba({n: f[:9:-1] for n, f in frames.items()}),
+        model.predict_proba({n: f[:9:-1].reset_index(drop=True) for n, f in frames.items()}),
+    )
+
+
+@pytest.mark.parametrize("kind", [classifier, regressor])
+def test_rows_to_stop_by_teach_no_scale_and_no_category(kind):
+    model = kind("concat", epochs=1, validation_fraction=0.2, random_state=1)
+    y = Y if kind is classifier else X[:, 0]
+    codes = np.unique(Y, return_inverse=True)[1] if kind is classifier else None
+    kept, held = cut_validation(len(X), codes, fraction=0.2, seed=_seed(1))
+    frame = pd.DataFrame(X).assign(word=np.where(np.isin(np.arange(len(X)), held), "new", "old"))
+    far = frame.copy()
+    far.loc[held, 0] = 1e6
+    found = model.fit({"all": far}, y).columns_["all"]
+    assert found.categories == {X.shape[1]: ["old"]}
+    close(found.mean, X[kept].mean(axis=0))
+    if kind is regressor:
+        close(model.network_.mean, y[kept].mean(), rtol=1e-6)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deq_fusion.model_commands import export, predict
+from deq_fusion.own_data.new_rows import predicted
 from unit_tests.package.models import PARTS, X, Y, classifier, regressor
 
 NAMES = {"acid": [f"a{i}" for i in range(6)], "colour": [f"c{i}" for i in range(7)]}
@@ -139,3 +140,24 @@ def test_a_saved_model_is_exported(folder, capsys):
     with pytest.raises(SystemExit):
         export([str(folder / "model"), str(folder / "model.txt")])
     assert "must end in .pt2 or .onnx" in capsys.readouterr().err
+
+
+def test_a_feature_names_no_row_however_few_there_are():
+    draw = np.random.default_rng(0)
+    parts = {name: pd.DataFrame({"sex": draw.choice(["f", "m"], 60)}) for name in ("own", "other")}
+    for part in parts.values():
+        part["age"] = np.arange(60) % 9
+    model = classifier("concat").fit(parts, parts["own"]["sex"])
+    new = {
+        "own": pd.DataFrame({"sex": ["f", "m"], "age": [1, 2]}),
+        "other": pd.DataFrame({"sex": ["m", "f"], "age": [2, 1]}),
+    }
+    found, said = predicted(model, new)
+    shares = model.predict_proba(new)[:, 0]
+    assert said == [] and abs(shares[0] - shares[1]) > 1e-3
+    close(found["probability f"], shares)
+    named = {name: part.assign(who=["x", "y"]) for name, part in new.items()}
+    named["other"] = named["other"][::-1]
+    again, said = predicted(model, named)
+    assert said == ["rows joined by who"] and again.index.tolist() == ["x", "y"]
+    close(again["probability f"], shares, rtol=1e-6)

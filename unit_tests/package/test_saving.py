@@ -191,3 +191,9 @@ def test_a_forged_file_is_refused_or_a_model(tmp_path):
         except ValueError:
             refused += 1
     assert refused > 40
+
+
+def test_loading_draws_no_number(saved):
+    before = torch.get_rng_state()
+    load(saved[1])
+    assert torch.equal(torch.get_rng_state(), before)

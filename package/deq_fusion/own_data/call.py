@@ -53,7 +53,8 @@ def compare_data(
             `own_data`.
         runs: how many, or their numbers. By default 20 fresh splits under 1,000 rows, else 5; a
             fold each if `nested`; with a test set 10, or 5.
-        seed: number of the first run, where `runs` does not list them.
+        seed: number of the first run, where `runs` does not list them; if `nested`, of the first
+            repetition.
         epochs: at most, in place of the default.
         output: folder of the results; finished runs there are used again.
         progress: whether what was understood is said, and progress shown, on stderr.
@@ -73,7 +74,8 @@ def compare_data(
     data |= {"id": id, "drop": drop, "allow": allow}
     own = own_data(tables, y, **data).bounded(epochs)
     if runs is None or isinstance(runs, int):
-        runs = range(seed, seed + (own.runs if runs is None else runs))
+        first = seed * (nested or 1)  # folds are tested all, or rows would count unequally
+        runs = range(first, first + (own.runs if runs is None else runs))
     return carried_out(own, chosen, runs, output=output, progress=progress, **how)
 
 

@@ -121,14 +121,16 @@ class Rows:
                 merged = found
                 continue
             both = merged.notna() & found.notna()
-            if (merged[both].astype(str) != found[both].astype(str)).any():
-                row = int(np.flatnonzero(both & (merged.astype(str) != found.astype(str)))[0])
+            differ = both & (as_text(pd.Index(merged)) != as_text(pd.Index(found)))
+            if differ.any():
+                row = int(np.flatnonzero(differ)[0])
                 raise ValueError(
                     f"the {beside.what} must be the same in all tables, but in row "
                     f"{row if self.names is None else self.names[row]} {beside.tables[0].name} has "
                     f"{merged[row]!r} and {table.name} {found[row]!r}; name the file that is right"
                 )
-            merged = merged.where(merged.notna(), found)
+            merged = merged.astype(object).where(merged.notna(), found)
+        merged = merged.infer_objects()
         return merged.to_numpy() if isinstance(merged, pd.Series) else merged
 
     def _placed(self, beside: Beside, table: Table) -> pd.Series | pd.DataFrame:
@@ -146,11 +148,12 @@ class Rows:
         where = names.get_indexer(self.names)
         if (where >= 0).all():  # keeps whole numbers whole
             return found.iloc[where].reset_index(drop=True)
-        return found.set_axis(names).reindex(self.names).reset_index(drop=True)
+        whole = found.astype(object).set_axis(names)  # numbers stay what they are beside NaN
+        return whole.reindex(self.names).reset_index(drop=True)
 
 
 def _rows(tables: Sequence[Table], target: Beside, id: str | None, drop: Sequence[str]) -> Rows:
-    key, (home, *_) = choose_key(tables, id), target.tables
+    key, (home, *more) = choose_key(tables, id), target.tables
     if key is None:
         beside = [home.without(drop)] if target.own and home.columns else []
         check_order([*tables, *beside])
@@ -162,6 +165,8 @@ def _rows(tables: Sequence[Table], target: Beside, id: str | None, drop: Sequenc
     if wanted is None:
         wanted = _reference(key, names, home)
         check_alike(tables[0], home)
+    for table in more:  # a column of several tables: each may tell of rows that others lack
+        wanted = wanted.append(key.checked(table).difference(wanted, sort=False))
     kept, said = _matched(key, names, wanted)
     return Rows(key, wanted[kept], kept, names, tables[0], said)
 

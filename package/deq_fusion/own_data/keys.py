@@ -7,6 +7,7 @@ to be named, unless both say the same.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,13 +69,14 @@ class Key:
 
 def as_text(names: pd.Index) -> pd.Index:
     """Returns names as text: 7, 7.0 and "7" are the same."""
-    missing = names.isna()
-    whole = pd.api.types.is_float_dtype(names) and (names[~missing] % 1 == 0).all()
-    words = [
-        None if gone else str(int(name) if whole else name)
-        for name, gone in zip(names, missing, strict=True)
-    ]
+    pairs = zip(names, names.isna(), strict=True)
+    words = [None if gone else str(int(name) if is_whole(name) else name) for name, gone in pairs]
     return pd.Index(words, dtype=object)
+
+
+def is_whole(value: Any) -> bool:
+    """Says whether it is a float without a fraction."""
+    return isinstance(value, float | np.floating) and float(value).is_integer()
 
 
 def choose_key(tables: Sequence[Table], id: str | None) -> Key | None:

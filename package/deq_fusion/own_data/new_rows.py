@@ -1,6 +1,8 @@
 """New rows in tables, predicted by a fitted estimator; what had to be assumed is said."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,7 +36,7 @@ def predicted(
     if not matrix and wrong:
         raise ValueError(f"tables must be of the model's modalities {known}, got {wrong}")
     tables = [make_table(name, value, id=id) for name, value in files.items()]
-    views, names, said = _joined(tables, id)
+    views, names, said = _joined(tables, id, _known_columns(model))
     if matrix:
         (view,) = views.values()
         X, more = _fitting(view, "the table", _expected(model), model.n_features_in_)
@@ -51,12 +53,16 @@ def predicted(
 
 
 def _joined(
-    tables: Sequence[Table], id: str | None
+    tables: Sequence[Table], id: str | None, features: Mapping[str, Sequence[str]]
 ) -> tuple[dict[str, Any], pd.Index | None, list[str]]:
-    """Returns the tables' rows in one order, NaN where one lacks a row, and the rows' names."""
-    key = choose_key(tables, id)
+    """Returns the tables' rows in one order, NaN where one lacks a row, and the rows' names.
+
+    What is a feature names no row, however few there are, unless it is asked for as the id.
+    """
+    others = [table.without(features[table.name]) for table in tables]
+    key = choose_key(others, id)
     if key is None:
-        check_order(tables)
+        check_order(others)
         return {table.name: table.values for table in tables}, None, []
     names = {table.name: key.checked(table) for table in tables}
     first, *others = names.values()
@@ -79,6 +85,13 @@ def _aligned(table: Table, key: Key, where: np.ndarray) -> Any:
     taken = view[where].astype(np.result_type(view.dtype, np.float32))
     taken[where < 0] = np.nan
     return taken
+
+
+def _known_columns(model: Any) -> Mapping[str, Sequence[str]]:
+    """Returns table -> the columns that the model was fitted with; of one matrix, any table."""
+    if model.picked_ is not None:
+        return defaultdict(partial(tuple, _expected(model) or ()))
+    return {name: columns.names or () for name, columns in model.columns_.items()}
 
 
 def _expected(model: Any) -> Sequence[str] | None:

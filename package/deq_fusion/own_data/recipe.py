@@ -19,6 +19,7 @@ from ..training import DEFAULTS, FUSION_OPTIONS
 from . import floors, refusals
 from .data import Data, load
 from .join import Joined, join, names_in
+from .keys import as_text
 from .refit import refit
 from .splits import Splits
 from .tables import READERS, View, split_path
@@ -165,7 +166,7 @@ def _splits(
         refusals.check_folds(nested, len(truth), classes)
     if groups is not None:
         refusals.check_groups(groups, classes, nested)
-        groups = groups.astype(str)
+        groups = as_text(pd.Index(groups)).to_numpy(str)
     return Splits(len(truth), classes, groups, nested, official)
 
 
@@ -244,7 +245,8 @@ def _like(train: Joined, test: Joined) -> Joined:
     for what, mine, theirs in pairs:
         if mine is None or theirs is None:
             continue
-        both = np.intersect1d(np.asarray(mine, str), np.asarray(theirs, str))
+        mine, theirs = (as_text(pd.Index(names)).unique() for names in (mine, theirs))
+        both = mine.intersection(theirs)
         if len(both):
             raise ValueError(
                 f"the test set must have other rows, but {len(both)} of its {what}s are among the "

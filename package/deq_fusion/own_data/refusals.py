@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.tree import DecisionTreeClassifier
 
@@ -28,12 +29,17 @@ class Leak(UserWarning):
 
 
 def check_rows(target: Target, truth: np.ndarray) -> None:
-    """Raises ValueError for fewer than ROWS rows, or EACH of a class."""
+    """Raises ValueError for fewer than ROWS rows, or EACH of a class, or one number alone."""
     if len(truth) < ROWS:
         raise ValueError(
             f"there must be at least {ROWS} rows to train and to score on, got {len(truth)}; get "
             "more, for nothing could be told from these"
         )
+    if target.task == "regression" and (truth == truth[0]).all():
+        raise ValueError(
+            f"y must differ between rows to be predicted, but is {truth.flat[0]:g} in all of them"
+        )
+    target.units(torch.from_numpy(truth))  # which refuses some
     if target.task != "classification":
         return
     counts = np.bincount(truth, minlength=target.outputs)

@@ -90,10 +90,18 @@ class Splits:
             )
             return np.sort(kept), np.sort(held)
         groups = self.groups[rows]
+        count = len(np.unique(groups))
+        if count < 2:
+            raise ValueError(
+                f"train and valid must have a group each, but run {seed} leaves them {count} in "
+                "all; take more folds, or name a finer group"
+            )
         if classes is None:
             splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
         else:
-            splitter = StratifiedGroupKFold(round(1 / share), shuffle=True, random_state=seed)
+            splitter = StratifiedGroupKFold(
+                min(round(1 / share), count), shuffle=True, random_state=seed
+            )
         kept, held = next(splitter.split(rows, classes, groups))
         return rows[kept], rows[held]
 

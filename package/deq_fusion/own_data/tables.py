@@ -15,6 +15,9 @@ from zipfile import BadZipFile
 import numpy as np
 import pandas as pd
 
+MORE_CELLS = "every line must have as many cells as the first, but some have more"
+NUMBERS = "integer", "floating", "mixed-integer-float", "decimal"  # a column of objects may be
+
 View = pd.DataFrame | np.ndarray
 """Rows of one modality: a frame (rows, columns), or numbers (rows, d) or (rows, time, d)."""
 
@@ -103,6 +106,8 @@ def read(name: str, value: Any, *, id: str | None = None) -> Given:
         value = value.set_axis([str(column) for column in value.columns], axis=1)
         _check_names(f"table {name}", list(value.columns))
         value = value.reset_index(drop=True)
+        if id in value.columns and pd.api.types.is_integer_dtype(value[id]):
+            value[id] = value[id].astype("string").astype(object)  # a float holds 53 bits of it
     return Given(value, index, path)
 
 
@@ -186,7 +191,7 @@ def read_file(
         raise ValueError(f"only npz files hold several tables, got {path}:{inside}")
     try:
         return reader(path, inside, id)
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, csv.Error) as error:
         if str(error).startswith(str(path)):
             raise
         raise ValueError(f"{path} cannot be read as {path.suffix[1:]}: {error}") from error
@@ -195,18 +200,41 @@ def read_file(
 def _read_text(separator: str) -> Callable[..., tuple[View, None]]:
     def read(path: Path, inside: None, id: str | None) -> tuple[View, None]:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            head = next(csv.reader(file, delimiter=separator), [])
+            lines = csv.reader(file, delimiter=separator)
+            head, second = next(lines, []), next(lines, [])
         _check_names(f"{path}", head)
+        _check_separator(head, separator)
         frame = pd.read_csv(
             path, sep=separator, dtype={id: str} if id in head else None, encoding="utf-8-sig"
         )
         if head[:1] == [""]:  # as pandas writes an index
             frame = frame.set_index(frame.columns[0]).rename_axis(None)
-        elif not is_counting(frame.index) and frame.iloc[:, -1].isna().all():
-            raise ValueError("every line must have as many cells as the first, but they have more")
+        elif len(second) > len(head):  # pandas then takes the first column for an index
+            _check_lines(path, separator, len(head) + 1)
+            if frame.iloc[:, -1].isna().all():
+                raise ValueError(MORE_CELLS)
         return frame, None
 
     return read
+
+
+def _check_separator(head: Sequence[str], separator: str) -> None:
+    """Raises ValueError if the first line seems to be separated by something else."""
+    other = next((s for s in ",;\t|" if len(head) == 1 and s in head[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"cells must be separated by {separator!r}, but seem to be by {other!r}; write the "
+            f"file so, or give the frame that pandas.read_csv(path, sep={other!r}) returns"
+        )
+
+
+def _check_lines(path: Path, separator: str, count: int) -> None:
+    """Raises ValueError unless all lines but the first have so many cells."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        lines = csv.reader(file, delimiter=separator)
+        next(lines)
+        if any(line and len(line) != count for line in lines):
+            raise ValueError(MORE_CELLS)
 
 
 def _read_parquet(path: Path, inside: None, id: str | None) -> tuple[View, None]:
@@ -283,7 +311,8 @@ def _column(column: pd.Series) -> tuple[np.ndarray | pd.Series, str | None]:
     kinds = pd.api.types
     if kinds.is_bool_dtype(column) or isinstance(column.dtype, pd.CategoricalDtype):
         return _words(column), None
-    if kinds.is_numeric_dtype(column) and not kinds.is_complex_dtype(column):
+    numeric = kinds.is_numeric_dtype(column) or kinds.infer_dtype(column) in NUMBERS
+    if numeric and not kinds.is_complex_dtype(column):
         values = column.to_numpy(dtype=np.float64, na_value=np.nan)
         infinite = np.isinf(values)
         return values, _infinite(infinite) if infinite.any() else None
@@ -306,6 +335,12 @@ def _mixture(column: pd.Series) -> str | None:
     """Returns what is wrong with numbers that have a few words among them, if these are some."""
     there = column.dropna()
     numbers = pd.to_numeric(there, errors="coerce").notna()
+    pointed = there.astype(str).str.replace(r"^([-+]?\d+),(\d+)$", r"\1.\2", regex=True)
+    if len(there) and not numbers.all() and pd.to_numeric(pointed, errors="coerce").notna().all():
+        return (
+            f"numbers with a decimal point, or words, but has a comma, as in "
+            f"{str(there[~numbers].iloc[0])[:40]!r}; write it with a point, or drop the column"
+        )
     if not len(there) // 2 < numbers.sum() < len(there):
         return None
     return (

@@ -13,7 +13,7 @@ from sklearn.datasets import load_wine
 from deq_fusion import compare_data
 from deq_fusion.estimators import FusionClassifier, FusionRegressor
 from deq_fusion.fusions.adapters import concat_linear
-from deq_fusion.own_data import command
+from deq_fusion.own_data import call, command, own_data
 from deq_fusion.training_structures.comparison.comparison import Best
 
 torch.set_num_threads(1)
@@ -193,3 +193,13 @@ def test_the_best_of_numbers_is_fitted_with_absent_rows_and_weights():
     assert isinstance(model, FusionRegressor)
     tables = {"taste": taste, "colour": colour}
     assert model.predict({name: tables[name] for name in model.columns_}).shape == y.shape
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_folds_test_every_row_once_whatever_the_seed(seed, monkeypatch):
+    asked = []
+    monkeypatch.setattr(call, "carried_out", lambda own, fusions, runs, **how: asked.append(runs))
+    compare_data({"x": X}, Y, ["concat"], nested=4, seed=seed)
+    own = own_data({"x": X}, Y, nested=4)
+    tested = [own.recipe.load.args[0].splits(run)[2] for run in asked[0]]
+    np.testing.assert_array_equal(np.sort(np.concatenate(tested)), np.arange(len(Y)))

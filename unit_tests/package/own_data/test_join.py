@@ -331,3 +331,31 @@ def test_what_is_no_feature_may_be_of_any_kind():
     assert list(joined.views["a"].columns) == ["a0", "a1", "a2"]
     by_house = frame(A).assign(house=[f"{i}b" if i > 35 else str(i) for i in range(N)])
     assert list(join({"a": by_house}, Y, id="house").views["a"].columns) == ["a0", "a1", "a2"]
+
+
+def test_whole_numbers_stay_so_where_a_table_lacks_rows():
+    house = np.arange(N) // 2
+    a, b = frame(A, NAMES, house=house), frame(B, NAMES, house=house)
+    joined = join({"a": a[:-3], "b": b[5:]}, pd.Series(Y, NAMES), groups="house")
+    np.testing.assert_array_equal(joined.groups, house)
+    assert joined.groups.dtype.kind == "i"
+
+
+def test_each_of_several_tables_tells_the_target_of_rows_that_others_lack():
+    kind = np.arange(N) % 2
+    a, b = frame(A, NAMES, kind=kind), frame(B, NAMES, kind=kind)
+    joined = join({"a": a[5:], "b": b[:-3]}, "kind")
+    assert sorted(joined.names) == sorted(NAMES)
+    expected = pd.Series(kind, NAMES)[joined.names]
+    np.testing.assert_array_equal(joined.target, expected)
+    assert joined.target.dtype.kind == "i"
+    np.testing.assert_array_equal(joined.present.sum(axis=0), [N - 5, N - 3])
+
+
+def test_ids_that_a_float_does_not_hold_are_told_apart():
+    ids = 2**60 + np.arange(N)
+    tables = {"a": frame(A, ids), "b": shuffled(frame(B, ids))}
+    joined = join(tables, pd.Series(Y, pd.Index(ids, name="patient")), id="patient")
+    np.testing.assert_array_equal(joined.views["b"].to_numpy(), B)
+    far = {"a": frame(A, ids), "b": frame(B, ids + 10**6)}
+    refused("tables must share ids", far, pd.Series(Y, pd.Index(ids, name="patient")), id="patient")

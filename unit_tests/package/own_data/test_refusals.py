@@ -142,3 +142,14 @@ def test_noise_and_good_columns_are_not_taken_for_leaks():
     good = (Y == "dog") + RNG.normal(size=N) / 3
     own_data({"a": RNG.normal(size=(N, 3000)), "b": np.c_[B, good]}, Y)
     own_data({"a": A, "b": np.c_[B, good]}, good + RNG.normal(size=N) / 10)
+
+
+def test_a_group_is_the_same_as_a_whole_or_a_broken_number():
+    houses = {"a": pd.DataFrame(A, columns=list("wxyz")).assign(house=np.arange(N, dtype=float))}
+    later = {"a": houses["a"].assign(house=np.arange(N))}
+    refused("but 60 of its groups are among the others", houses, groups="house", test=(later, Y))
+
+
+def test_numbers_that_do_not_differ_or_that_no_float32_holds_are_refused():
+    refused("y must differ between rows to be predicted", y=np.full(N, 3.5), task="regression")
+    refused("y must spread by 1e-16 to 1e[+]16", y=np.linspace(0, 1e20, N), task="regression")

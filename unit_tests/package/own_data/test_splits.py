@@ -77,3 +77,19 @@ def test_a_class_that_train_lacks_is_refused():
     with pytest.raises(ValueError, match="in run .* it has none of odd, whose rows are in few"):
         for run in range(20):
             Splits(N, classes, groups)(run)
+
+
+@pytest.mark.parametrize("run", range(6))
+def test_few_groups_are_parted_too(run):
+    groups = np.arange(60) % 5
+    splits = Splits(60, np.where(np.arange(60) // 5 % 2, "a", "b"), groups.astype(str), folds=2)
+    parts = splits(run)
+    assert all(len(part) for part in parts) and sum(map(len, parts)) == 60
+    assert len({int(group) for part in parts for group in set(groups[part])}) == 5
+
+
+def test_one_group_cannot_be_parted():
+    groups = np.repeat(["all", "b", "c", "d", "e"], [40, 5, 5, 5, 5])
+    splits = Splits(60, np.where(np.arange(60) % 2, "a", "b"), groups)
+    with pytest.raises(ValueError, match="a group each, but run 7 leaves them 1 in all"):
+        splits._cut(np.arange(40), 0.25, 7)

@@ -1,5 +1,7 @@
 """Tables: what arrays, frames and files hold, and what is refused."""
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars
@@ -165,3 +167,40 @@ def test_what_is_not_installed_is_named(module, extra, tmp_path, monkeypatch):
     monkeypatch.setattr(pd, "read_parquet", lacking)
     monkeypatch.setattr(polars.DataFrame, "to_pandas", lacking)
     refused(rf"pip install deq-fusion\[{extra}\]", given)
+
+
+def test_numbers_among_objects_are_numbers():
+    mixed = pd.DataFrame({"dose": [1.5, None, 2], "count": [1, 2, None], "dear": [Decimal(1)] * 3})
+    table = make_table("t", mixed.astype(object).where(mixed.notna(), None))
+    assert (table.values.dtypes == np.float64).all() and not table.doubts
+    np.testing.assert_array_equal(table.values["dose"], [1.5, np.nan, 2.0])
+    switches = make_table("t", pd.DataFrame({"on": [True, None]}, dtype=object))
+    assert switches.values["on"].tolist() == ["True", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("t.csv", "a,b\n1,2,3\n4,5\n", "as many cells as the first, but some have more"),
+        ("t.csv", "a,b\n1,2,\n4,5,\n", "as many cells as the first, but some have more"),
+        ("t.csv", "a;b\n1;2\n", "separated by ',', but seem to be by ';'; .* pandas.read_csv"),
+        ("t.csv", "a\tb\n1\t2\n", "separated by ',', but seem to be by"),
+        ("t.tsv", "a,b\n1,2\n", "but seem to be by ','"),
+    ],
+)
+def test_lines_that_are_cut_elsewhere_are_refused(name, text, message, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=message):
+        make_table("t", tmp_path / name)
+
+
+def test_a_first_column_without_a_name_is_the_index(tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\nx,1,2\ny,3,4\n")  # as R writes it
+    table = make_table("t", tmp_path / "t.csv")
+    assert table.index.tolist() == ["x", "y"] and table.values["b"].tolist() == [2.0, 4.0]
+
+
+def test_decimal_commas_are_doubted(tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tb\n1,5\tx,y\n2\tz\n\tz\n")
+    table = make_table("t", tmp_path / "t.tsv")
+    assert list(table.doubts) == ["a"] and "has a comma, as in '1,5'" in table.doubts["a"]
