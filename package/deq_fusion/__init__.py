@@ -16,6 +16,7 @@ _WHERE = {
     "DEQFusion": "fusions.deq",
     "compare": "comparing",
     "compare_data": "own_data",
+    "predict_data": "own_data",
     "FusionClassifier": "estimators",
     "FusionRegressor": "estimators",
 }

@@ -143,9 +143,11 @@ class Columns:
         if self.names is not None and not isinstance(view, np.ndarray):
             lacks, new = self.lacking(view)
             if lacks or new:
+                wrong = [f"lacks {lacks[:5]} ({len(lacks)})"] if lacks else []
+                wrong += [f"has {new[:5]} ({len(new)}) besides"] if new else []
                 raise ValueError(
-                    f"{self.name} must have the columns that it was fitted with, but lacks "
-                    f"{lacks[:5]} ({len(lacks)}) and has {new[:5]} ({len(new)}) besides"
+                    f"{self.name} must have the columns that it was fitted with, but "
+                    f"{' and '.join(wrong)}; predict_data (deq-fusion predict) takes such tables"
                 )
             numbers = {name: i for i, name in enumerate(_names(view, self.name))}
             return view.iloc[:, [numbers[name] for name in self.names]]

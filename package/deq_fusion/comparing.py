@@ -45,6 +45,9 @@ def named(
     if fusions is None:
         return FUSIONS
     if isinstance(fusions, Mapping):
+        for name, fusion in fusions.items():
+            if FUSIONS.get(name, fusion) is not fusion:  # which recipes have options for
+                raise ValueError(f"{name!r} is a fusion of the registry; name your own otherwise")
         return fusions
     if isinstance(fusions, str):
         raise ValueError(f"fusions must be a list of names, got {fusions!r}; write [{fusions!r}]")

@@ -25,7 +25,8 @@ class FusionClassifier(ClassifierMixin, FusionEstimator):
     several labels, 0 and 1.
 
     `cross_validate`, `GridSearchCV` and `Pipeline` take the matrix form: scikit-learn cannot cut
-    the rows of a dict.
+    the rows of a dict. Behind a step that returns arrays, as StandardScaler does, `modalities` are
+    slices; names of columns need its `set_output(transform="pandas")`.
 
     Args:
         fusion: a name ("deq", "concat", ...: `deq-fusion list`), or one's own class or function

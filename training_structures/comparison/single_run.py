@@ -165,6 +165,8 @@ def _searched(
         sign = 1 if more_is_better(select) else -1
         if not pruned and (best is None or sign * score > sign * tried[best.trial]["valid"]):
             best = replace(trained, trial=number)
+    if best is None:
+        raise FloatingPointError("no trial is left: those that were not pruned diverged")
     return best, tried
 
 

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 
+from deq_fusion import predict_data
 from deq_fusion.model_commands import export, predict
 from deq_fusion.own_data.new_rows import predicted
 from unit_tests.package.models import PARTS, X, Y, classifier, regressor
@@ -51,6 +52,19 @@ def test_rows_are_joined_by_their_names(folder, capsys):
     assert (found["prediction"] == model.predict(FRAMES)).all()
     out = capsys.readouterr()
     assert "178 predictions in " in out.out and out.err == "rows joined by wine\n"
+
+
+def test_frames_are_predicted_in_python_as_files_are(folder, capsys):
+    folder, model = folder
+    tables = {name: frame.set_index(ROWS) for name, frame in FRAMES.items()}
+    tables["colour"] = tables["colour"][::-1].assign(new=1.0)
+    with pytest.raises(ValueError, match=r"but has \['new'\] \(1\) besides; predict_data"):
+        model.predict({**FRAMES, "colour": FRAMES["colour"].assign(new=1.0)})
+    for given in (model, folder / "model"):
+        found = predict_data(given, tables)
+        assert found.index.equals(ROWS)
+        assert (found["prediction"] == model.predict(FRAMES)).all()
+        assert "rows joined by wine" in capsys.readouterr().err
 
 
 def test_rows_that_a_table_lacks_lack_the_modality(folder, capsys):

@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,7 @@ def compare_data(
     Raises:
         ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
     """
+    _check_names(how)
     chosen = named(fusions)
     data = {"groups": groups, "task": task, "test": test, "nested": nested}
     data |= {"class_weight": class_weight, "sample_weight": sample_weight, "encoders": encoders}
@@ -77,6 +80,15 @@ def compare_data(
         first = seed * (nested or 1)  # folds are tested all, or rows would count unequally
         runs = range(first, first + (own.runs if runs is None else runs))
     return carried_out(own, chosen, runs, output=output, progress=progress, **how)
+
+
+def _check_names(given: Mapping[str, Any]) -> None:
+    known = [*signature(compare_data).parameters, *signature(compare_fusions).parameters]
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1, 0.5)
+            advice = f"; did you mean {near[0]}?" if near else ""
+            raise TypeError(f"compare_data has no argument {name}{advice}")
 
 
 def carried_out(

@@ -1,13 +1,18 @@
 """New rows in tables, predicted by a fitted estimator; what had to be assumed is said."""
 
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from deq_fusion.training_structures.comparison.report.text import printable
+
+from ..saving import load
 from .keys import Key, check_order, choose_key
 from .tables import Table, make_table
 
@@ -50,6 +55,35 @@ def predicted(
         lacking = [name for name in known if name not in views]
         said += [f"{name} is given for no row, and counts as absent" for name in lacking]
     return _frame(model, X, names), said
+
+
+def predict_data(
+    model: Any, tables: Mapping[str, Any], *, id: str | None = None, progress: bool = True
+) -> pd.DataFrame:
+    """Predicts new rows of tables as `compare_data` takes them, joined in the same way.
+
+        found = compare_data(tables, y, output="results")
+        predict_data(found.best().refit(), new_tables)
+
+    Args:
+        model: a fitted `FusionClassifier` or `FusionRegressor`, or a file that its `save` wrote.
+        tables: modality -> a frame, array or file. Columns that the model does not know are left
+            out, those that it lacks filled in, and tables that it lacks are absent modalities.
+        id: column that names the rows; None: what all tables share, or else their order.
+        progress: whether what was assumed is said, on stderr.
+
+    Returns:
+        A row for each row of the tables: the prediction, and of classes their probabilities.
+
+    Raises:
+        ValueError: for tables that the model does not know, or that have none of its columns.
+    """
+    if isinstance(model, str | Path):
+        model = load(model)
+    frame, said = predicted(model, tables, id=id)
+    if progress:
+        print(*map(printable, said), sep="\n", end="\n" * bool(said), file=sys.stderr)
+    return frame
 
 
 def _joined(

@@ -22,7 +22,7 @@ from .join import Joined, join, names_in
 from .keys import as_text
 from .refit import refit
 from .splits import Splits
-from .tables import READERS, View, split_path
+from .tables import READERS, View, split_path, words_of
 
 SCORED_CLASSES = 10  # at most, that have a column each in tables
 
@@ -100,6 +100,8 @@ def own_data(
         raise ValueError(f"class_weight must be left out of {target.task}, which has no classes")
     refusals.warn_of_constants(joined.views)
     refusals.warn_of_leaks(joined.views, target, truth, allow)
+    if joined.groups is None:
+        refusals.warn_of_groups(_not_in(joined.views, allow))
     splits = _splits(joined, target, truth, nested=nested, official=test is not None)
     data = _data(joined, truth, splits, class_weight is not None)
     said = [*joined.said, target.described]
@@ -176,15 +178,20 @@ def _data(joined: Joined, truth: np.ndarray, splits: Splits, balanced: bool) -> 
     return Data(joined.views, present, truth, weight, balanced, splits)
 
 
+def _not_in(views: Mapping[str, View], columns: Sequence[str]) -> dict[str, View]:
+    """Returns the tables without some columns, where they have them."""
+    return {
+        name: view.drop(columns=list(columns), errors="ignore")
+        if isinstance(view, pd.DataFrame)
+        else view
+        for name, view in views.items()
+    }
+
+
 def _without_names(joined: Joined) -> tuple[Joined, list[str]]:
     """Returns the rows without the columns that only name them, and these columns."""
     columns = names_in(joined.views)
-    views = {
-        name: view.drop(columns=columns, errors="ignore")
-        if isinstance(view, pd.DataFrame)
-        else view
-        for name, view in joined.views.items()
-    }
+    views = _not_in(joined.views, columns)
     for name, view in views.items():
         if 0 in view.shape:
             raise ValueError(
@@ -192,6 +199,9 @@ def _without_names(joined: Joined) -> tuple[Joined, list[str]]:
                 f"differ in most rows ({', '.join(columns)}); leave it out, or name the id"
             )
     said = [f"column {name} is left out: its words differ in most rows" for name in columns]
+    for table, view in views.items():
+        for column in words_of(view):
+            said.append(f"{column} of {table}: {view[column].nunique()} words, a column each")
     return replace(joined, views=views, said=(*joined.said, *said)), columns
 
 

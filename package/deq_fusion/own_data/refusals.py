@@ -1,7 +1,8 @@
 """What no comparison can be made of is refused, and what spoils one is warned of, in a sentence.
 
-Refused: too few rows, classes or groups. Warned of: a column that is the same everywhere, and one
-that predicts the target on its own, as what was known only after the fact does.
+Refused: too few rows, classes or groups. Warned of: a column that is the same everywhere, one that
+predicts the target on its own, as what was known only after the fact does, and one whose words may
+name groups.
 """
 
 import warnings
@@ -21,11 +22,16 @@ ROWS = 30  # the fewest that are compared on
 EACH = 5  # rows of every class: one for each part of the splits
 CERTAIN = 0.999  # balanced accuracy, or correlation, from which on a column is taken to tell
 NAMED = 3  # columns that a warning names
+MANY = 10  # words, and a twentieth of the rows, from which on a column may name groups
 BLOCK = 1000  # columns that are looked at together
 
 
 class Leak(UserWarning):
     """A column alone predicts the target."""
+
+
+class MayBeGroups(UserWarning):
+    """A column may tell which rows belong together, and no groups were named."""
 
 
 def check_rows(target: Target, truth: np.ndarray) -> None:
@@ -139,6 +145,24 @@ def warn_of_leaks(
             f"{'does' if len(found) == 1 else 'do'}; leave it out (drop, --drop COLUMN) if it is "
             "known only with the target, or say that it is fine (allow, --allow COLUMN)",
             Leak,
+            stacklevel=3,
+        )
+
+
+def warn_of_groups(views: Mapping[str, View]) -> None:
+    """Warns of columns of many words, each in several rows, as of patients with several samples."""
+    found = []
+    for table, view in views.items():
+        for name in words_of(view):
+            rows, words = view[name].count(), view[name].nunique()
+            if words >= max(MANY, rows / 20) and rows > words:
+                found.append(f"{name} of {table} ({words} words in {rows} rows)")
+    if found:
+        warnings.warn(
+            f"rows of one group must not be in two parts, and {_listed(found)} may name groups: "
+            "then say so (groups, --group COLUMN); else leave it out (drop, --drop COLUMN) or say "
+            "that it is a feature (allow, --allow COLUMN)",
+            MayBeGroups,
             stacklevel=3,
         )
 

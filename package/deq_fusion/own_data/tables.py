@@ -149,7 +149,7 @@ def as_pandas(name: str, value: Any) -> Any:
     try:
         return value.to_pandas()
     except ImportError as error:
-        raise ValueError("polars needs pyarrow here: pip install deq-fusion[polars]") from error
+        raise ValueError("polars needs pyarrow here: pip install pyarrow") from error
 
 
 def index_of(value: pd.DataFrame | pd.Series, *, of_file: bool = False) -> pd.Index | None:
@@ -241,15 +241,28 @@ def _read_parquet(path: Path, inside: None, id: str | None) -> tuple[View, None]
     try:
         return pd.read_parquet(path, engine="pyarrow"), None
     except ImportError as error:
-        raise ValueError(f"{path} needs pyarrow: pip install deq-fusion[parquet]") from error
+        raise ValueError(f"{path} needs pyarrow: pip install pyarrow") from error
 
 
 def _read_npy(path: Path, inside: None, id: str | None) -> tuple[View, None]:
     return np.load(path, allow_pickle=False), None
 
 
+def _check_objects(path: Path, arrays: Any) -> None:
+    """Raises ValueError for an array of objects, as text of pandas is, which may run code."""
+    for name in arrays.files:
+        try:
+            arrays[name]
+        except ValueError as error:
+            raise ValueError(
+                f"array {name} of {path} must hold numbers or fixed text, but cannot be read "
+                f"({error}); save text as names.astype('U')"
+            ) from error
+
+
 def _read_npz(path: Path, inside: str | None, id: str | None) -> tuple[View, pd.Index | None]:
     with np.load(path, allow_pickle=False) as arrays:
+        _check_objects(path, arrays)
         names = [name for name in arrays.files if name != id]
         if inside is None and len(names) != 1 or inside is not None and inside not in names:
             raise ValueError(

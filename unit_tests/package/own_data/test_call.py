@@ -14,6 +14,7 @@ from deq_fusion import compare_data
 from deq_fusion.estimators import FusionClassifier, FusionRegressor
 from deq_fusion.fusions.adapters import concat_linear
 from deq_fusion.own_data import call, command, own_data
+from deq_fusion.own_data.refusals import MayBeGroups
 from deq_fusion.training_structures.comparison.comparison import Best
 
 torch.set_num_threads(1)
@@ -109,6 +110,29 @@ def test_the_report_the_confusion_and_what_is_used_again(tmp_path):
     changed = {**tables, "taste": X[:, :6] * np.linspace(1, 2, len(X))[:, None]}
     again = compare_data(changed, Y, ["concat"], **asked)
     assert scores(again)["concat", 0] != scores(found)["concat", 0]
+
+
+def test_words_that_may_name_groups_are_warned_of():
+    patients = pd.DataFrame(X[:90, :6]).add_prefix("t").assign(patient=np.arange(90) // 3)
+    patients["patient"] = "p" + patients["patient"].astype(str)
+    tables = {"taste": patients, "colour": X[:90, 6:]}
+    with pytest.warns(
+        MayBeGroups, match=r"patient of taste \(30 words in 90 rows\) may name groups"
+    ):
+        own = own_data(tables, Y[:90])
+    assert "patient of taste: 30 words, a column each" in own.said
+    for said in ({"groups": "patient"}, {"drop": ["patient"]}, {"allow": ["patient"]}):
+        own_data(tables, Y[:90], **said)  # a warning would be an error
+
+
+def test_an_argument_of_another_name_is_told_what_it_is():
+    with pytest.raises(TypeError, match="no argument group; did you mean groups"):
+        compare_data({"a": X}, Y, ["sum"], group=Y)
+
+
+def test_a_name_of_the_registry_is_no_name_for_ones_own():
+    with pytest.raises(ValueError, match="'deq' is a fusion of the registry; name your own"):
+        compare_data({"a": X}, Y, {"deq": concat_linear})
 
 
 @pytest.mark.parametrize(
