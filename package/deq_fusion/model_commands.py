@@ -6,7 +6,10 @@ deq-fusion export MODEL model.onnx
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from deq_fusion.training_structures.comparison.program.arguments import imported
 
 
 def predict(argv: Sequence[str] | None = None) -> None:
@@ -30,6 +33,7 @@ def predict(argv: Sequence[str] | None = None) -> None:
         help="a modality's rows: csv, tsv, parquet, npy or npz; may be given several times",
     )
     parser.add_argument("--id", metavar="COLUMN", help="column that names the rows in all tables")
+    _add_own(parser)
     parser.add_argument("--output", required=True, metavar="FILE", help="csv file to write")
     args = parser.parse_args(argv)
     from deq_fusion.training_structures.files import write_bytes
@@ -38,7 +42,7 @@ def predict(argv: Sequence[str] | None = None) -> None:
     from .saving import load
 
     try:
-        model = load(args.model)
+        model = load(args.model, fusion=args.own)
         frame, said = predicted(model, _named_files(args.tables), id=args.id)
         write_bytes(args.output, frame.to_csv(index_label=frame.index.name or "row").encode())
     except (OSError, ValueError) as error:
@@ -60,14 +64,29 @@ def export(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("model", metavar="MODEL", help="file that `save` wrote")
     parser.add_argument("output", metavar="OUTPUT", help="file to write, .pt2 or .onnx")
+    _add_own(parser)
     args = parser.parse_args(argv)
     from .saving import load
 
     try:
-        said = load(args.model).export(args.output)
+        said = load(args.model, fusion=args.own).export(args.output)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"{args.output} {said}")
+
+
+def _add_own(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--own-fusion",
+        dest="own",
+        type=_imported,
+        metavar="MODULE:NAME",
+        help="the fusion of the model, where it is one of your own",
+    )
+
+
+def _imported(text: str) -> Callable[..., Any]:
+    return imported(text)[1]
 
 
 def _named_files(given: Sequence[str]) -> dict[str, str]:

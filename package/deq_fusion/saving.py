@@ -259,9 +259,10 @@ def _own(path: Path, parameters: Mapping[str, Any], **given: Any) -> dict[str, A
     for name, value in given.items():
         saved = parameters.get(name)
         if saved == OWN and value is None:
+            command = ", or --own-fusion MODULE:NAME" if name == "fusion" else ""
             raise ValueError(
                 f"{path} was fitted with {name} of its own, which no file can hold: give the same "
-                f"again, as load(path, {name}=...)"
+                f"again, as load(path, {name}=...){command}"
             )
         if saved != OWN and value is not None:
             raise ValueError(f"{path} was fitted with {name}={saved!r}: leave out load's {name}")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deq_fusion import predict_data
+from deq_fusion.fusions.adapters import concat_linear
 from deq_fusion.model_commands import export, predict
 from deq_fusion.own_data.new_rows import predicted
 from unit_tests.package.models import PARTS, X, Y, classifier, regressor
@@ -65,6 +66,18 @@ def test_frames_are_predicted_in_python_as_files_are(folder, capsys):
         assert found.index.equals(ROWS)
         assert (found["prediction"] == model.predict(FRAMES)).all()
         assert "rows joined by wine" in capsys.readouterr().err
+
+
+def test_a_model_with_a_fusion_of_ones_own_is_told_which(folder, capsys):
+    folder, _ = folder
+    own = classifier(concat_linear, epochs=1).fit(FRAMES, Y)
+    own.save(folder / "own")
+    with pytest.raises(SystemExit, match="2"):
+        run(folder, "own", acid="acid.csv", colour="colour.csv")
+    assert "or --own-fusion MODULE:NAME" in capsys.readouterr().err
+    name = "deq_fusion.fusions.adapters:concat_linear"
+    found = run(folder, "own", "--own-fusion", name, acid="acid.csv", colour="colour.csv")
+    assert (found["prediction"] == own.predict(FRAMES)).all()
 
 
 def test_rows_that_a_table_lacks_lack_the_modality(folder, capsys):
