@@ -5,11 +5,12 @@ deq-fusion export MODEL model.onnx
 """
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from deq_fusion.training_structures.comparison.program.arguments import imported
+
+from .own_data.arguments import as_tables, named_file
 
 
 def predict(argv: Sequence[str] | None = None) -> None:
@@ -27,6 +28,7 @@ def predict(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--table",
         dest="tables",
+        type=named_file,
         action="append",
         required=True,
         metavar="NAME=FILE",
@@ -38,17 +40,15 @@ def predict(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from deq_fusion.training_structures.files import write_bytes
 
-    from .own_data.new_rows import predicted
+    from .own_data import predict_data
     from .saving import load
 
     try:
         model = load(args.model, fusion=args.own)
-        frame, said = predicted(model, _named_files(args.tables), id=args.id)
+        frame = predict_data(model, as_tables("--table", args.tables), id=args.id)
         write_bytes(args.output, frame.to_csv(index_label=frame.index.name or "row").encode())
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    for sentence in said:
-        print(sentence, file=sys.stderr)
     print(f"{len(frame)} predictions in {args.output}")
 
 
@@ -87,13 +87,3 @@ def _add_own(parser: argparse.ArgumentParser) -> None:
 
 def _imported(text: str) -> Callable[..., Any]:
     return imported(text)[1]
-
-
-def _named_files(given: Sequence[str]) -> dict[str, str]:
-    found = {}
-    for text in given:
-        name, equals, path = text.partition("=")
-        if not (name and equals and path) or name in found:
-            raise ValueError(f"--table must be NAME=FILE, each name once, got {text!r}")
-        found[name] = path
-    return found

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,12 @@ def test_what_is_no_fusion_is_refused(fusions, message):
 
 def test_the_usual_fusions_of_the_command_are_in_the_registry():
     assert set(USUAL) <= FUSIONS.keys() and len(set(USUAL)) == len(USUAL) == 25
+
+
+def test_what_make_compares_is_in_the_registry():
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    (names,) = re.findall(r"^QUICK = (.+)$", makefile, re.MULTILINE)
+    assert set(names.split(",")) <= set(FUSIONS)
 
 
 def test_the_command_takes_all_of_the_registry_if_asked_to(capsys):

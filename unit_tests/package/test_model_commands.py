@@ -148,7 +148,7 @@ def test_tables_without_a_name_and_words_among_numbers_are_refused(folder, capsy
     folder, _ = folder
     with pytest.raises(SystemExit):
         predict([str(folder / "model"), "--table", "acid.csv", "--output", "x"])
-    assert "--table must be NAME=FILE, each name once, got 'acid.csv'" in capsys.readouterr().err
+    assert "--table: must be NAME=FILE, as rna=rna.csv, got 'acid.csv'" in capsys.readouterr().err
     frame = pd.DataFrame(X).astype(object)
     frame[3] = ["word", "other"] * 89
     frame.to_csv(folder / "words.csv", index=False)

@@ -1,6 +1,7 @@
 """The arguments of own data on a command line, apart from what carries them out."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from deq_fusion.examples.compare_fusions import PROGRAM, USUAL
@@ -44,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_data(group: argparse._ActionsContainer) -> None:
     """Adds the arguments that name tables, target and splits."""
     add = group.add_argument
-    table = {"type": _table, "action": "append", "metavar": "NAME=FILE"}
+    table = {"type": named_file, "action": "append", "metavar": "NAME=FILE"}
     add(
         "--table",
         dest="tables",
@@ -81,8 +82,19 @@ def add_data(group: argparse._ActionsContainer) -> None:
     add("--allow", help="a column that may predict the target alone", **several)
 
 
-def _table(text: str) -> tuple[str, str]:
+def named_file(text: str) -> tuple[str, str]:
+    """Returns the name and the file that `NAME=FILE` says."""
     name, equals, path = text.partition("=")
     if not (name and equals and path):
         raise argparse.ArgumentTypeError(f"must be NAME=FILE, as rna=rna.csv, got {text!r}")
     return name, path
+
+
+def as_tables(flag: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Returns name -> file, of what `named_file` made of a flag that is given several times."""
+    tables = dict(pairs)
+    if len(tables) < len(pairs):
+        raise ValueError(
+            f"{flag} must give every table a name of its own, got {[n for n, _ in pairs]}"
+        )
+    return tables

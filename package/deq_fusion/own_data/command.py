@@ -9,12 +9,16 @@ from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.lock import check_free
 from deq_fusion.training_structures.comparison.program.arguments import chosen_fusions
-from deq_fusion.training_structures.comparison.program.program import carry_out, exit_if_failed
+from deq_fusion.training_structures.comparison.program.program import (
+    asked_kind,
+    carry_out,
+    exit_if_failed,
+)
 from deq_fusion.training_structures.comparison.program.terminal import on_terminal
 from deq_fusion.training_structures.comparison.report.text import printable
 
 from . import confusion
-from .arguments import PROGRAM, make_parser
+from .arguments import PROGRAM, as_tables, make_parser
 from .recipe import OwnData, own_data
 
 
@@ -29,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = make_parser()
     args = parser.parse_args(argv)
+    args.settings = []  # which are a recipe's
     args.chosen = chosen_fusions(parser, args, FUSIONS)
     args.output = args.output or _folder(args)
     try:
@@ -61,9 +66,9 @@ def _own_data(args: argparse.Namespace) -> OwnData:
     if args.test_tables or args.test_target:
         if not (args.test_tables and args.test_target):
             raise ValueError("a test set needs --test-table NAME=FILE and --test-target, got one")
-        test = _tables("--test-table", args.test_tables), args.test_target
+        test = as_tables("--test-table", args.test_tables), args.test_target
     return own_data(
-        _tables("--table", args.tables),
+        as_tables("--table", args.tables),
         args.target,
         groups=args.group,
         task=args.task,
@@ -77,22 +82,13 @@ def _own_data(args: argparse.Namespace) -> OwnData:
     )
 
 
-def _tables(flag: str, pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    tables = dict(pairs)
-    if len(tables) < len(pairs):
-        raise ValueError(
-            f"{flag} must give every table a name of its own, got {[n for n, _ in pairs]}"
-        )
-    return tables
-
-
 def _as_of_a_benchmark(args: argparse.Namespace, own: OwnData) -> argparse.Namespace:
     """Returns the arguments as they would be of a benchmark, whose recipe is there already."""
 
     def recipe(data_dir: None = None):
         return own.recipe
 
-    benchmark = {"recipe": recipe, "data_dir": None, "official": False, "settings": []}
+    benchmark = {"recipe": recipe, "data_dir": None, "official": False}
     benchmark |= {"modalities": None, "runs": args.runs or own.runs}
     return argparse.Namespace(**{**vars(args), **benchmark})
 
@@ -112,8 +108,4 @@ def _folder(args: argparse.Namespace) -> Path:
     kind = ["own", *dict(args.tables)]
     kind += [f"nested{args.nested}"] if args.nested else []
     kind += ["official"] if args.test_tables else []
-    kind += [args.part] if args.part != "test" else []
-    kind += ["search"] if args.search > 1 else []
-    kind += ["missing"] if args.drop_modality else []
-    kind += [args.precision] if args.precision else []
-    return Path("results", "-".join(kind))
+    return Path("results", "-".join([*kind, *asked_kind(args)]))

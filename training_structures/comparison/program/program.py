@@ -190,14 +190,19 @@ def results_folder(args: argparse.Namespace) -> Path:
     """Returns the folder of results where none is given: one for each kind of comparison."""
     kind = [args.dataset_name, *([args.data_dir.name] if args.data_dir else [])]
     kind += ["official"] if args.official else []
-    kind += [args.part] if args.part != "test" else []
+    kind += [*asked_kind(args), *(args.modalities or [])]
+    return Path("results", "-".join(kind))
+
+
+def asked_kind(args: argparse.Namespace) -> list[str]:
+    """Returns words for what is asked of a comparison besides its data."""
+    kind = [args.part] if args.part != "test" else []
     kind += ["search"] if args.search > 1 else []
     kind += ["prune"] if args.prune else []
     kind += ["missing"] if args.drop_modality else []
     kind += [args.precision] if args.precision else []
     kind += [f"epochs={args.epochs}"] if args.epochs else []
-    kind += [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]
-    return Path("results", "-".join([*kind, *(args.modalities or [])]))
+    return kind + [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]
 
 
 def _try_options(args: argparse.Namespace, recipe: Recipe, run: int) -> None:
