@@ -69,7 +69,9 @@ class FusionEstimator(BaseEstimator):
         tags.target_tags.multi_output = True
         return tags
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "FusionEstimator":
+    def fit(
+        self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None
+    ) -> "FusionEstimator":
         """Trains on the rows, stopped by a part of them that is not learnt from.
 
         The global random generators are left as they were.
@@ -79,6 +81,7 @@ class FusionEstimator(BaseEstimator):
                 being one that lacks this modality; or one matrix or frame (rows, columns).
             y: (rows,), or (rows, k) of labels 0 and 1, or of numbers.
             sample_weight: (rows,) what each counts, at least 0.
+            groups: (rows,) rows of one group are learnt from, or stopped by, together.
 
         Raises:
             ValueError: for data or arguments that make no sense.
@@ -91,7 +94,7 @@ class FusionEstimator(BaseEstimator):
             y = np.asarray(y)
         views = self._views(X, fitting=True)
         first = next(iter(views.values()))
-        check_consistent_length(first, y)
+        check_consistent_length(first, y, groups)
         weight = None
         if sample_weight is not None:
             rows = np.empty((len(first), 1))
@@ -101,7 +104,8 @@ class FusionEstimator(BaseEstimator):
                 raise ValueError("sample_weight must be positive somewhere, but all are zero")
             views = {name: _safe_indexing(view, kept) for name, view in views.items()}
             y, weight = _safe_indexing(y, kept), weight[kept]
-        self._train(views, y, weight)
+            groups = None if groups is None else _safe_indexing(groups, kept)
+        self._train(views, y, weight, groups)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
@@ -213,7 +217,7 @@ class FusionEstimator(BaseEstimator):
         """Returns what each row counts by its class; None if all do the same."""
         return None
 
-    def _train(self, views: dict[str, Any], y: Any, weight: np.ndarray | None) -> None:
+    def _train(self, views: dict[str, Any], y: Any, weight: np.ndarray | None, groups: Any) -> None:
         """Sets what follows from the data, and trains the network."""
         training, device = self._training(), _device(self.device)
         self.target_ = target = Target.of(y, self._task(y))
@@ -223,7 +227,8 @@ class FusionEstimator(BaseEstimator):
         present, truth = presence(views), target.encode(y)
         seed, share = _seed(self.random_state), training.validation_fraction
         classes = truth.numpy() if target.task == "classification" else None
-        kept, held = cut_validation(len(truth), classes, fraction=share, seed=seed)
+        asked = {"fraction": share, "seed": seed}
+        kept, held = cut_validation(len(truth), classes, groups=groups, **asked)
         self.columns_ = {
             name: Columns(name).fit(_safe_indexing(view, kept), present[kept, number])
             for number, (name, view) in enumerate(views.items())

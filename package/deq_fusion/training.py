@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import GroupShuffleSplit, train_test_split
 
 from deq_fusion.datasets.loaders import stratified_split
 
@@ -69,7 +69,12 @@ DEFAULTS = Training()
 
 
 def cut_validation(
-    count: int, classes: np.ndarray | None, *, fraction: float, seed: int
+    count: int,
+    classes: np.ndarray | None,
+    *,
+    fraction: float,
+    seed: int,
+    groups: Any = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the sorted numbers of (the rows to learn from, the rows to stop by).
 
@@ -82,10 +87,16 @@ def cut_validation(
         classes: (rows,) integers; None where there are none.
         fraction: share to hold out, from 0 to below 1.
         seed: the same seed gives the same parts.
+        groups: (rows,) none of them is in both parts; classes then share out as they come.
     """
     rows = np.arange(count)
     if count < 10 or not fraction:
         return rows, rows[:0]
+    if groups is not None:
+        if len(np.unique(groups)) < 2:
+            raise ValueError("groups must be two at least, one of which is held out, got one")
+        cut = GroupShuffleSplit(1, test_size=fraction, random_state=seed)
+        return next(cut.split(rows, groups=groups))
     held_out = min(max(1, round(fraction * count)), count - 1)
     if classes is not None:
         _, sizes = np.unique(classes, return_counts=True)

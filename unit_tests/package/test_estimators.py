@@ -302,3 +302,27 @@ def test_rows_to_stop_by_teach_no_scale_and_no_category(kind):
     close(found.mean, X[kept].mean(axis=0))
     if kind is regressor:
         close(model.network_.mean, y[kept].mean(), rtol=1e-6)
+
+
+def test_no_group_is_learnt_from_and_stopped_by():
+    groups = np.arange(200) // 10
+    for fraction in (0.1, 0.3):
+        kept, held = cut_validation(200, None, fraction=fraction, seed=1, groups=groups)
+        assert sorted([*kept, *held]) == list(range(200))
+        assert not set(groups[kept]) & set(groups[held])
+        assert len(held) == round(20 * fraction) * 10
+    with pytest.raises(ValueError, match="groups must be two at least"):
+        cut_validation(200, None, fraction=0.1, seed=1, groups=np.zeros(200))
+
+
+GROUPS = np.arange(len(Y)) // 4
+
+
+def test_groups_decide_what_a_fit_is_stopped_by():
+    fits = [classifier(epochs=2).fit(VIEWS, Y, groups=g) for g in (None, GROUPS)]
+    scales = [np.concatenate([c.mean for c in fit.columns_.values()]) for fit in fits]
+    _, held = cut_validation(len(Y), None, fraction=0.15, seed=_seed(0), groups=GROUPS)
+    left = np.setdiff1d(np.arange(len(Y)), held)
+    first = next(iter(VIEWS))
+    np.testing.assert_allclose(fits[1].columns_[first].mean, VIEWS[first][left].mean(0))
+    assert not np.allclose(*scales)

@@ -37,10 +37,11 @@ def refit(
         epochs: at most; the estimator holds out rows of its own to stop by.
         **optimizer: lr and weight_decay, in place of the defaults.
     """
-    names = tuple(modalities or data.views)
+    names, groups = tuple(modalities or data.views), data.splits.groups
     if data.present is not None:
         here = np.stack([data.present_in(modality) for modality in names], axis=1).any(axis=1)
         data = data.taken(np.flatnonzero(here))
+        groups = None if groups is None else groups[here]
     truth = data.truth
     if target.task == "classification":
         truth = target.classes[truth]
@@ -59,4 +60,4 @@ def refit(
         **optimizer,
     )
     views = {modality: data.views[modality] for modality in names}
-    return estimator.fit(views, truth, data.weight)
+    return estimator.fit(views, truth, data.weight, groups)
