@@ -274,6 +274,19 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager:
     return torch.autocast(device.type, HALF[precision])
 
 
+def usable(device: torch.device | str) -> torch.device:
+    """Returns the device; raises ValueError unless torch has it here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:80]
+        raise ValueError(
+            f'device must be one that torch has here, such as "cpu" or "cuda", got {device!r} '
+            f"({reason})"
+        ) from error
+    return torch.device(device)
+
+
 def place(model: nn.Module, device: torch.device | str | None) -> torch.device:
     """Moves the model if a device is given; returns where it is."""
     if device is not None:

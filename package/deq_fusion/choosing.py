@@ -8,6 +8,7 @@ from torch import nn
 
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Fusion
+from deq_fusion.training_structures.comparison.methods import unsuited
 
 from .training import FUSION_OPTIONS
 
@@ -32,7 +33,9 @@ def choose_fusion(
     if isinstance(fusion, str):
         if fusion not in FUSIONS:
             raise ValueError(f"fusion must be one of {list(FUSIONS)}, got {fusion!r}")
-        _check_entry(fusion, count, task)
+        reason = unsuited(FUSIONS[fusion], count, "vectors", task)  # which encoders make of all
+        if reason is not None:
+            raise ValueError(f"fusion={fusion!r} {reason}; take another fusion, or `modalities`")
         options = FUSION_OPTIONS.get(fusion, {}) if options is None else options
         fusion = FUSIONS[fusion]
     elif isinstance(fusion, nn.Module) or not callable(fusion):
@@ -65,19 +68,3 @@ def _built(
     if not isinstance(module, nn.Module):
         raise ValueError(f"a fusion must be an nn.Module, but is a {type(module).__name__}")
     return module, width
-
-
-def _check_entry(name: str, count: int, task: str) -> None:
-    """Raises ValueError unless a fusion takes so many vectors, and does the task."""
-    entry = FUSIONS[name]
-    least, most = entry.modalities
-    if not least <= count <= (most or count):
-        wanted = f"{least}" if least == most else f"{least} or more"
-        raise ValueError(
-            f"fusion={name!r} must have {wanted} modalities, but there are {count}; name them by "
-            "`modalities`, or take another fusion"
-        )
-    if "vectors" not in entry.features:
-        raise ValueError(f"fusion={name!r} takes sequences alone, and here fuses one vector each")
-    if task not in entry.tasks:
-        raise ValueError(f"fusion={name!r} does {' and '.join(entry.tasks)}, not {task}")

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from deq_fusion.training_structures.checkpoint import seeded
+from deq_fusion.training_structures.evaluation import usable
 from deq_fusion.training_structures.fit import fit, load_best
 
 from .choosing import choose_fusion
@@ -219,7 +220,7 @@ class FusionEstimator(BaseEstimator):
 
     def _train(self, views: dict[str, Any], y: Any, weight: np.ndarray | None, groups: Any) -> None:
         """Sets what follows from the data, and trains the network."""
-        training, device = self._training(), _device(self.device)
+        training, device = self._training(), usable(self.device)
         self.target_ = target = Target.of(y, self._task(y))
         by_class = self._class_weights(y)
         if by_class is not None:
@@ -299,17 +300,6 @@ class FusionEstimator(BaseEstimator):
                 batch = [tensor[rows] for tensor in tensors]
                 found.append(self.network_.outputs(batch, None if here is None else here[rows]))
         return torch.cat(found)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, TypeError) as error:
-        raise ValueError(
-            f'device must be one that torch has here, such as "cpu" or "cuda", got {device!r} '
-            f"({str(error).splitlines()[0][:80]})"
-        ) from error
-    return torch.device(device)
 
 
 def _seed(random_state: int | np.random.RandomState | None) -> int:

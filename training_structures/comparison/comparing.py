@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from ..checkpoint import seeded
+from ..evaluation import usable
 from ..event_log import Watch
 from ..workers import watched
 from .comparison import Comparison
@@ -92,7 +92,7 @@ def compare(
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
     by = _searched_by(methods, trials, prune=prune, progress=progress)
-    _check_device(device)
+    usable(device)
     test_share = _test_share(recipe, runs[0])
     demands = {"trials": trials, "drop_modality": drop_modality}
     demands |= {"prune": True} if prune else {}
@@ -183,13 +183,6 @@ def _searched_by(
     if by is not None and progress:
         tqdm.write(told(trials, by), file=sys.stderr)
     return by
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device} cannot be used here ({error})") from error
 
 
 def _test_share(recipe: Recipe, run: int) -> float | None:

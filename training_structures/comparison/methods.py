@@ -89,14 +89,18 @@ def refusal(fusion: Fusion, recipe: Recipe) -> str | None:
     A fusion may have the attributes `modalities`, (least, most) of their number, most None
     without a bound; `features`, which of "vectors" and "sequences" it takes; and `tasks`.
     """
+    return unsuited(fusion, len(recipe.modalities), recipe.features, recipe.task)
+
+
+def unsuited(fusion: Fusion, count: int, features: str, task: str) -> str | None:
+    """Returns the same of so many modalities, of these `features`, for this task."""
     least, most = getattr(fusion, "modalities", (1, None))
-    count = len(recipe.modalities)
     if count < least or (most is not None and count > most):
         return f"takes {bounds(least, most)}, and there {'are' if count > 1 else 'is'} {count}"
-    if recipe.features not in getattr(fusion, "features", FEATURES):
-        return f"does not take {recipe.features}"
-    if recipe.task not in getattr(fusion, "tasks", TASKS):
-        return f"does not do {recipe.task}"
+    if features not in getattr(fusion, "features", FEATURES):
+        return f"does not take {features}"
+    if task not in getattr(fusion, "tasks", TASKS):
+        return f"does not do {task}"
     return None
 
 

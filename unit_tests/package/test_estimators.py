@@ -204,8 +204,11 @@ def test_few_rows_are_all_learnt_from():
 REFUSED = {
     "unknown fusion": ({"fusion": "glue"}, "fusion must be one of .*'deq'.* got 'glue'"),
     "an instance": ({"fusion": nn.Linear(2, 2)}, "fusion must be a name, or a class.*got Linear"),
-    "too many": ({"fusion": "film", "modalities": None}, "'film' must have 2 modalities.* are 1"),
-    "sequences": ({"fusion": "early_gru"}, "'early_gru' takes sequences alone"),
+    "too many": (
+        {"fusion": "film", "modalities": None},
+        "'film' takes 2 modalities, and there is 1; take",
+    ),
+    "sequences": ({"fusion": "early_gru"}, "'early_gru' does not take vectors; take another"),
     "options": ({"fusion_options": {"size": 3}}, r"fusion_options must suit.*\['size'\]"),
     "no dict": ({"fusion_options": 3}, "fusion_options must be a dict, got int"),
     "no module": ({"fusion": lambda dims, dim: 3}, "a fusion must be an nn.Module, but is a int"),
@@ -244,8 +247,8 @@ def test_data_that_are_refused():
         (classifier(), empty, Y, "every row must have a modality, but 178 of 178 have none"),
         (classifier(modalities=PARTS), VIEWS, Y, "modalities must be None where X is a dict"),
         (classifier(), X, np.full(178, "a"), "y must have two classes at least"),
-        (classifier("early_transformer"), VIEWS, Y, "takes sequences alone"),
-        (regressor("evidential"), VIEWS, X[:, 0], "does classification, not regression"),
+        (classifier("early_transformer"), VIEWS, Y, "does not take vectors; take another"),
+        (regressor("evidential"), VIEWS, X[:, 0], "'evidential' does not do regression; take"),
     ):
         with pytest.raises(ValueError, match=message):
             model.fit(x, y)

@@ -59,7 +59,7 @@ def error(tmp_path, capsys):
         ("--option sum.a.b=1", r"sum cannot be built with \{'a.b': 1\}: .*a.b"),
         ("--option film.a=3", r"--option film.a must be of a fusion in \['sum', 'concat'\]"),
         ("--option sum.fial=1", r"sum cannot be built with \{'fial': 1\}: .*fial"),
-        ("--device nonsense", "device nonsense cannot be used here"),
+        ("--device nonsense", "device must be one that torch has here, .* got .nonsense"),
         ("--own-fusion Mine", "--own-fusion: must be module:name, got 'Mine'"),
         ("--own-fusion not_there:Mine", "cannot import not_there .ModuleNotFoundError.*PYTHONPATH"),
         ("--own-fusion json:Mine", "json must have a class or function Mine; it has .*'loads'"),

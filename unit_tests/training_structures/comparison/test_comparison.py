@@ -193,7 +193,7 @@ def test_when_all_has_failed_it_says_so():
         ({"baseline": "film"}, "unknown baseline 'film'; choose from majority, .*, sum, concat"),
         ({"subject": "film"}, "unknown subject 'film'; choose from sum, concat"),
         ({"metric": "f1"}, "unknown metric 'f1'; choose from accuracy, certainty"),
-        ({"device": "nonsense"}, "device nonsense cannot be used here"),
+        ({"device": "nonsense"}, "device must be one that torch has here, .* got .nonsense"),
     ],
 )
 def test_a_name_that_is_not_there_is_refused_before_any_work(asked, message):
