@@ -6,14 +6,16 @@ STAMP = $(VENV)/.installed
 BENCH =
 N = 20000
 FUZZ =
+JOBS = auto
+TEST =
 # A fixed list, so that it takes as long when methods are added: what there is but for the slowest.
 QUICK = deq,deq_paper,concat,concat_linear,sum,weighted_sum,tensor,low_rank,mutan,gmu,attention,cross,evidential,late
 ARGS = --dataset digits --fusions $(QUICK) --runs 3 --jobs 2 --drop-modality --output results/digits
 
-.PHONY: help compare bench test fuzz lint
+.PHONY: help compare bench test test-all fuzz lint types docs
 
 help:  ## list the targets (the default)
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
 
 compare: $(STAMP)  ## train and compare fusions on digits; other options: make compare ARGS="--fusions all ..."
 	$(VENV)/bin/deq-fusion compare $(ARGS)
@@ -21,8 +23,11 @@ compare: $(STAMP)  ## train and compare fusions on digits; other options: make c
 bench: $(STAMP)  ## measure what DEQ fusion costs; other options: make bench BENCH="--parts cases"
 	$(RUN) deq_fusion.examples.bench $(BENCH)
 
-test: $(STAMP)  ## run the unit tests
-	$(RUN) pytest
+test: $(STAMP)  ## run the unit tests but for the slow ones: three minutes on two cores
+	$(RUN) pytest -n $(JOBS) -m "not slow" $(TEST)
+
+test-all: $(STAMP)  ## run every unit test
+	$(RUN) pytest -n $(JOBS) $(TEST)
 
 fuzz: $(STAMP)  ## damage N files of all formats and read them; other options: make fuzz N=2000 FUZZ="--seed 1 --keep DIR"
 	$(RUN) unit_tests.fuzz --number $(N) $(FUZZ)
@@ -30,6 +35,12 @@ fuzz: $(STAMP)  ## damage N files of all formats and read them; other options: m
 lint: $(STAMP)  ## check style and format with ruff
 	$(RUN) ruff check .
 	$(RUN) ruff format --check .
+
+types: $(STAMP)  ## check types with mypy
+	$(RUN) mypy
+
+docs: $(STAMP)  ## build the documentation into site/; every warning is an error
+	$(RUN) mkdocs build --strict
 
 # A finished environment is updated; without its stamp, what an interrupted run left is replaced.
 $(STAMP): setup.py constraints.txt

@@ -57,7 +57,8 @@ POLARS = ["polars", "pyarrow"]
 SEARCH = ["optuna"]
 ONNX = ["onnx", "onnxscript"]
 LOG = ["tensorboard"]
-TEST = ["pytest", "setuptools>=70.1"]  # the first setuptools that builds a wheel on its own
+TEST = ["pytest", "pytest-xdist", "griffe", "setuptools>=70.1"]  # builds a wheel on its own
+DOCS = [f"{name}; python_version >= '3.11'" for name in ("mkdocs-material", "mkdocstrings[python]")]
 
 setup(
     name="deq-fusion",
@@ -91,9 +92,10 @@ setup(
         "onnx": ONNX,
         "log": LOG,
         "test": TEST,
+        "docs": DOCS,
         "dev": [
-            *(*TEST, *PLOT, *BENCH, *CLUSTER, *FEATURES),
-            *(*PARQUET, *POLARS, *SEARCH, *ONNX, *LOG, "ruff"),
+            *(*TEST, *DOCS, *PLOT, *BENCH, *CLUSTER, *FEATURES),
+            *(*PARQUET, *POLARS, *SEARCH, *ONNX, *LOG, "ruff", "mypy"),
         ],
     },
     packages=[ROOT, *(f"{ROOT}.{package}" for package in PACKAGES)],
