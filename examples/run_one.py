@@ -1,4 +1,4 @@
-"""What the short example scripts share: train by a recipe, and print how it did.
+"""The part that the benchmarks' train.py share: train by a recipe, and print how it did.
 
 Several processes, started by torchrun, share the work; the first one prints.
 """
@@ -27,9 +27,13 @@ from deq_fusion.training_structures.distributed import is_main, process_group
 from deq_fusion.training_structures.event_log import event_logs
 
 MakeRecipe = Callable[..., Recipe]
+More = Callable[[argparse.ArgumentParser], Callable[..., Analysis | None]]
 PARALLEL = """on two GPUs, which share every batch, in mixed precision:
   torchrun --nproc-per-node 2 -m {name} --device cuda --precision bf16 ...
+all fusions under one protocol, with intervals and tests:
+  deq-fusion compare --help
 """
+OWN = "a fusion of your own: a class MyFusion(input_dims, dim), found from the current folder"
 
 
 def run_one(
@@ -37,28 +41,27 @@ def run_one(
     argv: Sequence[str] | None = None,
     *,
     description: str,
-    fusion: str = "deq",
     needs_data: bool = False,
-    more: Callable[[argparse.ArgumentParser], Callable[..., Analysis | None]] | None = None,
+    more: More | None = None,
 ) -> dict[str, Any]:
-    """Trains the fusion that the arguments ask for (default: `fusion`), prints its test scores.
+    """Trains what the arguments ask for, one fusion or every modality alone; prints test scores.
 
     Args:
-        recipe, argv, description: of the benchmark, the command line, and the script.
-        fusion: the default.
+        recipe: of the benchmark.
+        argv: the command line; None: that of the process.
+        description: of the script.
         needs_data: whether the recipe reads a folder.
         more: adds arguments of the script's own to the parser, and returns the function that
             makes of the parsed ones and the recipe an analysis for `run_fusion`, or None.
 
     Returns:
-        The result, as `run_fusion` describes it.
+        The result, as `run_fusion` describes it; with `--unimodal` modality -> result.
     """
     parser = _parser(recipe, description, needs_data)
-    _add_fusion(parser, fusion)
     make_analysis = more(parser) if more else lambda args, made: None
     args, made = _parse(parser, recipe, argv)
-    method = _method(args, made)
-    reason = refusal(method.fusion, made)
+    method = None if args.unimodal else _method(args, made)
+    reason = method and refusal(method.fusion, made)
     if reason:
         parser.error(f"{method.name} {reason}")
     try:
@@ -66,28 +69,19 @@ def run_one(
     except (ValueError, FileNotFoundError) as error:
         parser.error(str(error))
     with process_group(args.device) as args.device:
+        if method is None:
+            return _run_unimodal(parser, args, made)
         return _run(parser, args, method, args.checkpoint, analyse)
 
 
-def run_unimodal(
-    recipe: MakeRecipe,
-    argv: Sequence[str] | None = None,
-    *,
-    description: str,
-    needs_data: bool = False,
+def _run_unimodal(
+    parser: argparse.ArgumentParser, args: argparse.Namespace, recipe: Recipe
 ) -> dict[str, dict[str, Any]]:
-    """Trains every modality on its own, with the recipe's encoder and head, and prints the rows.
-
-    Returns:
-        Modality -> result, as `run_fusion` describes it.
-    """
-    parser = _parser(recipe, description, needs_data)
-    args, made = _parse(parser, recipe, argv)
+    """Trains every modality on its own, with the recipe's encoder and head."""
     results = {}
-    with process_group(args.device) as args.device:
-        for name in made.modalities:
-            path = args.checkpoint and args.checkpoint.with_name(f"{args.checkpoint.name}.{name}")
-            results[name] = _run(parser, args, single(made, name), path)
+    for name in recipe.modalities:
+        path = args.checkpoint and args.checkpoint.with_name(f"{args.checkpoint.name}.{name}")
+        results[name] = _run(parser, args, single(recipe, name), path)
     return results
 
 
@@ -96,21 +90,11 @@ def described(value: float, score: Score) -> str:
     return f"{score.name} {number(value, score)}{' %' if score.percent else ''}"
 
 
-def _add_fusion(parser: argparse.ArgumentParser, default: str) -> None:
-    add, known = parser.add_argument, "; ".join(FUSIONS)
-    add("--fusion", choices=FUSIONS, default=default, metavar="NAME", help=known)
-    add("--own-fusion", type=imported, metavar="MODULE:NAME", help="one of your own instead")
-
-
 def _method(args: argparse.Namespace, recipe: Recipe) -> Method:
     if args.own_fusion is None:
         return Method(args.fusion, recipe, FUSIONS[args.fusion])
     name, fusion = args.own_fusion
     return Method(name, recipe, fusion)
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """The description as it is written, and defaults."""
 
 
 def _run(
@@ -169,25 +153,55 @@ def _parser(recipe: MakeRecipe, description: str, needs_data: bool) -> argparse.
     spec = getattr(sys.modules["__main__"], "__spec__", None)  # how `python -m` was asked to run
     parser = argparse.ArgumentParser(
         prog=spec and f"python -m {spec.name}",
+        usage="%(prog)s [options]",
         description=description,
-        epilog=PARALLEL.format(name=spec.name if spec else "deq_fusion.examples.digits.digits_deq"),
-        formatter_class=_Help,
+        epilog=PARALLEL.format(name=spec.name if spec else "deq_fusion.examples.digits.train"),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
+    _add_model(parser)
+    _add_data(parser, needs_data)
+    _add_training(parser)
+    describe_settings(parser, {"its recipe": recipe})
+    return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to train")
+    add = group.add_mutually_exclusive_group().add_argument
+    known = f"deq (the default); others: {', '.join(name for name in FUSIONS if name != 'deq')}"
+    add("--fusion", choices=FUSIONS, default="deq", metavar="NAME", help=known)
+    add("--own-fusion", type=imported, metavar="MODULE:NAME", help=OWN)
+    add("--unimodal", action="store_true", help="no fusion: every modality on its own, in turn")
+    add_settings(group, "listed below")
+
+
+def _add_data(parser: argparse.ArgumentParser, needs_data: bool) -> None:
+    add = parser.add_argument_group("on which data").add_argument
     if needs_data:
-        add("--data-dir", type=Path, required=True, help="folder of the data")
+        add("--data-dir", type=Path, required=True, metavar="DIR", help="folder of the data")
         add("--official", action="store_true", help="keep the official split, not a fresh one")
     else:
         parser.set_defaults(data_dir=None, official=False)
-    add("--modalities", nargs="+", metavar="A,B", help="those to use, by name")
-    add_settings(parser)
-    add("--seed", type=int, default=0, help="seed of weights, batches and split")
+    add("--modalities", nargs="+", metavar="A,B", help="those to use, by name; by default all")
+    add(
+        "--part",
+        choices=["test", "valid"],
+        default="test",
+        help="what to score (default: test); valid to tune",
+    )
+
+
+def _add_training(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("how to train").add_argument
+    add("--seed", type=int, default=0, help="of weights, batches and split (default: 0)")
     add("--epochs", type=int, help="bound on the epochs, instead of the recipe's")
-    add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--log", type=Path, metavar="DIR", help="folder for TensorBoard's event files")
-    add("--checkpoint", type=Path, help="file to save to; an interrupted run resumes from it")
-    add("--device", default="cpu", help="where to train, such as cpu or cuda")
+    add(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="saved to; an interrupted run resumes from it",
+    )
+    add("--device", default="cpu", help="where to train, such as cuda (default: cpu)")
     add("--precision", choices=PRECISIONS, help="of the forward, not the recipe's; fp16: on GPUs")
-    add("--threads", type=int, default=1, help="threads of torch on a CPU")
-    describe_settings(parser, {"its recipe": recipe})
-    return parser
+    add("--threads", type=int, default=1, help="threads of torch on a CPU (default: 1)")

@@ -38,7 +38,7 @@ assert bare == ours
 assert bare[0]["solver_converged"] == 1
 """
 STUDIES = """
-from deq_fusion.examples.studies import is_deq
+from deq_fusion.examples.studies.study import is_deq
 assert is_deq(Bare([4, 4], 8)) and is_deq(DEQFusion([4, 4], 8)) and not is_deq(nn.Linear(2, 2))
 """
 RECIPES = """

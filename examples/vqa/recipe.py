@@ -135,8 +135,8 @@ def _lacking(folder: Path, images: str | Path | None, pictures: Path | None) -> 
     if lacks_answers(folder):
         lacking["test"] = (
             f"test of {folder} has questions and no annotations, so that it cannot be scored: "
-            "give --part valid, and to one of examples.vqa.vqa_deq, vqa_mutan also "
-            "--submission FILE to have the questions of test answered"
+            "give --part valid, and to examples.vqa.train also --submission FILE to have the "
+            "questions of test answered"
         )
     if not images:
         lacking["image"] = (

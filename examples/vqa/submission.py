@@ -1,6 +1,6 @@
 """Answers to questions whose answers are not published, in the file that the evaluation takes.
 
-`--submission FILE` of the scripts of this folder writes it: the model is trained as ever, and then
+`--submission FILE` of this folder's `train` writes it: the model is trained as ever, and then
 answers the questions that `--predict` names.
 """
 
@@ -26,13 +26,14 @@ from deq_fusion.training_structures.fit import predict
 
 def add_submission(parser: ArgumentParser) -> Callable[[Namespace, Recipe], Analysis | None]:
     """Adds the arguments; what is returned makes of the parsed ones what is to be done, if any."""
-    parser.add_argument(
+    add = parser.add_argument_group("answers to questions of test").add_argument
+    add(
         "--submission",
         type=Path,
         metavar="FILE",
         help="answer the questions of --predict after training, in the official file of results",
     )
-    parser.add_argument(
+    add(
         "--predict",
         default="test",
         metavar="QUESTIONS",
@@ -46,6 +47,11 @@ def _submission(args: Namespace, recipe: Recipe) -> Analysis | None:
     image that they are about has no features, or the file could not be written."""
     if args.submission is None:
         return None
+    if args.unimodal:
+        raise ValueError(
+            "--submission is of one model, and --unimodal trains several: leave out one of the "
+            "two, or name one modality by --modalities"
+        )
     named = Path(args.predict)
     path = named if named.is_file() else find_questions(args.data_dir, args.predict)
     asked = read_questions(path)

@@ -28,7 +28,7 @@ PREPARED: Mapping[str, tuple[str, str]] = {  # benchmark -> its folder, what it 
 EPILOG = """\
 deq-fusion PART --help tells the options of each. The first thing to try, which needs no data:
   deq-fusion compare --dataset digits --fusions deq,concat --runs 3
-Studies and single fusions are modules: python -m deq_fusion.examples.ablate, .convergence, .gates,
+Studies and single fusions are modules: python -m deq_fusion.examples.studies.ablation, .convergence, .gates,
 .brca.brca_deq, ..."""
 
 

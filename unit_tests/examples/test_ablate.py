@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from deq_fusion.examples.ablate import PARTS, STUDIES, draw, marks, numbers, table
-from deq_fusion.examples.studies import INJECTIONS, entries
+from deq_fusion.examples.studies.ablation import PARTS, STUDIES, draw, marks, numbers, table
+from deq_fusion.examples.studies.study import INJECTIONS, entries
 from deq_fusion.training_structures.comparison import Score
 from deq_fusion.training_structures.comparison.report.table import make_rows
 from unit_tests.fusions.deq_reference import (

@@ -14,8 +14,8 @@ import pytest
 from deq_fusion.datasets.digits.get_data import split_arrays
 from deq_fusion.datasets.loaders import make_loaders
 from deq_fusion.examples import ablate
-from deq_fusion.examples.ablate import STUDIES
-from deq_fusion.examples.studies import INJECTIONS
+from deq_fusion.examples.studies.ablation import STUDIES
+from deq_fusion.examples.studies.study import INJECTIONS
 
 pytest.importorskip("matplotlib")
 SMALL = ["--dataset", "digits", "--modalities", "top left,bottom right", "--epochs", "1"]

@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from deq_fusion.examples.bench import __main__ as bench
-from deq_fusion.examples.bench.counts import counted, product_ms
-from deq_fusion.examples.bench.measure import Settings, interleaved
-from deq_fusion.examples.bench.methods import METHODS, Case, deq
-from deq_fusion.examples.bench.parts import OPTIONS, PROBLEMS, memory, options
+from deq_fusion.examples.studies.cost import __main__ as bench
+from deq_fusion.examples.studies.cost.counts import counted, product_ms
+from deq_fusion.examples.studies.cost.timing import Settings, interleaved
+from deq_fusion.examples.studies.cost.rows import METHODS, Case, deq
+from deq_fusion.examples.studies.cost.measure import OPTIONS, PROBLEMS, memory, options
 
 CASE = Case(12, 2, 16)
-PATHS = "deq_fusion.examples.bench.parts."
+PATHS = "deq_fusion.examples.studies.cost.measure."
 
 
 def gradient(method, case=CASE):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from deq_fusion.examples.bench import hosts
+from deq_fusion.examples.studies.cost import hosts
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.unimodals.pretrained import BertEncoder
 

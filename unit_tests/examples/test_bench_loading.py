@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from deq_fusion.examples.bench import loading, loading_sets
+from deq_fusion.examples.studies.cost import loading, loading_sets
 
 TINY = ["--scale", "0.003", "--rows", "64", "--repeats", "1"]
 STREAMED = {"imdb": 2, "vqa": 2, "vqa-offsets": 2}

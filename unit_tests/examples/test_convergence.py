@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from deq_fusion.examples.convergence import curves
-from deq_fusion.examples.convergence.measure import LIMITS, TOLERANCES, measure
-from deq_fusion.examples.convergence.rows import ROWS, TIED
+from deq_fusion.examples.studies.convergence import curves
+from deq_fusion.examples.studies.convergence.measure import LIMITS, TOLERANCES, measure
+from deq_fusion.examples.studies.convergence.rows import ROWS, TIED
 from deq_fusion.examples.digits.recipe import recipe as digits
-from deq_fusion.examples.studies import INJECTIONS, entries
+from deq_fusion.examples.studies.study import INJECTIONS, entries
 from deq_fusion.fusions.analysis import spectral_radii, trace
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.training_structures.comparison import Score
@@ -127,7 +127,7 @@ def test_a_diverging_solve_is_told(full, monkeypatch):
             raise FloatingPointError("iterates must stay finite")
         return trace(*args, solver=solver, **options)
 
-    monkeypatch.setattr("deq_fusion.examples.convergence.measure.trace", diverging)
+    monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.trace", diverging)
     found = measure(*full[:2], steps=2, samples=10)
     assert found["traces"]["joint broyden"] == {"failed": "iterates must stay finite"}
     assert curves.trace_curve(curves.Measured([found], None), "joint broyden", "residual") is None
@@ -140,8 +140,8 @@ def test_a_part_that_is_not_finite_is_told_and_the_scores_are_kept(full, monkeyp
     def diverging(*args, **options):
         raise FloatingPointError("iterates must stay finite")
 
-    monkeypatch.setattr("deq_fusion.examples.convergence.measure.spectral_radii", diverging)
-    monkeypatch.setattr("deq_fusion.examples.convergence.measure.solved_with", diverging)
+    monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.spectral_radii", diverging)
+    monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.solved_with", diverging)
     found = measure(*full[:2], steps=2, samples=10)
     assert found["radii"] == found["early"] == {"failed": "iterates must stay finite"}
     rows = curves.Measured([found], None)
@@ -156,7 +156,7 @@ def test_samples_that_do_not_converge_have_no_radius(full, monkeypatch):
     radii = spectral_radii(fusion, features)
     radii["z_1"][: SAMPLES // 2] = torch.nan
     radii["z_2"][:] = torch.nan
-    monkeypatch.setattr("deq_fusion.examples.convergence.measure.spectral_radii", lambda *_: radii)
+    monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.spectral_radii", lambda *_: radii)
     found = measure(*full[:2], steps=2, samples=SAMPLES)["radii"]
     rest = radii["z_1"][SAMPLES // 2 :]
     assert found["z_1"]["converged"] == 0.5

@@ -9,9 +9,9 @@ import pytest
 from scipy import stats
 
 from deq_fusion.examples import drawing
-from deq_fusion.examples.convergence import __main__ as convergence
-from deq_fusion.examples.convergence import curves
-from deq_fusion.examples.convergence.rows import TIED
+from deq_fusion.examples.studies.convergence import __main__ as convergence
+from deq_fusion.examples.studies.convergence import curves
+from deq_fusion.examples.studies.convergence.rows import TIED
 from deq_fusion.training_structures.comparison import Score
 
 

@@ -10,10 +10,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from deq_fusion.examples.digits.recipe import recipe as digits
-from deq_fusion.examples.gates import shares as gates_shares
-from deq_fusion.examples.gates.rows import VARIANTS, NoisyFusion, with_noise
-from deq_fusion.examples.gates.shares import analyse, gates_of, groups_of
-from deq_fusion.examples.studies import entries
+from deq_fusion.examples.studies.gates import shares as gates_shares
+from deq_fusion.examples.studies.gates.rows import VARIANTS, NoisyFusion, with_noise
+from deq_fusion.examples.studies.gates.measure import analyse, gates_of, groups_of
+from deq_fusion.examples.studies.study import entries
 from deq_fusion.fusions.analysis import trace
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.training_structures.comparison.methods import gather

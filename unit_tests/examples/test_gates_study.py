@@ -9,10 +9,10 @@ from statistics import fmean, stdev
 import pytest
 from scipy import stats
 
-from deq_fusion.examples.gates.__main__ import main
-from deq_fusion.examples.gates.pictures import draw
-from deq_fusion.examples.gates.points import Point, tables
-from deq_fusion.examples.gates.rows import VARIANTS
+from deq_fusion.examples.studies.gates.__main__ import main
+from deq_fusion.examples.studies.gates.draw import draw
+from deq_fusion.examples.studies.gates.summary import Point, tables
+from deq_fusion.examples.studies.gates.rows import VARIANTS
 
 ARGUMENTS = ["--dataset", "digits", "--modalities", "top left,bottom right", "--epochs", "1"]
 ARGUMENTS += ["--runs", "2", "--steps", "4", "--samples", "200"]
@@ -25,7 +25,7 @@ for row in ("full", "noise_2"):  # soon done
 def coarse():
     """Pictures of few pixels."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deq_fusion.examples.drawing.DPI", 40)
+        patch.setattr("deq_fusion.examples.studies.drawing.DPI", 40)
         yield
 
 

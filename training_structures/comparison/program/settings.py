@@ -116,8 +116,15 @@ def asked_recipe(recipe: "Callable[..., Recipe]", args: argparse.Namespace) -> "
     return made
 
 
-def add_settings(parser: argparse._ActionsContainer) -> None:
-    """Adds `--set`; `describe_settings` tells what can be set."""
+def add_settings(
+    parser: argparse._ActionsContainer, where: str = "--dataset NAME --help"
+) -> None:
+    """Adds `--set`; `describe_settings` tells what can be set.
+
+    Args:
+        parser: what the argument is added to.
+        where: what its help names as the place where the settings are told.
+    """
     parser.add_argument(
         "--set",
         dest="settings",
@@ -125,7 +132,7 @@ def add_settings(parser: argparse._ActionsContainer) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="setting of the dataset's recipe (--dataset NAME --help); may be given several times",
+        help=f"setting of the dataset's recipe ({where}); may be given several times",
     )
 
 

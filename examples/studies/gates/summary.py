@@ -1,0 +1,135 @@
+"""What the runs' shares come to: every number of the pictures, as CSV and in tables."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, fields
+from statistics import fmean
+from typing import Any
+
+from deq_fusion.examples.studies.gates.measure import Curves
+from deq_fusion.examples.studies.gates.rows import FULL, NOISY, VARIANTS
+from deq_fusion.training_structures.comparison import Comparison
+from deq_fusion.training_structures.comparison.paired import estimate
+from deq_fusion.training_structures.comparison.report.table import markdown
+from deq_fusion.training_structures.comparison.report.text import csv_text
+
+AS_IT_IS, AT_INFERENCE, THROUGHOUT = "as it is", "noise at inference: ", "noise throughout: "
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A share of the gate, in percent, over the runs.
+
+    Attributes:
+        injection, row: which fusion was trained.
+        condition: what is noise: `AS_IT_IS`, `AT_INFERENCE` or `THROUGHOUT`, and the modality.
+        group: `ALL`, or a class.
+        samples: of the group; the mean over the runs.
+        step: of the solve, from 1.
+        modality: whose share it is.
+        runs, mean, low, high: how many had such samples, and their mean with its 95 % interval,
+            NaN for a single run, corrected where the runs resplit one set (see `estimate`).
+    """
+
+    injection: str
+    row: str
+    condition: str
+    group: str
+    samples: float
+    step: int
+    modality: str
+    runs: int
+    mean: float
+    low: float
+    high: float
+
+
+def points_of(comparisons: Mapping[str, Comparison]) -> list[Point]:
+    """Returns all points, injection by injection, row by row, and every curve step by step."""
+    found = []
+    for injection, comparison in comparisons.items():
+        names = comparison.recipe.modalities
+        for row in VARIANTS:
+            runs = [r["analysis"] for r in comparison.results if r["method"] == row]
+            runs = [run for run in runs if run]
+            curves: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+            for run in runs:
+                for key, part in _parts(row, run, names):
+                    curves.setdefault(key, []).append(part)
+            for key, parts in curves.items():
+                samples = fmean(part["samples"] for part in parts)
+                shares = [part["shares"] for part in parts]
+                where = injection, row, *key, samples
+                found += _averaged(where, names, shares, comparison.test_share)
+    return found
+
+
+def _parts(
+    row: str, run: Mapping[str, Any], names: Sequence[str]
+) -> Iterator[tuple[tuple[str, str], Mapping[str, Any]]]:
+    """Yields (condition, group) and what was found then, of a run."""
+    usual = AS_IT_IS if row == FULL else THROUGHOUT + names[NOISY[row]]
+    yield (usual, ALL), run
+    for group, found in run["groups"].items():
+        yield (usual, group), found
+    for name, shares in run.get("noise_at_inference", {}).items():
+        yield (AT_INFERENCE + name, ALL), {"samples": run["samples"], "shares": shares}
+
+
+def _averaged(
+    where: tuple, names: Sequence[str], runs: Sequence[Curves], test_share: float | None
+) -> Iterator[Point]:
+    for step, rows in enumerate(zip(*runs, strict=True), start=1):
+        for index, name in enumerate(names):
+            found = estimate([100 * row[index] for row in rows], test_share=test_share)
+            yield Point(*where, step, name, len(rows), found.mean, found.low, found.high)
+
+
+def numbers(points: Sequence[Point]) -> str:
+    """Returns a line of CSV for each point; intervals that there are not are empty."""
+    lines = ([round(x, 4) if isinstance(x, float) else x for x in astuple(p)] for p in points)
+    shown = (["" if value != value else value for value in line] for line in lines)
+    return csv_text([field.name for field in fields(Point)], shown)
+
+
+def tables(points: Sequence[Point]) -> str:
+    """Returns two tables: shares at some steps, and at the last step what noise does."""
+    last = max(point.step for point in points)
+    everyone = [point for point in points if point.group == ALL]
+    steps = [step for step in (1, 2, 5) if step < last] + [last]
+    usual = [p for p in everyone if p.condition == AS_IT_IS and p.step in steps]
+    final = [p for p in everyone if p.step == last]
+    final = final if any(p.condition != AS_IT_IS for p in final) else []
+    return "\n\n".join(
+        f"{title}\n\n{text}"
+        for title, text in (
+            (
+                f"Share of the gate (%), mean and 95 % interval; runs: {points[0].runs}",
+                _table(usual, ("injection", "modality"), "step"),
+            ),
+            (
+                f"The same at step {last}, where a modality is noise",
+                _table(final, ("injection", "condition"), "modality"),
+            ),
+        )
+        if text
+    )
+
+
+def _table(points: Sequence[Point], lines: tuple[str, str], column: str) -> str:
+    """Returns the points in lines by two attributes and in columns by a third; nothing of none."""
+    found: dict[tuple, dict[str, str]] = {}
+    for point in points:
+        line = tuple(getattr(point, name) for name in lines)
+        value = getattr(point, column)
+        found.setdefault(line, {})[f"step {value}" if column == "step" else value] = _text(point)
+    heads = list(dict.fromkeys(head for line in found.values() for head in line))
+    rows = [[*line, *(cells.get(head, "") for head in heads)] for line, cells in found.items()]
+    return markdown([*lines, *heads], rows) if rows else ""
+
+
+def _text(point: Point) -> str:
+    if math.isnan(point.low):
+        return f"{point.mean:.1f}"
+    return f"{point.mean:.1f} ({point.low:.1f} to {point.high:.1f})"
