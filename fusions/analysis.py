@@ -12,7 +12,7 @@
 Nothing here trains: dropout is off, and no gradient is recorded. Pictures are drawn elsewhere.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from .deq import DEQFusion
+from .equilibrium.checks import check_count
 from .equilibrium.jacobian import spectral_radius
 from .equilibrium.record import SolveRecord
 from .fixed_points import FixedPoints as FixedPoints
@@ -86,22 +87,28 @@ def spectral_radii(
 
 @contextmanager
 def solved_with(
-    fusion: DEQFusion, *, joint: bool | None = None, **settings: Any
+    fusion: DEQFusion, *, joint: bool | None = None, unroll: int | None = None, **settings: Any
 ) -> Iterator[DEQFusion]:
     """Lets a trained fusion solve in another way, as in `with solved_with(fusion, tol=0.1):`.
 
     Args:
         fusion: is as before afterwards.
         joint: see `DEQFusion`; None: as it is.
+        unroll: steps of a fusion that takes steps in place of a solve, at least 1; it has no
+            other setting.
         settings: those of `Equilibrium`: solver, tol, max_steps, gradient, ...
 
     Raises:
-        TypeError, ValueError: for settings that there are not, or a fusion that solves nothing.
+        TypeError, ValueError: for settings that there are not, or that the fusion has no use of.
     """
+    if unroll is not None:
+        with _unrolled(fusion, unroll, joint, settings):
+            yield fusion
+        return
     if fusion.unroll is not None:
         raise ValueError(
             f"the fusion must solve for its equilibrium, and this one takes {fusion.unroll} steps "
-            "(unroll); there is nothing to set"
+            "(unroll); set these, by unroll=, and nothing else"
         )
     before = fusion.equilibrium, fusion.joint
     fusion.equilibrium = replace(fusion.equilibrium, **settings)
@@ -111,3 +118,21 @@ def solved_with(
         yield fusion
     finally:
         fusion.equilibrium, fusion.joint = before
+
+
+@contextmanager
+def _unrolled(
+    fusion: DEQFusion, unroll: int, joint: bool | None, settings: Mapping[str, Any]
+) -> Iterator[None]:
+    check_count("unroll", unroll)
+    if fusion.unroll is None or joint is not None or settings:
+        kind = "that solves" if fusion.unroll is None else f"of {fusion.unroll} steps"
+        raise ValueError(
+            "unroll must be given alone, to a fusion that was made with it, got one "
+            f"{kind}, and joint={joint}, {settings}"
+        )
+    before, fusion.unroll = fusion.unroll, unroll
+    try:
+        yield
+    finally:
+        fusion.unroll = before

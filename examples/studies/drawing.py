@@ -31,6 +31,14 @@ DASHES = (
 )
 METHODS = {  # -> its place among colours, markers and dashes
     "deq": 0,
+    "full": 0,
+    "no_penalty": 0,
+    "no_penalty, iterated": 6,
+    "penalty": 1,
+    "released_start": 4,
+    "released_start_penalty": 5,
+    "tied": 3,
+    "tied_released_start": 2,
     "deq_paper": 1,
     "concat": 2,
     "deq, one step": 6,

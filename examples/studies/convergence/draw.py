@@ -1,12 +1,12 @@
 """The pictures of the study, each a panel or two for each injection."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from deq_fusion.examples.studies.convergence.measure import LIMITS, TOLERANCES
-from deq_fusion.examples.studies.convergence.rows import TIED
+from deq_fusion.examples.studies.convergence.rows import SOLVES, TIED
 from deq_fusion.examples.studies.convergence.summary import (
     Curve,
     Measured,
@@ -15,7 +15,15 @@ from deq_fusion.examples.studies.convergence.summary import (
     radius_curve,
     trace_curve,
 )
-from deq_fusion.examples.studies.drawing import COLOURS, MARKERS, legend_above, make_figure, styles
+from deq_fusion.examples.studies.drawing import (
+    COLOURS,
+    DASHES,
+    MARKERS,
+    around_zero,
+    legend_above,
+    look_of,
+    make_figure,
+)
 from deq_fusion.training_structures.comparison import Comparison
 
 if TYPE_CHECKING:
@@ -24,16 +32,6 @@ if TYPE_CHECKING:
 
 DIFFERENCE = r"$\|z^{(k+1)}-z^{(k)}\|\,/\,\|z^{(k)}\|$"
 RESIDUAL = "relative residual\nof the joint state"
-SOLVES = {  # name of a curve -> row, and how it is solved
-    "full": ("full", "joint anderson"),
-    "full, iterated": ("full", "joint picard"),
-    "penalty": ("penalty", "joint anderson"),
-    "released_start": ("released_start", "joint anderson"),
-    "released_start_penalty": ("released_start_penalty", "joint anderson"),
-    "tied": ("tied", "joint picard"),
-    "tied_released_start": ("tied_released_start", "joint picard"),
-}
-"""Equilibria are solved for, weight-tied maps iterated as they were trained; one is both."""
 
 
 def convergence(comparisons: Mapping[str, Comparison]) -> "Figure":
@@ -46,8 +44,9 @@ def convergence(comparisons: Mapping[str, Comparison]) -> "Figure":
             name: trace_curve(rows[row], solve, quantity) if row in rows else None
             for name, (row, solve) in SOLVES.items()
         }
-        _log_panel(each, curves, DIFFERENCE if quantity == "difference" else RESIDUAL)
-        each.set_title(f"{injection} injection", fontsize=9, loc="left")
+        _log_panel(each, curves, DIFFERENCE if quantity == "difference" else RESIDUAL, look_of)
+        what = "change of z_fuse" if quantity == "difference" else "residual"
+        each.set_title(f"{injection} injection: {what}", fontsize=9, loc="left")
     axes[-1].set_xlabel("step of the solver", fontsize=9)
     legend_above(figure, axes[0])
     return figure
@@ -55,15 +54,17 @@ def convergence(comparisons: Mapping[str, Comparison]) -> "Figure":
 
 def solvers(comparisons: Mapping[str, Comparison]) -> "Figure | None":
     """The residual of the joint state of DEQ fusion, by solver, for both ways to solve."""
-    if not all("full" in measured_rows(comparison) for comparison in comparisons.values()):
+    if not all("no_penalty" in measured_rows(comparison) for comparison in comparisons.values()):
         return None
     figure, axes = make_figure(len(comparisons), 2.6, sharex=True)
     for each, (injection, comparison) in zip(axes, comparisons.items(), strict=True):
-        found = measured_rows(comparison)["full"]
+        found = measured_rows(comparison)["no_penalty"]
         solves = found.runs[0]["traces"]
         curves = {solve: trace_curve(found, solve, "residual") for solve in solves}
         _log_panel(each, curves, RESIDUAL)
-        each.set_title(f"{injection} injection, row full", fontsize=9, loc="left")
+        each.set_title(
+            f"{injection} injection, row no_penalty: residual by solver", fontsize=9, loc="left"
+        )
     axes[-1].set_xlabel("step of the solver (block-wise: of the solve of z_fuse)", fontsize=9)
     legend_above(figure, axes[0])
     return figure
@@ -80,7 +81,7 @@ def radius(comparisons: Mapping[str, Comparison]) -> "Figure":
         each.set_yticks(range(len(rows)), rows, fontsize=8)
         each.set_ylim(len(rows) - 0.5, -0.5)
         each.set_xscale("log")
-        each.set_title(f"{injection} injection", fontsize=9, loc="left")
+        each.set_title(f"{injection} injection: radius by row", fontsize=9, loc="left")
     means = [
         x
         for each in axes
@@ -113,10 +114,11 @@ def early(comparisons: Mapping[str, Comparison]) -> "Figure | None":
     figure, axes = make_figure(2, 2.4)
     score, drawn = next(iter(comparisons.values())).score, False
     for each, kind in zip(axes, ("limit", "tolerance"), strict=True):
-        style = styles()
-        for injection, comparison in comparisons.items():
-            for row in ("full", "tied"):
-                own, found = next(style), measured_rows(comparison).get(row)
+        each.set_title(f"a solve that ends elsewhere: {kind}", fontsize=9, loc="left")
+        for number, (injection, comparison) in enumerate(comparisons.items()):
+            for row in ("no_penalty", "tied"):
+                found = measured_rows(comparison).get(row)
+                own = look_of(row) | {"linestyle": DASHES[number], "marker": MARKERS[number]}
                 curve = found and early_curve(found, kind, score)
                 if curve:
                     unit, drawn = 100 if score.percent else 1, True
@@ -127,6 +129,7 @@ def early(comparisons: Mapping[str, Comparison]) -> "Figure | None":
                     each.set_xticks([], minor=True)
         points, way = " (points)" * score.percent, " (less is better)" * score.lower
         each.set_ylabel(f"validation {score.name}{points}{way},\nminus its own", fontsize=8)
+    around_zero(axes, score, "y")
     axes[0].set_xlabel(f"step limit at inference; its own: {LIMITS[-1]}, tied: {TIED}", fontsize=9)
     axes[1].set_xlabel(f"tolerance at inference; its own: {TOLERANCES[-1]:g}", fontsize=9)
     axes[1].invert_xaxis()  # more exact to the right in both
@@ -138,10 +141,20 @@ BOUNDS = "mean", "low", "high"
 PICTURES = {"convergence": convergence, "solvers": solvers, "radius": radius, "early": early}
 
 
-def _log_panel(axes: "Axes", curves: Mapping[str, Curve | None], label: str) -> None:
-    for (name, curve), style in zip(curves.items(), styles(), strict=False):
+def draw(comparisons: Mapping[str, Comparison]) -> "dict[str, Figure | None]":
+    """Returns name -> picture; None for one whose rows there are not."""
+    return {name: make(comparisons) for name, make in PICTURES.items()}
+
+
+def _log_panel(
+    axes: "Axes",
+    curves: Mapping[str, Curve | None],
+    label: str,
+    look: Callable[[str], Mapping[str, Any]],
+) -> None:
+    for name, curve in curves.items():
         if curve is not None:
-            _draw(axes, curve, label=name, style=style, every=max(1, len(curve.x) // 8))
+            _draw(axes, curve, label=name, style=look(name), every=max(1, len(curve.x) // 8))
     means = [value for curve in curves.values() if curve is not None for value in curve.mean]
     axes.set_yscale("log")
     if means:  # few runs have bands of many decades

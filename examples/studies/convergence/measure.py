@@ -1,9 +1,9 @@
-"""What is measured of every trained model; plain numbers, so that they are kept with the run."""
+"""The measure of a trained model, in plain numbers, so that they are kept with the run."""
 
 import math
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import product
 from typing import Any
@@ -114,21 +114,12 @@ def _early(trained: Trained, fusion: DEQFusion, *, recipe: Recipe) -> dict[str, 
     share = len(valid.dataset) / len(train.dataset) if recipe.resplit else None
     score = partial(_scores, trained, fusion, metrics=recipe.metrics)
     if fusion.unroll is not None:
-        limits = {str(k): score(changed=_unrolled(fusion, k)) for k in LIMITS}
+        limits = {str(k): score(changed=solved_with(fusion, unroll=k)) for k in LIMITS}
         return {"limit": limits, "share": share}
     exact = {f"{tol:g}": score(changed=solved_with(fusion, tol=tol)) for tol in TOLERANCES}
     # no tolerance then: that the limit alone ends the solve
     limits = {str(k): score(changed=solved_with(fusion, tol=0.0, max_steps=k)) for k in LIMITS}
     return {"tolerance": exact, "limit": limits, "share": share}
-
-
-@contextmanager
-def _unrolled(fusion: DEQFusion, steps: int) -> Iterator[None]:
-    trained_with, fusion.unroll = fusion.unroll, steps
-    try:
-        yield
-    finally:
-        fusion.unroll = trained_with
 
 
 def _scores(

@@ -1,4 +1,4 @@
-"""What is trained: the map of DEQ fusion as an equilibrium and, to compare, weight-tied."""
+"""The rows: the map of DEQ fusion as an equilibrium and, to compare, weight-tied."""
 
 from deq_fusion.examples.studies.study import Variant
 
@@ -6,7 +6,7 @@ TIED = 6  # steps that the weight-tied map is trained with
 PENALTY, NONE = {"jacobian_weight": 1.0}, {"jacobian_weight": 0.0}
 RELEASED = {"start": "released"}
 ROWS = {
-    "full": Variant("DEQ fusion, without penalty", NONE),
+    "no_penalty": Variant("DEQ fusion, without penalty", NONE),
     "penalty": Variant("DEQ fusion, Jacobian penalty of weight 1", PENALTY),
     "released_start": Variant("DEQ fusion, started as torch starts linear maps", NONE | RELEASED),
     "released_start_penalty": Variant("that with the penalty", PENALTY | RELEASED),
@@ -15,3 +15,14 @@ ROWS = {
         "that, started as torch starts linear maps", {"unroll": TIED} | RELEASED
     ),
 }
+OLD = {"full": "no_penalty"}
+SOLVES = {  # name of a curve -> row, and how it is solved
+    "no_penalty": ("no_penalty", "joint anderson"),
+    "no_penalty, iterated": ("no_penalty", "joint picard"),
+    "penalty": ("penalty", "joint anderson"),
+    "released_start": ("released_start", "joint anderson"),
+    "released_start_penalty": ("released_start_penalty", "joint anderson"),
+    "tied": ("tied", "joint picard"),
+    "tied_released_start": ("tied_released_start", "joint picard"),
+}
+"""Equilibria are solved for, weight-tied maps iterated as they were trained; one is both."""

@@ -1,13 +1,17 @@
-"""The measurements of all runs brought together: what pictures draw and CSV files hold."""
+"""The summary of what the runs measured: the tables, and the curves of pictures and CSV."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from deq_fusion.examples.studies.convergence.rows import ROWS, TIED
+from deq_fusion.examples.studies.convergence.rows import ROWS, SOLVES, TIED
 from deq_fusion.examples.studies.drawing import mean_band
+from deq_fusion.examples.studies.output import Summary, score_table
+from deq_fusion.examples.studies.score_tables import difference_column, score_column
+from deq_fusion.examples.studies.tables import Bounded, Column, Table
 from deq_fusion.training_structures.comparison import Comparison, Score
 from deq_fusion.training_structures.comparison.report.text import csv_text
 
@@ -178,3 +182,66 @@ def _points(curve: Curve | None) -> Iterator[list[Any]]:
     for x, mean, low, high, runs in () if curve is None else zip(*curve, strict=True):
         bounds = ("" if np.isnan(v) else f"{v:.6g}" for v in (mean, low, high))
         yield [f"{x:g}", runs, *bounds]
+
+
+SHOWN = (1, 2, 5, 10, 20, 40, 100)
+
+
+def summary(comparisons: Mapping[str, Comparison]) -> Summary:
+    """Returns traces at some steps, scores of solves that end early, the rows' scores, and CSV."""
+    numbers = {"traces.csv": traces_csv, "radii.csv": radii_csv, "early.csv": early_csv}
+    tables = [traces_table(comparisons), early_table(comparisons)]
+    tables += [score_table(comparisons, list(ROWS))]
+    found = {name: write(comparisons) for name, write in numbers.items()}
+    return Summary([table for table in tables if table.rows], found)
+
+
+def traces_table(comparisons: Mapping[str, Comparison]) -> Table:
+    """Returns the traces at some steps, and the largest spectral radius."""
+    lines = []
+    for injection, comparison in comparisons.items():
+        rows = measured_rows(comparison)
+        for name, (row, solve) in SOLVES.items():
+            for quantity in ("difference", "residual") if row in rows else ():
+                curve = trace_curve(rows[row], solve, quantity)
+                values = [] if curve is None else curve.mean
+                shown = [values[k - 1] if k <= len(values) else None for k in SHOWN]
+                lines.append([injection, name, solve, quantity, *shown, *_radii(rows[row])])
+    columns = [*map(Column, ("injection", "row", "solve", "quantity"))]
+    columns += [Column(f"step {k}", ".1e") for k in SHOWN]
+    columns += [Column("largest radius", ".2f"), Column("radius below 1", ".1%")]
+    columns += [Column("solved", ".1%")]
+    title = "Relative change of z_fuse and residual of the joint state, by step of the solver"
+    return Table("traces", columns, lines, 4, title)
+
+
+def _radii(found: Measured) -> list[float | None]:
+    """Returns the largest radius of all states and runs, the share below 1, and of solved ones."""
+    radii = [run["radii"] for run in found.runs if "failed" not in run["radii"]]
+    states = [state for run in radii for state in run.values()]
+    there = [state for state in states if state["largest"] is not None]
+    if not there:
+        return [None, None, None]
+    largest = max(state["largest"] for state in there)
+    below = fmean(state["contracts"] for state in there)
+    return [largest, below, fmean(s["converged"] for s in states)]
+
+
+def early_table(comparisons: Mapping[str, Comparison]) -> Table:
+    """Returns the validation score by tolerance and step limit, and what it differs by."""
+    score = next(iter(comparisons.values())).score
+    lines = []
+    for injection, row, found in _rows(comparisons):
+        for kind in ("tolerance", "limit"):
+            gains = early_curve(found, kind, score)
+            if gains is None:
+                continue
+            values = early_curve(found, kind, score, gain=False).mean
+            steps = early_curve(found, kind, Score("steps"), gain=False).mean
+            for x, value, taken, *gain in zip(gains.x, values, steps, *gains[1:4], strict=True):
+                lines.append([injection, row, kind, f"{x:g}", value, Bounded(*gain), taken])
+    columns = [*map(Column, ("injection", "row", "what ends the solve", "at"))]
+    columns += [score_column(score), difference_column(score, "minus its own")]
+    columns += [Column("steps", ".1f")]
+    title = f"Validation {score.name} where the solve ends earlier, or later, than in training"
+    return Table("early", columns, lines, 4, title)

@@ -5,14 +5,13 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
 
-from deq_fusion.examples.studies.drawing import save_all, write_text
 from deq_fusion.examples.studies.gates.draw import draw
-from deq_fusion.examples.studies.gates.measure import analyse
-from deq_fusion.examples.studies.gates.rows import FULL, VARIANTS
-from deq_fusion.examples.studies.gates.summary import Point, numbers, points_of, tables
+from deq_fusion.examples.studies.gates.measure import measure
+from deq_fusion.examples.studies.gates.rows import FULL, OLD, ROWS
+from deq_fusion.examples.studies.gates.summary import summary
+from deq_fusion.examples.studies.output import Summary
 from deq_fusion.examples.studies.study import Study
 from deq_fusion.training_structures.comparison.program.arguments import count
-from deq_fusion.training_structures.comparison.program.program import exit_if_failed
 from deq_fusion.training_structures.comparison.program.terminal import on_terminal
 from deq_fusion.training_structures.comparison.single_run import Analysis
 
@@ -25,34 +24,14 @@ fusion's own solver, on the part that is scored. At 1/N each, the gate prefers n
 
 full      DEQ fusion; its shares for every class, too, and with noise in place of each modality's
           features when it is used, after training without
-noise_1   DEQ fusion trained and scored with noise in place of the first modality's features;
-noise_2 ... noise_4   in place of the others', as far as there are any
+noise_in_modality_1   DEQ fusion trained and scored with noise in place of the first modality's
+          features; noise_in_modality_2 ... 4: in place of the others', as far as there are any
 
 The noise is normal, with the root mean square of the features of each sample. Every row is
 trained under the protocol of examples.compare_fusions, for the scale-free injection and for the
-paper's own (raw), in a folder of its own. The output folder gets gates.md (tables), gates.csv (all
-numbers) and pictures (.png, .svg): gates (shares against steps), gates_classes and gates_noise."""
-
-
-@on_terminal()
-def main(argv: Sequence[str] | None = None) -> list[Point] | None:
-    """Carries out the study; returns what its tables and pictures show."""
-    argv = sys.argv[1:] if argv is None else list(argv)
-    study = Study(PROGRAM, DESCRIPTION, VARIANTS, FULL, suffix="gates", add=_add, analyse=_analyse)
-    found = study.run(argv)
-    if found is None:
-        return None
-    args, comparisons = found
-    points = points_of(comparisons)
-    if not points:
-        sys.exit(f"no gates to show: --fusions must name one of {', '.join(VARIANTS)}")
-    text, pictures = tables(points), draw(points)
-    write_text(args.output / "gates.md", f"{text}\n")
-    write_text(args.output / "gates.csv", numbers(points))
-    drawn = ", ".join(f"{name}.png" for name in save_all(args.output, pictures))
-    print(f"\n{text}\n\nin {args.output}: gates.md, gates.csv, {drawn}, .svg; every run in folders")
-    exit_if_failed(*comparisons.values())
-    return points
+paper's own (raw), in a folder of its own. The output folder gets gates.md and tables.json (the
+tables), gates.csv (all numbers) and pictures (.png, .svg): gates (shares against steps),
+gates_classes and gates_noise."""
 
 
 def _add(parser: ArgumentParser) -> None:
@@ -64,8 +43,28 @@ def _add(parser: ArgumentParser) -> None:
         parser.add_argument(name, type=count, default=default, metavar="N", help=help)
 
 
-def _analyse(args: Namespace) -> Analysis:
-    return partial(analyse, steps=args.steps, samples=args.samples)
+def _measure(args: Namespace) -> Analysis:
+    return partial(measure, steps=args.steps, samples=args.samples)
+
+
+STUDY = Study(
+    PROGRAM,
+    "gates",
+    DESCRIPTION,
+    ROWS,
+    FULL,
+    summary=summary,
+    draw=draw,
+    measure=_measure,
+    add=_add,
+    old=OLD,
+)
+
+
+@on_terminal()
+def main(argv: Sequence[str] | None = None) -> Summary | None:
+    """Carries out the study; returns what it found."""
+    return STUDY.main(sys.argv[1:] if argv is None else list(argv))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,19 @@
 """The pictures of the gate's shares, a panel for each injection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from deq_fusion.examples.studies.drawing import legend_above, make_figure, styles
-from deq_fusion.examples.studies.gates.summary import ALL, AS_IT_IS, AT_INFERENCE, THROUGHOUT, Point
+from deq_fusion.examples.studies.gates.summary import (
+    ALL,
+    AS_IT_IS,
+    AT_INFERENCE,
+    THROUGHOUT,
+    Point,
+    points_of,
+)
+from deq_fusion.training_structures.comparison import Comparison
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,8 +22,13 @@ if TYPE_CHECKING:
 LABEL, THIN = "share of the gate (%)", {"linewidth": 0.5, "alpha": 0.7}
 
 
-def draw(points: Sequence[Point]) -> "dict[str, Figure]":
+def draw(comparisons: Mapping[str, Comparison]) -> "dict[str, Figure]":
     """Returns name -> picture; those of the fusion without noise only if it was trained."""
+    return draw_points(points_of(comparisons))
+
+
+def draw_points(points: Sequence[Point]) -> "dict[str, Figure]":
+    """Returns the pictures of these points."""
     last = max(point.step for point in points)
     usual = [p for p in points if p.condition == AS_IT_IS]
     noisy = [p for p in points if p.group == ALL and p.step == last]
@@ -45,10 +58,10 @@ def draw_steps(points: Sequence[Point]) -> "Figure":
             for bound in bounds:  # of bands that lie on one another, too
                 axes.plot(x, bound, color=style["color"], linestyle=style["linestyle"], **THIN)
         _even(axes.axhline, modalities)
-        axes.set_ylim(_possible(axes.get_ylim()))
+        axes.set_ylim(0, 100)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel(LABEL, fontsize=8)
-        axes.set_title(f"{injection} injection", fontsize=9, loc="left")
+        axes.set_title(f"{injection} injection: share by step", fontsize=9, loc="left")
     panels[-1].set_xlabel("step of the joint solve", fontsize=8)
     legend_above(figure, panels[0])
     return figure
@@ -62,8 +75,9 @@ def draw_rows(points: Sequence[Point], by: str) -> "Figure":
     for axes, injection in zip(panels, injections, strict=True):
         there = [point for point in points if point.injection == injection]
         _draw_panel(axes, there, rows, by)
-        axes.set_title(f"{injection} injection", fontsize=9, loc="left")
-    panels[-1].set_xlim(_possible(panels[-1].get_xlim()))
+        what = "share by class" if by == "group" else "share where one is noise"
+        axes.set_title(f"{injection} injection: {what}", fontsize=9, loc="left")
+    panels[-1].set_xlim(0, 100)
     note = "\n(hollow: the modality that is noise)" if by == "condition" else ""
     label = f"{LABEL} at step {points[0].step}: mean, 95 % interval{note}"
     panels[-1].set_xlabel(label, fontsize=8)
@@ -102,11 +116,6 @@ def _name(point: Point | None, row: str) -> str:
 def _even(line: Callable, modalities: Sequence[str]) -> None:
     """Draws where all shares would be the same."""
     line(100 / len(modalities), color="black", linewidth=0.6, zorder=1)
-
-
-def _possible(limits: tuple[float, float]) -> tuple[float, float]:
-    """Returns the limits of an axis without what no share can be."""
-    return max(limits[0], 0), min(limits[1], 100)
 
 
 def _values(points: Sequence[Point], name: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""What is found out about a trained model: the shares of its gates, step by step."""
+"""The measure of a trained model: the shares of its gates, step by step."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ Curves = list[list[float]]
 """Shares, [steps][modalities]."""
 
 
-def analyse(trained: Trained, recipe: Recipe, *, steps: int, samples: int) -> dict[str, Any]:
+def measure(trained: Trained, recipe: Recipe, *, steps: int, samples: int) -> dict[str, Any]:
     """Returns the shares of the gate in a joint solve, from the image of zero on.
 
     Args:

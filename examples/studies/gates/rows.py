@@ -1,4 +1,4 @@
-"""What is trained: DEQ fusion, and DEQ fusion that meets noise in place of a modality."""
+"""The rows: DEQ fusion, and DEQ fusion that meets noise in place of a modality."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -71,10 +71,10 @@ def _noisy(
     return NoisyFusion(fusion, modality), width
 
 
-NOISY = {f"noise_{i}": i - 1 for i in range(1, 5)}
+NOISY = {f"noise_in_modality_{i}": i - 1 for i in range(1, 5)}
 """Row -> the modality that is noise in it."""
 
-VARIANTS = {FULL: Variant("DEQ fusion")} | {
+ROWS = {FULL: Variant("DEQ fusion")} | {
     name: Variant(
         f"trained with noise in modality {index + 1}",
         wrap=partial(noise_in, index),
@@ -82,3 +82,4 @@ VARIANTS = {FULL: Variant("DEQ fusion")} | {
     )
     for name, index in NOISY.items()
 }
+OLD = {f"noise_{index + 1}": name for name, index in NOISY.items()}

@@ -1,16 +1,17 @@
-"""What the runs' shares come to: every number of the pictures, as CSV and in tables."""
+"""The summary of the runs' shares: tables, and every number of the pictures as CSV."""
 
-import math
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from statistics import fmean
 from typing import Any
 
 from deq_fusion.examples.studies.gates.measure import Curves
-from deq_fusion.examples.studies.gates.rows import FULL, NOISY, VARIANTS
+from deq_fusion.examples.studies.gates.rows import FULL, NOISY, ROWS
+from deq_fusion.examples.studies.output import Summary, score_table
+from deq_fusion.examples.studies.tables import Bounded, Column, Table
 from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.paired import estimate
-from deq_fusion.training_structures.comparison.report.table import markdown
 from deq_fusion.training_structures.comparison.report.text import csv_text
 
 AS_IT_IS, AT_INFERENCE, THROUGHOUT = "as it is", "noise at inference: ", "noise throughout: "
@@ -50,7 +51,7 @@ def points_of(comparisons: Mapping[str, Comparison]) -> list[Point]:
     found = []
     for injection, comparison in comparisons.items():
         names = comparison.recipe.modalities
-        for row in VARIANTS:
+        for row in ROWS:
             runs = [r["analysis"] for r in comparison.results if r["method"] == row]
             runs = [run for run in runs if run]
             curves: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
@@ -93,43 +94,48 @@ def numbers(points: Sequence[Point]) -> str:
     return csv_text([field.name for field in fields(Point)], shown)
 
 
-def tables(points: Sequence[Point]) -> str:
-    """Returns two tables: shares at some steps, and at the last step what noise does."""
+def summary(comparisons: Mapping[str, Comparison]) -> Summary:
+    """Returns shares at some steps, at the last one what noise does, scores, and all numbers.
+
+    Raises:
+        SystemExit: if no row with a gate was trained.
+    """
+    points = points_of(comparisons)
+    if not points:
+        sys.exit(f"no gates to show: --fusions must name one of {', '.join(ROWS)}")
+    tables = [*tables_of(points), score_table(comparisons, list(ROWS))]
+    return Summary(tables, {"gates.csv": numbers(points)})
+
+
+def tables_of(points: Sequence[Point]) -> list[Table]:
+    """Returns the shares by step, and those at the last step by what is noise, where any is."""
     last = max(point.step for point in points)
     everyone = [point for point in points if point.group == ALL]
     steps = [step for step in (1, 2, 5) if step < last] + [last]
     usual = [p for p in everyone if p.condition == AS_IT_IS and p.step in steps]
     final = [p for p in everyone if p.step == last]
-    final = final if any(p.condition != AS_IT_IS for p in final) else []
-    return "\n\n".join(
-        f"{title}\n\n{text}"
-        for title, text in (
-            (
-                f"Share of the gate (%), mean and 95 % interval; runs: {points[0].runs}",
-                _table(usual, ("injection", "modality"), "step"),
-            ),
-            (
-                f"The same at step {last}, where a modality is noise",
-                _table(final, ("injection", "condition"), "modality"),
-            ),
-        )
-        if text
-    )
+    noisy = any(p.condition != AS_IT_IS for p in final)
+    title = f"Share of the gate, mean and 95 % interval; runs: {points[0].runs}"
+    found = []
+    if usual:
+        found.append(_table("shares", title, usual, ("injection", "modality"), "step"))
+    if noisy:
+        title = f"The same at step {last}, where a modality is noise"
+        found.append(_table("noise", title, final, ("injection", "condition"), "modality"))
+    return found
 
 
-def _table(points: Sequence[Point], lines: tuple[str, str], column: str) -> str:
-    """Returns the points in lines by two attributes and in columns by a third; nothing of none."""
-    found: dict[tuple, dict[str, str]] = {}
+def _table(
+    name: str, title: str, points: Sequence[Point], lines: tuple[str, str], column: str
+) -> Table:
+    """Returns the points in lines by two attributes and in columns by a third."""
+    found: dict[tuple, dict[str, Bounded]] = {}
     for point in points:
-        line = tuple(getattr(point, name) for name in lines)
-        value = getattr(point, column)
-        found.setdefault(line, {})[f"step {value}" if column == "step" else value] = _text(point)
-    heads = list(dict.fromkeys(head for line in found.values() for head in line))
-    rows = [[*line, *(cells.get(head, "") for head in heads)] for line, cells in found.items()]
-    return markdown([*lines, *heads], rows) if rows else ""
-
-
-def _text(point: Point) -> str:
-    if math.isnan(point.low):
-        return f"{point.mean:.1f}"
-    return f"{point.mean:.1f} ({point.low:.1f} to {point.high:.1f})"
+        line = tuple(getattr(point, key) for key in lines)
+        head = f"step {point.step}" if column == "step" else getattr(point, column)
+        cell = Bounded(*(value / 100 for value in (point.mean, point.low, point.high)))
+        found.setdefault(line, {})[head] = cell
+    heads = list(dict.fromkeys(head for cells in found.values() for head in cells))
+    columns = [*map(Column, lines), *(Column(head, ".1%") for head in heads)]
+    rows = [[*line, *map(cells.get, heads)] for line, cells in found.items()]
+    return Table(name, columns, rows, len(lines), title)
