@@ -321,13 +321,26 @@ class DEQFusion(nn.Module):
         # the graph of the last forward can be neither copied nor pickled
         return {**self.__dict__, "_last": Outcome()}
 
-    def pose(self, features: Sequence[Tensor], present: Tensor | None = None) -> TriangularSystem:
+    def pose(
+        self,
+        features: Sequence[Tensor],
+        present: Tensor | None = None,
+        *,
+        careful: bool = True,
+    ) -> TriangularSystem:
         """Returns what `forward` solves: the cells, and the features as they are injected.
 
-        Features and `present` are those of `forward`; B is the number of their samples. In
-        training this draws the masks of dropout.
+        B is the number of samples. In training this draws the masks of dropout.
+
+        Args:
+            features: those of `forward`.
+            present: likewise.
+            careful: looks for features whose size calls for care. Without it they are injected
+                as NaN, which is how `forward` begins, and only meets them then.
         """
         system, injection = self._posed(features, present)
+        if not careful:
+            return system
         injected = injection.careful(system.constants.x, system.constants.x_fuse)
         return system if injected is None else system.injected(*injected)
 

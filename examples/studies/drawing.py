@@ -61,8 +61,19 @@ def styles() -> Any:
 
 def look_of(name: str) -> dict[str, Any]:
     """Returns the line style of a method, the same in every picture, as keywords of `plot`."""
-    at = METHODS[name]
+    return _look(METHODS[name])
+
+
+def _look(at: int) -> dict[str, Any]:
     return {"color": COLOURS[at], "marker": MARKERS[at], "linestyle": DASHES[at]}
+
+
+def looks_of(names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Returns name -> line style; methods that `METHODS` lacks get what the others leave."""
+    names = list(names)
+    taken = {METHODS[name] for name in names if name in METHODS}
+    free = cycle([at for at in range(len(COLOURS)) if at not in taken] or range(len(COLOURS)))
+    return {name: _look(METHODS[name] if name in METHODS else next(free)) for name in names}
 
 
 def label(score: Score) -> str:
@@ -126,9 +137,9 @@ def make_figure(panels: int, height: float = PANEL, **options: Any) -> "tuple[Fi
 def legend_above(figure: "Figure", axes: "Axes", columns: int = 2) -> None:
     """Puts the legend of an axes above all panels, where no curve can be."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=8
-    )
+    once = dict(zip(labels, handles, strict=True))
+    told = {"ncols": columns, "frameon": False, "fontsize": 8}
+    figure.legend(once.values(), once.keys(), loc="outside upper center", **told)
 
 
 def mean_band(

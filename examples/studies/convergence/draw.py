@@ -23,6 +23,7 @@ from deq_fusion.examples.studies.drawing import (
     legend_above,
     look_of,
     make_figure,
+    styles,
 )
 from deq_fusion.training_structures.comparison import Comparison
 
@@ -61,10 +62,10 @@ def solvers(comparisons: Mapping[str, Comparison]) -> "Figure | None":
         found = measured_rows(comparison)["no_penalty"]
         solves = found.runs[0]["traces"]
         curves = {solve: trace_curve(found, solve, "residual") for solve in solves}
-        _log_panel(each, curves, RESIDUAL)
-        each.set_title(
-            f"{injection} injection, row no_penalty: residual by solver", fontsize=9, loc="left"
-        )
+        looks = dict(zip(curves, styles(), strict=False))
+        _log_panel(each, curves, RESIDUAL, looks.__getitem__)
+        title = f"{injection} injection: residual of no_penalty, by solver"
+        each.set_title(title, fontsize=9, loc="left")
     axes[-1].set_xlabel("step of the solver (block-wise: of the solve of z_fuse)", fontsize=9)
     legend_above(figure, axes[0])
     return figure
@@ -114,7 +115,8 @@ def early(comparisons: Mapping[str, Comparison]) -> "Figure | None":
     figure, axes = make_figure(2, 2.4)
     score, drawn = next(iter(comparisons.values())).score, False
     for each, kind in zip(axes, ("limit", "tolerance"), strict=True):
-        each.set_title(f"a solve that ends elsewhere: {kind}", fontsize=9, loc="left")
+        what = "step limit" if kind == "limit" else kind
+        each.set_title(f"score when the {what} changes", fontsize=9, loc="left")
         for number, (injection, comparison) in enumerate(comparisons.items()):
             for row in ("no_penalty", "tied"):
                 found = measured_rows(comparison).get(row)

@@ -1,1 +1,1 @@
-"""What deep equilibrium fusion costs, measured against what else one could run."""
+"""The cost of deep equilibrium fusion, beside that of the alternatives."""

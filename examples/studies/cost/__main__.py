@@ -1,48 +1,54 @@
-"""What deep equilibrium fusion costs: one command, one run.
+"""The cost of deep equilibrium fusion: one command, one run.
 
-python -m deq_fusion.examples.studies.cost                       everything (under eight minutes)
+python -m deq_fusion.examples.studies.cost                  everything (under eight minutes)
 python -m deq_fusion.examples.studies.cost --parts cases --shapes 128,2,512
-python -m deq_fusion.examples.studies.cost --device cuda         the same on a GPU
+python -m deq_fusion.examples.studies.cost --device cuda    the same on a GPU
 
-Prints Markdown, and writes it after every group of measurements. Methods: DEQ fusion with the exact
-and the one-step gradient, the same map solved jointly by torchdeq (if it is installed), unrolled
-with as many steps and backpropagated, and concatenation followed by a linear map.
+Methods: DEQ fusion with the exact and the one-step gradient, the same map solved jointly by
+torchdeq (if it is installed), unrolled with as many steps and backpropagated, and concatenation
+followed by a linear map. Prints tables, and writes them (cost.md, tables.json) with pictures after
+every group of measurements. What it costs within the published models: `.cost.hosts`; how fast
+data are read: `.cost.loading`.
 """
 
 import argparse
 import os
-import platform
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
-from deq_fusion.examples.studies.cost.measure import PARTS, SHAPES
-from deq_fusion.examples.studies.cost.summary import to_markdown
+from deq_fusion.examples.studies.cost.draw import draw
+from deq_fusion.examples.studies.cost.measure import PARTS
+from deq_fusion.examples.studies.cost.rows import SHAPES
+from deq_fusion.examples.studies.cost.summary import summary
 from deq_fusion.examples.studies.cost.timing import Settings, threads
-from deq_fusion.training_structures.files import save_atomically
+from deq_fusion.examples.studies.output import Summary, write_all
+
+PROGRAM = "python -m deq_fusion.examples.studies.cost"
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measures, prints and saves what the arguments ask for."""
+def main(argv: Sequence[str] | None = None) -> Summary:
+    """Measures, prints and saves what the arguments ask for; returns what was found."""
+    argv = sys.argv[1:] if argv is None else list(argv)
     args = _parse(argv)
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own words
     settings = Settings(args.seconds, args.most, args.device)
-    args.output.parent.mkdir(parents=True, exist_ok=True)
-    groups, machine = [], _machine(args.device, args.threads)
+    how = {"command": [*PROGRAM.split(), *argv], "threads": args.threads, "device": args.device}
+    groups, told, there = [], Summary([]), ""
     with threads(args.threads):
         for part in args.parts:
             options = {"shapes": args.shapes} if part == "cases" else {}
             for group in PARTS[part](settings, **options):
                 groups.append(group)
-                text = to_markdown(groups, machine)
-                save_atomically(args.output, lambda file, text=text: file.write(text.encode()))
-    print(f"\n{text}\nin {args.output}")
+                told = summary(groups)
+                there = write_all(args.output, "cost", told, draw(groups), **how)
+    print(f"\n{told}\n\n{there}")
+    return told
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m deq_fusion.examples.studies.cost",
+        prog=PROGRAM,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -53,7 +59,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--most", type=int, default=100, help="most repeats (default: 100)")
     add("--device", default="cpu", help="where to measure (default: cpu)")
     add("--threads", type=int, default=1, help="number of threads (default: 1)")
-    add("--output", type=Path, default=Path("results/bench.md"), help="file (default: %(default)s)")
+    add("--output", type=Path, default=Path("results/cost"), help="folder (default: %(default)s)")
     return parser.parse_args(argv)
 
 
@@ -73,15 +79,6 @@ def _shape(text: str) -> tuple[int, int, int]:
             f"a shape must be three numbers like 128,2,512, got {text!r}"
         ) from None
     return batch, modalities, dim
-
-
-def _machine(device: str, count: int) -> str:
-    name = torch.cuda.get_device_name(device) if device != "cpu" else platform.machine()
-    flag = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    return (
-        f"{name}, {count} of {os.cpu_count()} cores{', bfloat16 products' if flag else ''}, "
-        f"torch {torch.__version__}, Python {platform.python_version()}."
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What DEQ fusion costs inside the published models: its share of a training step.
 
-python -m deq_fusion.examples.studies.cost.hosts                          every model (about half an hour)
+python -m deq_fusion.examples.studies.cost.hosts                          every model (half an hour)
 python -m deq_fusion.examples.studies.cost.hosts --hosts mutan cm_bert    some of them
 python -m deq_fusion.examples.studies.cost.hosts --batch 8 --device cuda  smaller batches; on a GPU
 

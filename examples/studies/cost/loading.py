@@ -1,6 +1,6 @@
 """How fast the adapters read, each beside a naive reader that takes one row at a time.
 
-python -m deq_fusion.examples.studies.cost.loading                 everything (some minutes), real sizes
+python -m deq_fusion.examples.studies.cost.loading                   everything, real sizes
 python -m deq_fusion.examples.studies.cost.loading --sets imdb brca  some of the sets
 python -m deq_fusion.examples.studies.cost.loading --scale 0.1     a tenth of the samples
 

@@ -1,4 +1,4 @@
-"""The parts of the benchmark. Each yields groups of rows, a row a measurement; times in ms."""
+"""The measure, in parts. Each yields groups of rows, a row a measurement; times in ms."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,59 +10,25 @@ from torch import Tensor
 from tqdm import tqdm
 
 from deq_fusion.examples.studies.cost.counts import counted, product_ms
-from deq_fusion.examples.studies.cost.rows import METHODS, Case, Method, deq
+from deq_fusion.examples.studies.cost.rows import (
+    BASE,
+    MEMORY,
+    MEMORY_CASE,
+    METHODS,
+    OPTIONS,
+    PROBLEMS,
+    SHAPES,
+    SWEEPS,
+    Case,
+    Method,
+    deq,
+)
 from deq_fusion.examples.studies.cost.timing import Row, Settings, peak_bytes
 from deq_fusion.fusions.deq import Equations
 from deq_fusion.fusions.equilibrium import Anderson, Equilibrium, SolveRecord
 
 Group = list[Row]
-SHAPES: Mapping[tuple[int, int, int], str] = {  # (B, N, d) -> which recipe it is the DEQ fusion of
-    (32, 2, 64): "CMU-MOSI and CMU-MOSEI, two modalities",
-    (32, 3, 64): "CMU-MOSI and CMU-MOSEI",
-    (128, 4, 64): "digits",
-    (64, 3, 128): "",
-    (196, 3, 128): "ROSMAP",
-    (64, 2, 256): "VQA-v2, bag of words",
-    (32, 3, 256): "",
-    (128, 2, 512): "MM-IMDB, VGG and word2vec",
-    (16, 2, 768): "MM-IMDB with BERT",
-    (24, 2, 768): "",
-    (612, 3, 500): "BRCA as of Ni et al.",
-    (64, 2, 1024): "VQA-v2, MCAN-small",
-    (64, 2, 2048): "",
-    (4096, 2, 512): "",
-}
-BASE, SMALL = Case(128, 2, 512), Case(64, 3, 128)
-SWEEPS: Mapping[str, Sequence[float]] = {
-    "modalities": range(1, 9),
-    "dim": (128, 256, 512, 1024, 2048),
-    "batch": (32, 128, 512, 2048),
-    "tol": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
-}
-PROBLEMS: Mapping[str, tuple[Case, Mapping[str, Any]]] = {
-    "the default start": (BASE, {}),
-    "a start of 0.3": (BASE, {"start": 0.3}),
-    "a start of 1, which is hard": (SMALL, {"start": 1.0}),
-    "the paper's equations, features of scales from 0.01 to 10": (
-        replace(SMALL, spread=True),
-        {"equations": "paper"},
-    ),
-}
-OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    "default": {},
-    "Broyden": {"solver": "broyden"},
-    "Picard": {"solver": "picard"},
-    "joint": {"joint": True},
-    "one step": {"gradient": "one_step"},
-    "Neumann, 2 terms": {"gradient": "neumann", "neumann_terms": 2},
-    "Neumann, 3 terms": {"gradient": "neumann"},
-    "Neumann, 5 terms": {"gradient": "neumann", "neumann_terms": 5},
-    "phantom, 5 terms": {"gradient": "neumann", "neumann_terms": 5, "neumann_damping": 0.5},
-    "penalty": {"jacobian_weight": 1.0},
-    "penalty, joint": {"jacobian_weight": 1.0, "jacobian_blocks": "joint"},
-}
-MEMORY = 6  # differences that Anderson keeps by default
-MEMORY_CASE = Case(2048, 2, 128)  # states larger than the weights
+LEAVING = "unimodal, samples leave"
 
 
 def _training(settings: Settings, case: Case, methods: Mapping[str, Method]) -> dict[str, float]:
@@ -146,11 +112,11 @@ def sweeps(settings: Settings) -> Iterator[Group]:
 def memory(settings: Settings, limits: Sequence[int] = (10, 50)) -> Iterator[Group]:
     """Yields the peak of one block's forward and backward solve, in states, by step limit.
 
-    The blocks take every step of the limit; "leaving" is the unimodal one as it is used, at the
+    The blocks take every step of the limit; the last is the unimodal one as it is used, at the
     usual tolerance, with samples that converge at very different steps and leave the work.
     """
     case = replace(MEMORY_CASE, device=settings.device)
-    for block in tqdm(("unimodal", "fuse", "leaving"), desc="memory"):
+    for block in tqdm(("unimodal", "fuse", LEAVING), desc="memory"):
         group = []
         for limit in limits:
             step, states = _block(case, block, limit)
@@ -171,10 +137,10 @@ def _block(case: Case, block: str, limit: int) -> tuple[Callable[[], None], int]
         constants = [total, None, m, None, x.requires_grad_()]
     else:
         cell = fusion.unimodal
-        if block == "leaving":
+        if block == LEAVING:
             x *= torch.logspace(-2, 1, x.shape[:2].numel()).view(*x.shape[:2], 1).to(x)
         constants = [x.requires_grad_(), None]
-    tol = 1e-3 if block == "leaving" else 0.0
+    tol = 1e-3 if block == LEAVING else 0.0
     limits = {"tol": tol, "max_steps": limit, "on_failure": "ignore"}
     equilibrium, cotangent = Equilibrium(partial(Anderson, MEMORY), **limits), torch.randn_like(x)
     names = ["z"] if block == "fuse" else [f"z_{i + 1}" for i in range(case.modalities)]

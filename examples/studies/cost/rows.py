@@ -1,9 +1,10 @@
-"""What is timed: DEQ fusion in its variants, and what it is compared with, as modules."""
+"""The rows: DEQ fusion in its variants, and what it is compared with, on which problems."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -114,7 +115,7 @@ class TorchDEQ(nn.Module):
 
     def forward(self, features: list[Tensor]) -> Tensor:
         """Returns the fused feature, (batch, d)."""
-        system, _ = self.fusion._posed(features, None)  # `pose` would look at them first
+        system = self.fusion.pose(features, careful=False)  # as its forward does
         zero = [torch.zeros_like(x) for x in (system.constants.x, system.constants.x_fuse)]
         (whole,) = system.maps(*zero, joint=True)
         self.deq.train(torch.is_grad_enabled())
@@ -159,3 +160,50 @@ METHODS: Mapping[str, Callable[[Case], Method]] = {
     "unrolled": unrolled,
     "concat + linear": concat_linear,
 }
+SHAPES: Mapping[tuple[int, int, int], str] = {  # (B, N, d) -> which recipe it is the DEQ fusion of
+    (32, 2, 64): "CMU-MOSI and CMU-MOSEI, two modalities",
+    (32, 3, 64): "CMU-MOSI and CMU-MOSEI",
+    (128, 4, 64): "digits",
+    (64, 3, 128): "",
+    (196, 3, 128): "ROSMAP",
+    (64, 2, 256): "VQA-v2, bag of words",
+    (32, 3, 256): "",
+    (128, 2, 512): "MM-IMDB, VGG and word2vec",
+    (16, 2, 768): "MM-IMDB with BERT",
+    (24, 2, 768): "",
+    (612, 3, 500): "BRCA as of Ni et al.",
+    (64, 2, 1024): "VQA-v2, MCAN-small",
+    (64, 2, 2048): "",
+    (4096, 2, 512): "",
+}
+BASE, SMALL = Case(128, 2, 512), Case(64, 3, 128)
+SWEEPS: Mapping[str, Sequence[float]] = {
+    "modalities": range(1, 9),
+    "dim": (128, 256, 512, 1024, 2048),
+    "batch": (32, 128, 512, 2048),
+    "tol": (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+}
+PROBLEMS: Mapping[str, tuple[Case, Mapping[str, Any]]] = {
+    "the default start": (BASE, {}),
+    "a start of 0.3": (BASE, {"start": 0.3}),
+    "a start of 1, which is hard": (SMALL, {"start": 1.0}),
+    "the paper's equations, features of scales from 0.01 to 10": (
+        replace(SMALL, spread=True),
+        {"equations": "paper"},
+    ),
+}
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "default": {},
+    "Broyden": {"solver": "broyden"},
+    "Picard": {"solver": "picard"},
+    "joint": {"joint": True},
+    "one step": {"gradient": "one_step"},
+    "Neumann, 2 terms": {"gradient": "neumann", "neumann_terms": 2},
+    "Neumann, 3 terms": {"gradient": "neumann"},
+    "Neumann, 5 terms": {"gradient": "neumann", "neumann_terms": 5},
+    "phantom, 5 terms": {"gradient": "neumann", "neumann_terms": 5, "neumann_damping": 0.5},
+    "penalty": {"jacobian_weight": 1.0},
+    "penalty, joint": {"jacobian_weight": 1.0, "jacobian_blocks": "joint"},
+}
+MEMORY = 6  # differences that Anderson keeps by default
+MEMORY_CASE = Case(2048, 2, 128)  # states larger than the weights

@@ -1,96 +1,102 @@
-"""The benchmark's tables, in Markdown."""
+"""The summary of what was measured: a table or more for each part."""
 
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from deq_fusion.examples.studies.cost.measure import MEMORY, Group
-from deq_fusion.training_structures.comparison.report.table import markdown
+from deq_fusion.examples.studies.cost.measure import Group
+from deq_fusion.examples.studies.cost.rows import MEMORY
+from deq_fusion.examples.studies.output import Summary
+from deq_fusion.examples.studies.tables import Column, Table
+
+MEDIANS = "medians of interleaved repeats, in ms"
+SOLVED = {"steps": ".1f", "backward steps": ".1f", "worst residual": ".1e", "converged": ".1%"}
 
 
-def to_markdown(groups: Sequence[Group], machine: str) -> str:
-    """Returns a section for every part that was measured."""
-    sections = [f"Medians of interleaved repeats; times in milliseconds. {machine}"]
-    for part, write in SECTIONS.items():
+def summary(groups: Sequence[Group]) -> Summary:
+    """Returns the tables of every part that was measured."""
+    tables: list[Table] = []
+    for part, make in PARTS.items():
         chosen = [group for group in groups if group[0]["part"] == part]
-        if chosen:
-            sections.append(write(chosen))
-    return "\n\n".join(sections) + "\n"
+        tables += make(chosen) if chosen else []
+    return Summary(tables)
 
 
-def _cases(groups: Sequence[Group]) -> str:
-    lines = [
-        "## Training step, inference and memory",
-        "",
-        "Operations dispatched and transfers of a training step, and of inference; arithmetic: the "
-        "share of a training step that is matrix products.",
-    ]
-    head = ["method", "training step", "to deq", "inference", "to deq", "operations", "transfers"]
-    head += ["arithmetic", "steps", "backward", "worst residual", "converged", "peak MiB"]
-    for group in groups:
-        recipe = f": {group[0]['recipe']}" if group[0]["recipe"] else ""
-        lines += ["", f"(B, N, d) = {_shape(group[0])}{recipe}", ""]
-        lines.append(markdown(head, [_case(row, group[0]) for row in group]))
-    return "\n".join([*lines, "", _ratios(groups)])
+def _cases(groups: Sequence[Group]) -> list[Table]:
+    columns = [Column("(B, N, d)"), Column("method")]
+    columns += [Column("training step", ".2f"), Column("to deq", ".2f")]
+    columns += [Column("inference", ".2f"), Column("inference to deq", ".2f")]
+    for what in ("operations", "transfers"):
+        columns += [Column(what, ".0f"), Column(f"{what}, inference", ".0f")]
+    columns += [Column("arithmetic", ".0%"), *(Column(*solved) for solved in SOLVED.items())]
+    columns += [Column("peak MiB", ".1f"), Column("of the recipe")]
+    lines = [_case(row, group[0]) for group in groups for row in group]
+    title = (
+        f"Training step, inference ({MEDIANS}) and memory; operations dispatched and transfers of "
+        "a step; arithmetic: the share of a training step that is matrix products"
+    )
+    return [Table("cases", columns, lines, 2, title), _ratios(groups)]
 
 
-def _case(row: dict[str, Any], deq: dict[str, Any]) -> list[str]:
-    times = [
-        text
-        for key in ("train_ms", "infer_ms")
-        for text in (f"{row[key]:.2f}", f"{row[key] / deq[key]:.2f}")
-    ]
+def _case(row: dict[str, Any], deq: dict[str, Any]) -> list[Any]:
+    times = [value for key in ("train_ms", "infer_ms") for value in (row[key], row[key] / deq[key])]
     both = zip(row["train_counts"], row["infer_counts"], strict=True)
-    counts = [f"{training}, {inference}" for training, inference in both]
-    solved = [*_steps(row), _text(row, "residual", "{:.1e}"), _text(row, "converged", "{:.1%}")]
-    rest = [f"{row['arithmetic']:.0%}", *solved, f"{row['peak_mib']:.1f}"]
-    return [row["method"], *times, *counts, *rest]
+    counts = [count for pair in both for count in pair]
+    found = [row.get(key) for key in ("steps", "backward_steps", "residual", "converged")]
+    line = [shape_of(row), row["method"], *times, *counts, row["arithmetic"], *found]
+    return [*line, row["peak_mib"], row["recipe"] or None]
 
 
-def _ratios(groups: Sequence[Group]) -> str:
+def _ratios(groups: Sequence[Group]) -> Table:
     """Returns the ratios that the project holds itself to."""
-    head = ["(B, N, d)", "deq", "deq / concat + linear", "one step / concat + linear"]
-    head += ["torchdeq / deq", "unrolled / deq", "operations", "transfers", "arithmetic"]
-    table = []
+    heads = ["deq / concat + linear", "one step / concat + linear"]
+    heads += ["torchdeq / deq", "unrolled / deq"]
+    lines = []
     for group in groups:
-        taken, deq = {row["method"]: row["train_ms"] for row in group}, group[0]
-        ours, linear = deq["train_ms"], taken["concat + linear"]
+        taken = {row["method"]: row["train_ms"] for row in group}
+        ours, linear = group[0]["train_ms"], taken["concat + linear"]
         theirs = taken.get("torchdeq, joint")
-        ratios = [f"{ours / linear:.1f}", f"{taken['deq, one step'] / linear:.1f}"]
-        ratios += ["" if theirs is None else f"{theirs / ours:.2f}"]
-        ratios += [f"{taken['unrolled'] / ours:.2f}"]
-        counts = [*map(str, deq["train_counts"]), f"{deq['arithmetic']:.0%}"]
-        table.append([_shape(deq), f"{ours:.2f}", *ratios, *counts])
-    return "Training steps\n\n" + markdown(head, table)
+        ratios = [ours / linear, taken["deq, one step"] / linear]
+        ratios += [None if theirs is None else theirs / ours, taken["unrolled"] / ours]
+        lines.append([shape_of(group[0]), ours, *ratios])
+    columns = [Column("(B, N, d)"), Column("deq", ".2f"), *(Column(h, ".2f") for h in heads)]
+    return Table("ratios", columns, lines, 1, f"Training steps: {MEDIANS}, and their ratios")
 
 
-def _options(groups: Sequence[Group]) -> str:
-    lines = ["## Solvers, gradients and penalties (training step)"]
-    head = ["option", "training step", "to default", "steps", "backward", "converged"]
-    for group in groups:
-        lines += ["", f"(B, N, d) = {_shape(group[0])}, {group[0]['problem']}", ""]
-        table = []
-        for row in group:
-            times = [f"{row['train_ms']:.2f}", f"{row['train_ms'] / group[0]['train_ms']:.2f}"]
-            found = [_text(row, "converged", "{:.1%}"), _text(row, "error", "{:.1e}")]
-            table.append([row["method"], *times, *_steps(row), *found])
-        lines.append(markdown([*head, "gradient's error"], table))
-    return "\n".join(lines)
+def _options(groups: Sequence[Group]) -> list[Table]:
+    columns = [Column("problem"), Column("(B, N, d)"), Column("option")]
+    columns += [Column("training step", ".2f"), Column("to default", ".2f"), Column("steps", ".1f")]
+    columns += [Column("backward steps", ".1f"), Column("converged", ".1%")]
+    columns += [Column("gradient's error", ".1e")]
+    lines = [
+        [row["problem"], shape_of(row), row["method"], row["train_ms"]]
+        + [row["train_ms"] / group[0]["train_ms"]]
+        + [row.get(key) for key in ("steps", "backward_steps", "converged", "error")]
+        for group in groups
+        for row in group
+    ]
+    title = f"Solvers, gradients and penalties; training step: {MEDIANS}"
+    return [Table("options", columns, lines, 3, title)]
 
 
-def _sweeps(groups: Sequence[Group]) -> str:
-    lines = ["## How the cost grows (training step)"]
-    for group in groups:
-        sweep, methods = group[0]["sweep"], list(group[0]["times"])
-        table = []
-        for row in group:
-            times = [f"{row['times'][method]:.2f}" for method in methods]
-            table.append([f"{row['value']:g}", *times, *_steps(row)])
-        lines += ["", markdown([sweep, *methods, "steps", "backward"], table)]
-        if sweep != "tol":
-            powers = ", ".join(f"{method} {_power(group, method):.2f}" for method in methods)
-            lines += ["", f"Power of {sweep} over the upper half of the range: {powers}"]
-    return "\n".join(lines)
+def _sweeps(groups: Sequence[Group]) -> list[Table]:
+    return [_sweep(group) for group in groups]
+
+
+def _sweep(group: Group) -> Table:
+    sweep, methods = group[0]["sweep"], list(group[0]["times"])
+    columns = [Column(sweep), *(Column(method, ".2f") for method in methods)]
+    columns += [Column("steps", ".1f"), Column("backward steps", ".1f")]
+    lines = [
+        [f"{row['value']:g}", *(row["times"][method] for method in methods)]
+        + [row.get("steps"), row.get("backward_steps")]
+        for row in group
+    ]
+    title = f"How a training step grows with {sweep}: {MEDIANS}"
+    if sweep != "tol":
+        powers = ", ".join(f"{method} {_power(group, method):.2f}" for method in methods)
+        title += f"; power of {sweep} over the upper half of the range: {powers}"
+    return Table(f"sweep_{sweep}", columns, lines, 1, title)
 
 
 def _power(group: Group, method: str) -> float:
@@ -100,18 +106,17 @@ def _power(group: Group, method: str) -> float:
     return math.log(t1 / t0) / math.log(x1 / x0)
 
 
-def _memory(groups: Sequence[Group]) -> str:
-    aim = 2 * MEMORY + 10
-    table = [
-        [row["method"], str(row["limit"]), f"{row['states']:.1f}", str(aim)]
-        for group in groups
-        for row in group
-    ]
-    head = ["block", "step limit", "peak, in states", f"2m + 10, m = {MEMORY}"]
-    return f"## Peak memory of a block's forward and backward solve\n\n{markdown(head, table)}"
+def _memory(groups: Sequence[Group]) -> list[Table]:
+    columns = [Column("block"), Column("step limit"), Column("peak, in states", ".1f")]
+    lines = [[row["method"], str(row["limit"]), row["states"]] for group in groups for row in group]
+    title = (
+        "Peak memory of a block's forward and backward solve, which is to be at most 2m + 10 = "
+        f"{2 * MEMORY + 10} states, m = {MEMORY}"
+    )
+    return [Table("memory", columns, lines, 2, title)]
 
 
-SECTIONS: dict[str, Callable[[Sequence[Group]], str]] = {
+PARTS: dict[str, Callable[[Sequence[Group]], list[Table]]] = {
     "cases": _cases,
     "options": _options,
     "sweeps": _sweeps,
@@ -119,13 +124,6 @@ SECTIONS: dict[str, Callable[[Sequence[Group]], str]] = {
 }
 
 
-def _shape(row: dict[str, Any]) -> str:
+def shape_of(row: dict[str, Any]) -> str:
+    """Returns the three sizes of a problem: batch, modalities, width."""
     return f"({row['batch']}, {row['modalities']}, {row['dim']})"
-
-
-def _steps(row: dict[str, Any]) -> list[str]:
-    return [_text(row, "steps", "{:.1f}"), _text(row, "backward_steps", "{:.1f}")]
-
-
-def _text(row: dict[str, Any], key: str, form: str) -> str:
-    return form.format(row[key]) if key in row else ""
