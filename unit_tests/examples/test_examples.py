@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from deq_fusion.examples.brca import brca_deq
+from deq_fusion.examples.brca import train as brca
 from deq_fusion.examples.compare_fusions import PROGRAM, RECIPES
-from deq_fusion.examples.digits import digits_deq
+from deq_fusion.examples.digits import train as digits
 from deq_fusion.examples.digits.recipe import WIDTH
 from deq_fusion.fusions.registry import FUSIONS, LATER
 from deq_fusion.training_structures.comparison import command_line
@@ -29,8 +29,8 @@ def compared(*arguments):
     return command_line(RECIPES, FUSIONS, arguments, **options)
 
 
-def test_digits_deq_learns(capsys):
-    result = digits_deq.main(["--epochs", "6"])
+def test_digits_learns(capsys):
+    result = digits.main(["--epochs", "6"])
     assert result["scores"]["accuracy"] > 0.85  # chance is 0.1
     assert result["solver_converged"] > 0.99
     assert "converged" in capsys.readouterr().out
@@ -51,12 +51,12 @@ def test_the_equations_are_options_of_a_comparison(tmp_path):
     assert result["fusion_parameters"] == without_gate
 
 
-def test_brca_deq_runs_and_resumes(omics, tmp_path):
+def test_brca_runs_and_resumes(omics, tmp_path):
     path = tmp_path / "run.ckpt"
     arguments = ["--data-dir", str(omics), "--official", "--checkpoint", str(path)]
-    brca_deq.main([*arguments, "--epochs", "2"])
-    resumed = brca_deq.main([*arguments, "--epochs", "4"])
-    whole = brca_deq.main([*arguments[:3], "--epochs", "4"])
+    brca.main([*arguments, "--epochs", "2"])
+    resumed = brca.main([*arguments, "--epochs", "4"])
+    whole = brca.main([*arguments[:3], "--epochs", "4"])
     assert resumed["scores"] == whole["scores"]
     assert resumed["valid"] == whole["valid"]
 
@@ -67,16 +67,16 @@ def test_brca_deq_runs_and_resumes(omics, tmp_path):
 def test_a_checkpoint_is_not_resumed_by_another_run(omics, tmp_path, other, capsys):
     arguments = ["--data-dir", str(omics), "--epochs", "1"]
     arguments += ["--checkpoint", str(tmp_path / "run.ckpt")]
-    brca_deq.main(arguments)
+    brca.main(arguments)
     with pytest.raises(SystemExit):
-        brca_deq.main([*arguments, *other])
+        brca.main([*arguments, *other])
     message = capsys.readouterr().err
     assert "with the same settings" in message or "weights of this very model" in message
 
 
-def test_brca_deq_takes_a_choice_of_views(omics):
-    one = brca_deq.main(["--data-dir", str(omics), "--epochs", "1", "--modalities", "miRNA"])
-    all_three = brca_deq.main(["--data-dir", str(omics), "--epochs", "1"])
+def test_brca_takes_a_choice_of_views(omics):
+    one = brca.main(["--data-dir", str(omics), "--epochs", "1", "--modalities", "miRNA"])
+    all_three = brca.main(["--data-dir", str(omics), "--epochs", "1"])
     assert one["parameters"] < all_three["parameters"]
 
 
@@ -101,7 +101,7 @@ def test_missing_data_is_explained(capsys):
 
 def test_a_folder_without_data_is_explained(tmp_path, capsys):
     for command in (
-        lambda: brca_deq.main(["--data-dir", str(tmp_path)]),
+        lambda: brca.main(["--data-dir", str(tmp_path)]),
         lambda: compared(
             "--dataset", "brca", "--data-dir", str(tmp_path), "--output", str(tmp_path / "out")
         ),

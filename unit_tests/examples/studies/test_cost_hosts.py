@@ -27,7 +27,13 @@ def small(monkeypatch, request):
     monkeypatch.setattr(hosts, "WORDS", 9)
 
 
-@pytest.mark.parametrize("host", hosts.CASES)
+SLOW = "mutan", "mutan_att"  # whose question encoders are as large as published
+
+
+@pytest.mark.parametrize(
+    "host",
+    [pytest.param(h, marks=pytest.mark.slow) if h in SLOW else h for h in hosts.CASES],
+)
 def test_only_the_fusion_differs_and_both_steps_train_the_weights(host):
     case = hosts.CASES[host]
     data = case.make(3)

@@ -18,6 +18,7 @@ def small(monkeypatch):
     monkeypatch.setattr(loading_sets.files, "WIDTHS", (6, 5, 4))
 
 
+@pytest.mark.slow
 def test_the_table_has_a_row_for_every_case_and_the_files_are_gone(tmp_path, capsys):
     before = torch.get_num_threads()
     loading.main([*TINY, "--folder", str(tmp_path)])
