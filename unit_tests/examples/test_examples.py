@@ -1,5 +1,8 @@
 """The examples run, on embedded data and on small files of the real layout."""
 
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -109,3 +112,27 @@ def test_a_folder_without_data_is_explained(tmp_path, capsys):
         with pytest.raises(SystemExit):
             command()
         assert "get it with: deq-fusion prepare brca" in capsys.readouterr().err
+
+
+BENCHMARKS = {"affect", "brca", "digits", "imdb", "vqa"}
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_the_help_of_every_benchmark_teaches(name, capsys):
+    script = import_module(f"deq_fusion.examples.{name}.train")
+    with pytest.raises(SystemExit) as end:
+        script.main(["--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0 and script.__doc__.strip() in told and "None" not in told
+    assert f"python -m deq_fusion.examples.{name}.train" in told
+    for argument in ("--fusion", "--own-fusion", "--unimodal", "--set", "--modalities"):
+        assert f"  {argument}" in told
+
+
+def test_examples_are_a_script_a_benchmark_and_a_few_short_ones():
+    folder = Path(import_module("deq_fusion.examples").__file__).parent
+    there = {path.name for path in folder.iterdir() if path.name != "__pycache__"}
+    short = {"quickstart.py", "own_fusion.py", "own_dataset.py", "inside_multibench.py"}
+    shared = {"__init__.py", "compare_fusions.py", "run_one.py", "checks.py", "studies"}
+    assert there == BENCHMARKS | short | shared
+    assert all((folder / name / "recipe.py").is_file() for name in BENCHMARKS)

@@ -13,7 +13,7 @@ import torch
 from deq_fusion.examples.digits import recipe as digits
 from deq_fusion.examples.digits import train
 from deq_fusion.fusions.registry import FUSIONS
-from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.methods import Method, single
 from deq_fusion.training_structures.comparison.single_run import run_fusion
 
 ROOT = Path(__file__).parents[2]
@@ -122,3 +122,20 @@ def test_precision_on_the_command_line(capsys):
     with pytest.raises(SystemExit):
         train.main(["--help"])
     assert "torchrun --nproc-per-node 2 -m " in capsys.readouterr().out
+
+
+def test_every_modality_is_trained_alone_with_the_seed_and_a_checkpoint_of_its_own(tmp_path):
+    arguments = ["--epochs", "1", "--modalities", "top left,top right", "--seed", "3"]
+    found = train.main([*arguments, "--unimodal", "--checkpoint", str(tmp_path / "c.pt")])
+    assert list(found) == ["top left", "top right"]
+    made = replace(digits.recipe(), epochs=1)
+    for name, result in found.items():
+        assert result["scores"] == run_fusion(single(made, name), 3)["scores"]
+        assert (tmp_path / f"c.pt.{name}").is_file()
+
+
+@pytest.mark.parametrize("other", [["--fusion", "concat"], ["--own-fusion", "torch.nn:Identity"]])
+def test_a_fusion_and_unimodal_are_not_asked_for_together(other, capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--unimodal", *other])
+    assert "not allowed with argument" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What DEQ fusion costs inside the published models: its share of a training step.
+"""The cost of DEQ fusion inside the published models: its share of a training step.
 
 python -m deq_fusion.examples.studies.cost.hosts                          every model (half an hour)
 python -m deq_fusion.examples.studies.cost.hosts --hosts mutan cm_bert    some of them
@@ -72,7 +72,7 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was measured of a model, in milliseconds and in steps of DEQ fusion's solver."""
+    """The measurements of a model, in milliseconds and in steps of DEQ fusion's solver."""
 
     host: str
     parameters: int
@@ -221,7 +221,9 @@ def measure(host: str, *, batch: int, seconds: float, most: int, device: str) ->
     Args:
         host: one of `CASES`.
         batch: samples a step; 0: as published.
-        seconds, most, device: see `interleaved`.
+        seconds: see `interleaved`.
+        most: likewise.
+        device: likewise.
     """
     case = CASES[host]
     torch.manual_seed(0)

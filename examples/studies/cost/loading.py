@@ -6,8 +6,8 @@ python -m deq_fusion.examples.studies.cost.loading --scale 0.1     a tenth of th
 
 Writes files of random content into a temporary folder, a set at a time, and removes them. They
 are read as they lie in the system's cache, by one thread: what is measured is the code and not
-the disk. Both readers take turns, after a turn that does not count; the table, printed and saved, has
-the median of each. The naive reader checks, splits and scales nothing. MM-IMDB and VQA-v2 are
+the disk. Both readers take turns, after a turn that does not count; the table, printed and saved,
+has the median of each. The naive reader checks, splits and scales nothing. MM-IMDB and VQA-v2 are
 read in shuffled batches, in samples (questions) a second; BRCA and CMU-MOSI are loaded from their
 files, in seconds. VQA-v2 has 10,000 images, a twelfth of the real ones.
 """

@@ -38,7 +38,8 @@ class Case(NamedTuple):
     Attributes:
         what: what is read, and how.
         target: samples a second if `unit` is `RATE`; the most seconds if it is "s".
-        ours, naive: read once; both read equally many samples.
+        ours: reads once by the adapter.
+        naive: reads once row by row, equally many samples.
     """
 
     set: str
