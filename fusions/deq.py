@@ -111,6 +111,7 @@ class DEQFusion(nn.Module):
     jacrev) cannot follow a solve, which says so; `unroll` works with all of them.
     """
 
+    training_forwards: Tensor
     _last = Outcome()  # also of files from before there was one
 
     def __init__(
@@ -167,7 +168,7 @@ class DEQFusion(nn.Module):
             nn.Identity() if as_it_is and width == dim else Projection(width, dim)
             for width in input_dims
         )
-        shared = {"groups": groups, "fuse_groups": fuse_groups, "start": start}
+        shared: dict[str, Any] = {"groups": groups, "fuse_groups": fuse_groups, "start": start}
         self.unimodal, self.fuse = build_cells(equations, n, dim, **shared)
         self.weights = self.bias = None
         if equations.f_fuse and equations.fuse_weights:

@@ -7,10 +7,10 @@ solver's steps are not recorded: memory is that of one evaluation of f.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from .half import autocast_enabled
 from .maps import Adjoint, FixedPointMap
@@ -49,7 +49,7 @@ class _ImplicitGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         make: Make,
         solve: Solve,
         solve_adjoint: Solve,
@@ -69,7 +69,7 @@ class _ImplicitGradient(torch.autograd.Function):
         return solution.value
 
     @staticmethod
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         forbid_transforms(g)
         value, *saved = ctx.saved_tensors
         inputs, trace = saved[: ctx.count], saved[ctx.count :]
@@ -117,11 +117,11 @@ class _SecondDerivative(torch.autograd.Function):
     """Identity on the first `count` tensors whose backward raises."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, count: int, *tensors) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, count: int, *tensors) -> tuple[Tensor, ...]:
         return tuple(x.view_as(x) for x in tensors[:count])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *cotangents):
+    def backward(ctx: Any, *cotangents):
         raise RuntimeError(
             "the implicit gradient of a fixed point can be taken once, and its derivative was "
             "asked for; for second derivatives, differentiate through unrolled steps instead"

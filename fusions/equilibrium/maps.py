@@ -8,7 +8,7 @@ operations.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -43,10 +43,17 @@ class FixedPointMap(Protocol):
         trace: what the last evaluation worked out on the way.
     """
 
-    pace: Pace
-    residual: Residual
-    narrows: bool
-    trace: tuple[Tensor, ...]
+    @property
+    def pace(self) -> Pace: ...
+
+    @property
+    def residual(self) -> Residual: ...
+
+    @property
+    def narrows(self) -> bool: ...
+
+    @property
+    def trace(self) -> tuple[Tensor, ...]: ...
 
     def start(self) -> Tensor:
         """Returns the first iterate, (..., batch, size)."""
@@ -81,7 +88,8 @@ class Function:
     """A function of (batch, ...) as a map of (batch, size) that cannot be differentiated."""
 
     def __init__(self, f: Callable[[Tensor], Tensor], start: Tensor) -> None:
-        self._f, self._start = f, start.detach()
+        self._f: Any = f  # it may have a method `narrow`
+        self._start = start.detach()
         self.narrows, self.residual = hasattr(f, "narrow"), relative_residual
         self.pace = Pace() if start.is_cpu else Pace(first=5, then=4)
 
@@ -90,6 +98,9 @@ class Function:
 
     def __call__(self, z: Tensor) -> Tensor:
         return self._f(z.view(len(z), *self._start.shape[1:])).flatten(1).to(z.dtype)
+
+    def rough(self, z: Tensor) -> Tensor:
+        return self(z)
 
     def narrow(self, rows: Tensor) -> None:
         self._f.narrow(rows)
@@ -106,7 +117,7 @@ class AutogradMap(Function):
             included; None entries are passed through.
     """
 
-    trace = ()
+    trace: tuple[Tensor, ...] = ()
 
     def __init__(
         self, f: Callable[..., Tensor], start: Tensor, inputs: Sequence[Tensor | None]

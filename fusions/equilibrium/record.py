@@ -44,8 +44,8 @@ class _Solved(NamedTuple):
             steps = steps.masked_fill(self.ignored.view_as(steps), 0)
         if self.given is not None:
             steps = steps * self.given
-        columns = (steps, self.residual, self.converged)
-        columns = [x.reshape(len(self.names), *leading) for x in columns]
+        values = steps, self.residual, self.converged
+        columns = [x.reshape(len(self.names), *leading) for x in values]
         return {name: SolveStats(*(x[i] for x in columns)) for i, name in enumerate(self.names)}
 
 
@@ -92,7 +92,7 @@ class SolveRecord:
         return self._by_name("backward")
 
     def _by_name(self, direction: str) -> dict[str, SolveStats]:
-        found = {}
+        found: dict[str, SolveStats] = {}
         for solved in self._solves[direction]:
             found |= solved.by_name(self._leading)
         return found

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from .checks import Rule as OptionRule
 from .checks import check_count, check_not_negative, check_options, check_range, one_of, optional
 from .implicit import Make, implicit_fixed_point
-from .maps import Adjoint, FixedPointMap
+from .maps import FixedPointMap
 from .record import SolveRecord
 from .rules import Rule, make_rule
 from .solve import Observer, Solution, solve
@@ -114,7 +115,7 @@ class Equilibrium:
         observe: Observer | None = None,
     ) -> Solution:
         tol, max_steps = self._limits(direction)
-        settings = {"tol": tol, "max_steps": max_steps, "ask_every": self.ask_every}
+        settings: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "ask_every": self.ask_every}
         solution = solve(f, solver=self.solver, **settings, observe=observe)
         # an adjoint solve starts from the cotangent; see `unit_cotangent` for those of zero
         given = f.start().any(-1) if direction == "backward" else None
@@ -124,7 +125,7 @@ class Equilibrium:
             _handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
         return solution
 
-    def _series(self, f: Adjoint) -> Solution:
+    def _series(self, f: FixedPointMap) -> Solution:
         """Returns the u of an approximate gradient as a `Solution` that has not converged.
 
         What is left out of the series is to be the only error: no step is rough.

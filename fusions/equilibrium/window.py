@@ -52,6 +52,7 @@ class Window:
         if self.table is None:
             return z, residual, steps
         table = self._whole_table()
+        assert isinstance(self.states, Tensor)
         # of equal values `min` takes the first
         index = table.nan_to_num(nan=torch.inf, posinf=torch.inf).clamp_min(tol).min(0).indices
         return picked(self.states, index), _of(table, index), steps
@@ -80,6 +81,7 @@ class Window:
                 torch.zeros_like(self.residual, dtype=torch.bool),
             )
             return
+        assert self.index is not None
         table = self._whole_table()
         for i, (z, residual) in enumerate(zip(self.states, table, strict=True)):
             over = self.index < i
@@ -110,6 +112,8 @@ class Left:
         parts: what those at work so far have; the first is (..., batch, size), others (..., batch).
         before: what was kept when others left.
     """
+
+    _rows: Tensor
 
     def __init__(self, rows: Tensor, parts: Sequence[Tensor], before: "Left | None") -> None:
         self._kept = tuple(parts) if before is None else before.whole(parts)

@@ -88,7 +88,7 @@ def build_cells(
     groups = norm_groups(groups, dim)
     scale = CONTRACTIVE if isinstance(start, str) else start
     if equations.f_theta:
-        options = {"kind": equations.cell, "residual": equations.residual}
+        options: dict[str, Any] = {"kind": equations.cell, "residual": equations.residual}
         unimodal = ResidualCells(n, dim, groups=groups, recurrent_scale=scale, **options)
     if equations.f_fuse:
         options = {"norm_order": equations.norm_order, "gate": equations.gate}

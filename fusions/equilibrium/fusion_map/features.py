@@ -121,7 +121,9 @@ def check_tensor(name: str, x: Any, like: Tensor | None) -> None:
         )
 
 
-def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None = None) -> None:
+def check_finite(
+    features: Sequence[Tensor], projected: Sequence[Tensor] | Tensor | None = None
+) -> None:
     """Raises ValueError if features, (batch, width) each, or their projections, are not finite.
 
     Args:

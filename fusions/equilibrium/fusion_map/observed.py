@@ -50,7 +50,8 @@ def observer(
         gates = None
         if block == "unimodal":
             residual = residual.view(shape[:-1])
-        elif gated.gate:
+        elif gated is not None and gated.gate:
+            assert sees is not None
             z, states = sees(state)
             gates = gated.gates(z, states.detach())
         observe(SystemStep(block, step, state, residual, gates))

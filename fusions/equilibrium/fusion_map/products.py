@@ -154,6 +154,7 @@ class SteppedMap:
 
     narrows, residual = True, staticmethod(normal_residual)
     x: Tensor
+    trace: tuple[Tensor, ...]
 
     @property
     def pace(self) -> Pace:
@@ -164,6 +165,10 @@ class SteppedMap:
         self.trace = ()  # makes room for the next
         image, self.trace = self.step(z)
         return image
+
+    def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns f(z) and the trace."""
+        raise NotImplementedError
 
     def rough(self, z: Tensor) -> Tensor:
         return self.step(z, rough=True)[0]

@@ -7,7 +7,7 @@ A cell's step and, beside it, the products with its transposed Jacobian, written
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +61,7 @@ class ResidualCells(nn.Module):
         norms = (self.norm_weight.contiguous(), self.norm_bias.contiguous())
         return tuple(wide(x) for x in (*linear, *norms))
 
-    def map(self, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> "ResidualMap":
+    def map(self, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> "TwoLayer | OneLayer":
         """Returns the map with these parameters, injections (N, B, d) and mask (N, B, 1).
 
         A mask of 0 makes states zero.
@@ -72,6 +72,8 @@ class ResidualCells(nn.Module):
 
 class ResidualMap(SteppedMap):
     """What both kinds have in common: a `maps.FixedPointMap` with states (N, B, d)."""
+
+    linearised: Callable[..., "TwoLayerAt | OneLayerAt"]
 
     def __init__(
         self, cells: ResidualCells, x: Tensor, mask: Tensor | None, tensors: Sequence[Tensor]
@@ -90,6 +92,7 @@ class ResidualMap(SteppedMap):
         self.x = self.x.index_select(1, rows)
         self.mask = None if self.mask is None else self.mask.index_select(1, rows)
         for product in (self.first, self.second):
+            assert product.bias is not None
             if product.bias.shape[1] > 1:
                 product.bias = product.bias.index_select(1, rows)
 
@@ -108,6 +111,7 @@ class ResidualMap(SteppedMap):
         """
         scale = [(u * norm.normalised()).sum(1, keepdim=True) for norm, u in norms]
         shift = [u.sum(1, keepdim=True) for _, u in norms]
+        linear: tuple[Tensor, ...]
         linear = (self.first.gradient(*first), first[1].sum(1, keepdim=True))
         linear += (self.second.gradient(*second), second[1].sum(1, keepdim=True))
         return *linear, torch.stack(scale), torch.stack(shift)
@@ -118,10 +122,12 @@ class TwoLayer(ResidualMap):
 
     def __init__(self, cells: ResidualCells, x: Tensor, *rest) -> None:
         super().__init__(cells, x, *rest)
+        assert self.second.bias is not None
         self.second.bias = self.second.bias + x
 
     def start(self) -> Tensor:
         """Returns the image of zero, in which the first product has no part."""
+        assert self.first.bias is not None
         h = self.norms[0](self.first.bias)[0].relu_()
         return self._above(self.second(h.expand_as(self.x)), None)[0]
 
@@ -143,6 +149,8 @@ class TwoLayer(ResidualMap):
 
 class TwoLayerAt:
     """`TwoLayer` at a state z: a `maps.Linearised`."""
+
+    _cuts: tuple[Tensor, ...]
 
     def __init__(self, f: TwoLayer, z: Tensor, trace: Sequence[Tensor]) -> None:
         a, mean_a, rstd_a, h, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
@@ -197,10 +205,12 @@ class OneLayer(ResidualMap):
 
     def __init__(self, cells: ResidualCells, x: Tensor, *rest) -> None:
         super().__init__(cells, x, *rest)
+        assert self.first.bias is not None
         self.first.bias = self.first.bias + x
 
     def start(self) -> Tensor:
         """Returns the image of zero."""
+        assert self.first.bias is not None
         return self._above(self.first.bias, False)[0]
 
     def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -216,6 +226,8 @@ class OneLayer(ResidualMap):
 
 class OneLayerAt:
     """`OneLayer` at a state z: a `maps.Linearised`."""
+
+    _cuts: tuple[Tensor, ...]
 
     def __init__(self, f: OneLayer, z: Tensor, trace: Sequence[Tensor]) -> None:
         a, mean, rstd, h, v = trace
