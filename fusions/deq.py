@@ -126,7 +126,7 @@ class DEQFusion(nn.Module):
         dropout: float = 0.0,
         unroll: int | None = None,
         joint: bool = False,
-        solver: str | Callable = "anderson",
+        solver: str | Callable[[], Any] = "anderson",
         tol: float = 1e-3,
         max_steps: int = 40,
         backward_tol: float | None = None,

@@ -8,9 +8,8 @@ import logging
 import re
 from pathlib import Path
 
+import griffe
 import pytest
-
-griffe = pytest.importorskip("griffe", reason="docstrings are read with griffe, of the extra docs")
 
 ROOT = Path(__file__).parents[1]
 CHECKED = ("objective_functions",)

@@ -97,14 +97,14 @@ def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nan_to_num(g / scale), scale
 
 
-def _autocast(state: dict) -> AbstractContextManager:
+def _autocast(state: dict[str, Any]) -> AbstractContextManager[Any]:
     """Brings about a state of autocast; entering one costs time, so only if it is another."""
     if state["enabled"] or autocast_enabled(state["device_type"]):
         return torch.autocast(**state)
     return nullcontext()
 
 
-def autocast_state(device: str) -> dict:
+def autocast_state(device: str) -> dict[str, Any]:
     """Returns the arguments with which `torch.autocast` brings about the present state."""
     return {
         "device_type": device,
@@ -117,11 +117,11 @@ class _SecondDerivative(torch.autograd.Function):
     """Identity on the first `count` tensors whose backward raises."""
 
     @staticmethod
-    def forward(ctx: Any, count: int, *tensors) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, count: int, *tensors: Any) -> tuple[Tensor, ...]:
         return tuple(x.view_as(x) for x in tensors[:count])
 
     @staticmethod
-    def backward(ctx: Any, *cotangents):
+    def backward(ctx: Any, *cotangents: Any) -> Any:
         raise RuntimeError(
             "the implicit gradient of a fixed point can be taken once, and its derivative was "
             "asked for; for second derivatives, differentiate through unrolled steps instead"

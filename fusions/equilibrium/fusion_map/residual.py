@@ -8,6 +8,7 @@ A cell's step and, beside it, the products with its transposed Jacobian, written
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,7 +102,7 @@ class ResidualMap(SteppedMap):
         return x if self.mask is None else x * self.mask
 
     def gradients_of_parameters(
-        self, first: Sequence[Tensor], second: Sequence[Tensor], norms: Sequence[Sequence]
+        self, first: Sequence[Tensor], second: Sequence[Tensor], norms: Sequence[Sequence[Any]]
     ) -> tuple[Tensor, ...]:
         """Returns the gradients in the order of the parameters.
 
@@ -120,7 +121,7 @@ class ResidualMap(SteppedMap):
 class TwoLayer(ResidualMap):
     """h = ReLU(Norm(A z + a)), step = Norm(ReLU(Norm(B h + b + x) [+ z]))."""
 
-    def __init__(self, cells: ResidualCells, x: Tensor, *rest) -> None:
+    def __init__(self, cells: ResidualCells, x: Tensor, *rest: Any) -> None:
         super().__init__(cells, x, *rest)
         assert self.second.bias is not None
         self.second.bias = self.second.bias + x
@@ -203,7 +204,7 @@ class TwoLayerAt:
 class OneLayer(ResidualMap):
     """h = Norm(A z + a + x), step = ReLU(B h + b)."""
 
-    def __init__(self, cells: ResidualCells, x: Tensor, *rest) -> None:
+    def __init__(self, cells: ResidualCells, x: Tensor, *rest: Any) -> None:
         super().__init__(cells, x, *rest)
         assert self.first.bias is not None
         self.first.bias = self.first.bias + x

@@ -62,7 +62,10 @@ class TriangularSystem:
     constants: Constants
 
     def solve_blocks(
-        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
+        self,
+        equilibrium: Equilibrium,
+        record: SolveRecord,
+        observe: Callable[[SystemStep], None] | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the z_i, (N, B, d), and z, (B, d), solved one block after the other."""
         states, mask = self.constants.x, self.constants.mask
@@ -96,7 +99,10 @@ class TriangularSystem:
         return replace(self, unimodal=None, constants=self.constants._replace(x=states))
 
     def solve_joint(
-        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
+        self,
+        equilibrium: Equilibrium,
+        record: SolveRecord,
+        observe: Callable[[SystemStep], None] | None,
     ) -> tuple[Tensor, Tensor]:
         """Returns the same, solved as one state; both blocks must be there."""
         assert self.unimodal is not None and self.fuse is not None
@@ -237,7 +243,9 @@ def pose(
 # The maps below are handed to the graph, so they hold cells and no tensors of a forward.
 
 
-def _from_image_of_zero(f: Callable, shape: Sequence[int], *inputs: Any) -> AutogradMap:
+def _from_image_of_zero(
+    f: Callable[..., Tensor], shape: Sequence[int], *inputs: Any
+) -> AutogradMap:
     """Returns f(z, *inputs) as a map; the first of the inputs has its dtype and device."""
     with torch.no_grad():
         start = f(inputs[0].new_zeros(shape), *inputs)
