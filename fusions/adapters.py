@@ -1,4 +1,4 @@
-"""What lets every fusion be built as (input_dims, dim, **options), and refuse other inputs."""
+"""Adapters that build every fusion as (input_dims, dim, **options), and refuse other inputs."""
 
 from collections.abc import Sequence
 from math import prod

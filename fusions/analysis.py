@@ -59,8 +59,11 @@ def spectral_radii(
     so that its radius is the largest of these.
 
     Args:
-        fusion, features, present: see `trace`.
-        tol, max_steps: of the solve for the equilibrium.
+        fusion: see `trace`.
+        features: likewise.
+        present: likewise.
+        tol: bound on the relative residual of the solve for the equilibrium.
+        max_steps: bound on its evaluations.
         steps: of the power iteration (see `equilibrium.jacobian.spectral_radius`).
 
     Returns:
@@ -96,7 +99,8 @@ def solved_with(
         settings: those of `Equilibrium`: solver, tol, max_steps, gradient, ...
 
     Raises:
-        TypeError, ValueError: for settings that there are not, or a fusion that solves nothing.
+        TypeError: for settings that there are not.
+        ValueError: for settings that do not fit, or a fusion that solves nothing.
     """
     if fusion.unroll is not None:
         raise ValueError(

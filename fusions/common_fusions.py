@@ -348,7 +348,7 @@ class LowRankTensorFusion(nn.Module):
 
 
 class NLgate(nn.Module):
-    """Adds to one modality what its positions attend to in another.
+    """One modality plus what its positions attend to in another.
 
     The non-local block (Wang et al., 2018) with a softmax of dot products, as Wang, Tran and
     Feiszli (2020) fuse with it:

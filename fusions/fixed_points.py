@@ -1,4 +1,4 @@
-"""How many equilibria a fusion has for given features: solves from several starts.
+"""The equilibria that a fusion has for given features: solves from several starts.
 
 Of 80 samples, 8 of each of 10 fusions as they start (two modalities, dim 32), 0 were found to
 have more than one at the default `start`, and 31 at 1.0, up to 87 % apart.
@@ -77,7 +77,8 @@ def fixed_points(
 
     Args:
         fusion: any DEQ fusion, before or after training; it stays as it is.
-        features, present: as its `forward` takes them, (batch, d_i) and (batch, N).
+        features: as its `forward` takes them, (batch, d_i) each.
+        present: likewise, (batch, N) bool.
         starts: random starts beside zero, normal and of the size of the state zero leads to.
         seed: of their generator.
         radius: see `ends`; it costs 100 products with the Jacobian at every end.
@@ -85,7 +86,8 @@ def fixed_points(
             where none is given.
 
     Raises:
-        ValueError, TypeError: for settings or features that make no sense.
+        ValueError: for settings or features that make no sense.
+        TypeError: for features of another type or dtype.
         FloatingPointError: if an iterate is not finite.
     """
     check_count("starts", starts)
@@ -118,7 +120,9 @@ def ends(
     Args:
         f: (batch, ...) -> (batch, ...), see `find_fixed_point`; of one kind at every call.
         starts: where to start.
-        solver, tol, max_steps: see `find_fixed_point`.
+        solver: see `find_fixed_point`.
+        tol: likewise.
+        max_steps: likewise.
         distance: relative distance from which on two ends are two fixed points. It must be well
             above tol: an end is as far from the fixed point as tol / (1 - its spectral radius).
         radius: whether to take the spectral radius at every end.

@@ -165,8 +165,11 @@ class TransformerEncoder(nn.Module):
         embed_dim: width E, a multiple of `num_heads`.
         num_heads: attention heads.
         layers: number of layers.
-        attn_dropout, relu_dropout, res_dropout, attn_mask: those of the layers.
-        embed_dropout: share of the entries of the embedded input dropped in training.
+        attn_dropout: share of the attention weights that is dropped in training.
+        relu_dropout: that of the entries of the hidden layers.
+        res_dropout: that of the entries of what is added to the residuals.
+        embed_dropout: that of the entries of the embedded input.
+        attn_mask: let no step attend to a later one.
     """
 
     def __init__(
@@ -243,9 +246,10 @@ class MULTModel(nn.Module):
             layers: layers of a cross-modal transformer; the last ones have at least 3.
             attn_dropout: share of attention weights dropped in the last transformers.
             attn_dropout_modalities: that in the transformers that attend to modality j.
-            relu_dropout, res_dropout, embed_dropout: shares dropped of a hidden layer, of what
-                is added to a residual, and of an embedded input.
-            out_dropout: share dropped of the hidden layer before the output.
+            relu_dropout: share dropped of a hidden layer.
+            res_dropout: that of what is added to a residual.
+            out_dropout: that of the hidden layer before the output.
+            embed_dropout: that of an embedded input.
             embed_dim: width E.
             attn_mask: let no step attend to a later one.
             output_dim: width of the output.

@@ -51,14 +51,15 @@ def trace(
     tol: float = 0.0,
     steps: int = 100,
 ) -> dict[str, Trace]:
-    """Solves for the equilibrium of these features, and returns how that went.
+    """Solves for the equilibrium of these features, and returns a trace of the solve.
 
     A fusion that was trained unrolled (weight-tied) has the same map: `joint=True,
     solver="picard"` iterates it as its training did.
 
     Args:
         fusion: any DEQ fusion.
-        features, present: as its `forward` takes them, (batch, d_i) and (batch, N).
+        features: as its `forward` takes them, (batch, d_i) each.
+        present: likewise, (batch, N) bool.
         joint: whether all states are solved together; None: as the fusion does.
         solver: None: the fusion's. A solve by blocks takes its first six steps as plain
             iteration, and hands them to "anderson" then; a joint one has the method at once.
@@ -98,7 +99,7 @@ def trace(
 def posed(
     fusion: DEQFusion, features: Sequence[Tensor], present: Tensor | None
 ) -> Iterator[TriangularSystem]:
-    """Yields what a fusion solves for these features when it is evaluated, without gradients."""
+    """Yields the system that a fusion in evaluation solves for these features, without gradients."""
     if fusion.unroll is not None and fusion.equations.unroll_injection == "states":
         raise ValueError(
             "the map must be that of an equilibrium, and unroll_injection='states' has none: "
@@ -115,7 +116,7 @@ def posed(
 
 
 class _Seen:
-    """Sees every evaluation of a solve; see `Trace` for what it keeps."""
+    """An observer of a solve that keeps of every evaluation what `Trace` holds."""
 
     def __init__(self, whole: TriangularSystem, states: Tensor, tol: float) -> None:
         self.whole, self.states, self.tol = whole, states, tol

@@ -118,7 +118,7 @@ class MLP(nn.Module):
 
 
 def _padded_pair(x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Returns padded and lengths, of what an encoder with has_padding=True is called with."""
+    """Returns the padded batch and its lengths, if x is both."""
     if not isinstance(x, (list, tuple)) or len(x) != 2:
         came = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"{type(x).__name__}"
         raise TypeError(
@@ -653,7 +653,7 @@ class VGG(nn.Module):
 
 
 class ResNetLSTMEnc(nn.Module):
-    """An LSTM over what ResNet-18 makes of each frame, -> (batch, hiddim).
+    """An LSTM over ResNet-18's output for each frame, -> (batch, hiddim).
 
     Videos are (batch, 3, time, height, width), of any length and size; MultiBench takes no frames
     but those of 112 x 112.

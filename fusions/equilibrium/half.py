@@ -19,7 +19,7 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def wide(x: Tensor) -> Tensor:
-    """Returns a tensor in the dtype that it is computed with in."""
+    """Returns a tensor in the dtype of its computations, see `wide_dtype`."""
     return x.to(wide_dtype(x.dtype))
 
 

@@ -36,8 +36,9 @@ def implicit_fixed_point(
             forward pass, so it must make the same map then.
         inputs: **every** tensor that the map depends on and that shall receive a gradient,
             parameters included; None entries are passed through.
-        solve, solve_adjoint: solve the forward and the adjoint problem, for example
+        solve: solves the forward problem, for example
             `functools.partial(solve, solver="anderson", tol=1e-6, max_steps=40)`.
+        solve_adjoint: solves the adjoint problem, likewise.
     """
     forbid_transforms()  # torch's own error would come before the solve's
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
@@ -98,7 +99,7 @@ def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _autocast(state: dict[str, Any]) -> AbstractContextManager[Any]:
-    """Brings about a state of autocast; entering one costs time, so only if it is another."""
+    """Enters a state of autocast, unless autocast is off in it and now: entering costs time."""
     if state["enabled"] or autocast_enabled(state["device_type"]):
         return torch.autocast(**state)
     return nullcontext()

@@ -1,4 +1,4 @@
-"""What the solves of one forward pass, and of its backward pass, did."""
+"""Records of the solves of one forward pass, and of its backward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,7 +135,7 @@ class SolveRecord:
 
 
 class Outcome(NamedTuple):
-    """What a forward leaves behind: one object, so that who reads it never sees half of two."""
+    """The record and the penalty of one forward, in one object: no reader sees half of two."""
 
     record: SolveRecord | None = None
     penalty: Tensor | None = None

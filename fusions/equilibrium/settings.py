@@ -1,4 +1,4 @@
-"""One place for how an equilibrium is solved, forward and backward, and what failure means."""
+"""Settings of an equilibrium: how it is solved, forward and backward, and what failure means."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -51,12 +51,15 @@ class Equilibrium:
 
     Args:
         solver: key of `SOLVERS`, or a callable that returns a rule; for both solves.
-        tol, max_steps: bounds of the forward solve (see `find_fixed_point`).
-        backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
-        on_failure: what to do about samples that do not converge .
+        tol: bound on the residual of the forward solve, see `find_fixed_point`.
+        max_steps: bound on its evaluations.
+        backward_tol: the tolerance of the adjoint solve; None: the same.
+        backward_max_steps: its bound on evaluations; None: the same.
+        on_failure: "warn" of, "raise" for or "ignore" samples that do not converge.
         gradient: "exact", "one_step" or "neumann". Only the exact one solves: the others have
             no convergence to record.
-        neumann_terms, neumann_damping: K, and a, above 0 and at most 1.
+        neumann_terms: K.
+        neumann_damping: a, above 0 and at most 1.
         ask_every: steps between the questions whether all have converged (`find_fixed_point`);
             None: as suits the map. The result is the same.
     """

@@ -287,7 +287,7 @@ class _Solve:
         return following.index_select(-2, rows)
 
     def _show(self, window: Window) -> None:
-        """Shows who observes what was evaluated; what has converged stays as it was."""
+        """Passes the evaluations on to `observe`; what has converged stays as it was."""
         assert self.observe is not None
         for step, z, image in self.rough_steps:
             self.observe(step, z, self.f.residual(z, image))

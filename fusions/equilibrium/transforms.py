@@ -1,4 +1,4 @@
-"""What PyTorch's tools make of a solve: what they can follow, what can be looked at, and when."""
+"""Solves under PyTorch's transforms, compiler and tracers: what these can follow, and when."""
 
 import warnings
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What a solve sees from one question to the next, and what it keeps of samples that left."""
+"""The evaluations of a solve between two questions, and the samples that have left it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,18 @@ from .maps import relative_residual
 
 @dataclass(frozen=True)
 class Window:
-    """The evaluations between two questions; k states, of which the last is `z`.
+    """The evaluations between two questions whether all have converged: k states, the last `z`.
 
     Attributes:
-        first, last: steps of the first and of the last state.
+        first: step of the first state.
+        last: step of the last state.
         states: (k, ..., batch, size), the last one before parts were put back to where they
             converged; empty for k = 1.
         table: (k - 1, ..., batch) residuals of all but the last; None for k = 1.
         index: (..., batch) which of all states converged first, or the last; None for k = 1.
-        z, image, residual: the last state, its image and its residual.
+        z: the last state.
+        image: f of the last state.
+        residual: its relative residual.
         failed: how many parts have not converged.
     """
 
@@ -105,7 +108,7 @@ def _of(table: Tensor, index: Tensor) -> Tensor:
 
 
 class Left:
-    """What is kept of all samples when only some stay at work.
+    """The states of all samples, kept while only some stay at work.
 
     Args:
         rows: indices, among those at work so far, of those that stay.

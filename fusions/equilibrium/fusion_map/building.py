@@ -82,7 +82,9 @@ def build_cells(
         equations: what they compute.
         n: number of modalities.
         dim: width d of the states.
-        groups, fuse_groups, start: as `DEQFusion` takes them.
+        groups: as `DEQFusion` takes it.
+        fuse_groups: likewise.
+        start: likewise.
     """
     unimodal = fuse = None
     groups = norm_groups(groups, dim)

@@ -27,9 +27,12 @@ class GatedCell(nn.Module):
     """The parameters of the map. It starts as a contraction (see `ResidualCells`).
 
     Args:
-        n, dim, groups, recurrent_scale: as in `ResidualCells`.
+        n: number of the states that the gate sees beside its own.
+        dim: width d of the states.
+        groups: groups of the GroupNorm.
         norm_order: "relu_norm" for Norm(ReLU()), "norm_relu" for ReLU(Norm()).
         gate: whether there is a gate.
+        recurrent_scale: the recurrent term as a fraction of the injected, as in `ResidualCells`.
     """
 
     def __init__(
@@ -141,7 +144,7 @@ class GatedMap(SteppedMap):
         return image, (gates, s, *trace)
 
     def gated(self, z: Tensor) -> Tensor:
-        """Returns what the gate's matrix multiplies."""
+        """Returns the states that the gate's matrix multiplies."""
         return z if self.lifted is not None else torch.addcmul(self.total, self.m, z)
 
     def _updated(self, s: Tensor, rough: bool) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a DEQ fusion is injected: features projected and, by default, brought to unit scale."""
+"""The injection of a DEQ fusion: features projected and, by default, brought to unit scale."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -65,7 +65,7 @@ class Injection:
 
 
 class RawInjection(Injection):
-    """What the f_i and f_fuse are injected as the paper has it: y_i, (N, B, d), and x_fuse."""
+    """The paper's injection: y_i, (N, B, d), for the f_i and x_fuse for f_fuse, as they are."""
 
     def quick(self) -> tuple[Tensor, Tensor]:
         """Returns both, NaN where they are not finite or have squares out of range."""
@@ -85,7 +85,7 @@ class RawInjection(Injection):
             )
 
     def _limit(self, x: Tensor) -> float:
-        """Returns from where on norms have no variance: they make zeros, and gradients NaN."""
+        """Returns the largest entry that norms take; beyond, they make zeros, and gradients NaN."""
         return math.sqrt(torch.finfo(x.dtype).max / x.shape[-1]) / 2
 
     def _within_range(self, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class RawInjection(Injection):
 
 
 class ScaleFreeInjection(Injection):
-    """The same of unit scale, y_i / rms(y_i) and x_fuse, whatever that of the features."""
+    """The injection of unit scale: y_i / rms(y_i), and x_fuse likewise."""
 
     def quick(self) -> tuple[Tensor, Tensor]:
         """Returns both, NaN where they are of an unusual scale."""

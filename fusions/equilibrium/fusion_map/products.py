@@ -135,7 +135,7 @@ class NormAt:
         self._x, self._mean, self._rstd = self.grouped(x), mean.view(-1, 1), rstd.view(-1, 1)
 
     def grouped(self, u: Tensor) -> Tensor:
-        """Returns what has the shape of x as groups."""
+        """Returns a tensor of the shape of x as groups."""
         return u.view(-1, *self._width)
 
     def pull(self, u: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class NormAt:
 
 
 class SteppedMap:
-    """What maps have in common that state `step(z, rough) -> (f(z), trace)`, injected x."""
+    """The base of maps that are injected x and state `step(z, rough) -> (f(z), trace)`."""
 
     narrows, residual = True, staticmethod(normal_residual)
     x: Tensor
@@ -158,7 +158,7 @@ class SteppedMap:
 
     @property
     def pace(self) -> Pace:
-        """How it likes to be solved."""
+        """The pace of its solves."""
         return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class SteppedMap:
 
 
 def pace(z: Tensor) -> Pace:
-    """Returns how a solve with states like these goes best.
+    """Returns the pace at which solves with states like these take least time.
 
     At the default start, and as a rule after training, four steps are enough; of few entries a
     state's residual varies, so that some take five.

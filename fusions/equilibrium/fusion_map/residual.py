@@ -72,7 +72,7 @@ class ResidualCells(nn.Module):
 
 
 class ResidualMap(SteppedMap):
-    """What both kinds have in common: a `maps.FixedPointMap` with states (N, B, d)."""
+    """The map of either kind but for its step: a `maps.FixedPointMap` with states (N, B, d)."""
 
     linearised: Callable[..., "TwoLayerAt | OneLayerAt"]
 
@@ -107,7 +107,8 @@ class ResidualMap(SteppedMap):
         """Returns the gradients in the order of the parameters.
 
         Args:
-            first, second: factor and cotangent of the products.
+            first: factor and cotangent of the first product.
+            second: those of the second.
             norms: of every norm its linearisation, and the cotangent of its result.
         """
         scale = [(u * norm.normalised()).sum(1, keepdim=True) for norm, u in norms]

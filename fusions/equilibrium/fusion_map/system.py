@@ -40,7 +40,7 @@ class CellMap(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What is constant during the solves of one forward."""
+    """The tensors that stay constant during the solves of one forward."""
 
     x: Tensor  # (N, B, d) injected into the residual cells; zero where masked
     mask: Tensor | None  # (N, B, 1) of 0 and 1: which z_i there are
