@@ -281,14 +281,14 @@ class DEQFusion(nn.Module):
             solve = system.solve_joint if self.joint else system.solve_blocks
             try:
                 states, fused = solve(self.equilibrium, record, observe)
-            except ConvergenceError:  # what did not converge is to be seen
+            except ConvergenceError:  # the record shows what did not converge
                 self._last = Outcome(record)
                 raise
             if self.training and torch.is_grad_enabled() and self.jacobian_weight:
                 penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
         dtype = self._like.dtype
-        if record is None or fused is None or result.dtype != dtype:  # else it was looked at
+        if record is None or fused is None or result.dtype != dtype:  # else the solve has looked at it
             result = result.to(dtype)
             check_fused(result)
         return result, Outcome(record, penalty, torch.is_grad_enabled())

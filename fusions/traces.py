@@ -99,7 +99,7 @@ def trace(
 def posed(
     fusion: DEQFusion, features: Sequence[Tensor], present: Tensor | None
 ) -> Iterator[TriangularSystem]:
-    """Yields the system that a fusion in evaluation solves for these features, without gradients."""
+    """Yields the system that a fusion solves for these features in evaluation, without graph."""
     if fusion.unroll is not None and fusion.equations.unroll_injection == "states":
         raise ValueError(
             "the map must be that of an equilibrium, and unroll_injection='states' has none: "

@@ -132,7 +132,7 @@ def _padded_pair(x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def _pack(x: Sequence[Tensor], batch_first: bool = True) -> PackedSequence:
     """Packs [padded, lengths], so that a recurrent layer ends with each sample."""
     padded, lengths = _padded_pair(x)
-    lengths = lengths.cpu()  # where PyTorch wants them, whatever padded is on
+    lengths = lengths.cpu()  # where PyTorch wants them, whatever the device of the batch
     return pack_padded_sequence(padded, lengths, batch_first=batch_first, enforce_sorted=False)
 
 

@@ -102,7 +102,7 @@ def find_fixed_point(
     if observe is not None:
         observe = _shaped(observe, start.shape)
     limits: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "ask_every": ask_every}
-    function = cast(FixedPointMap, Function(f, start))  # but for derivatives, which none asks for
+    function = cast(FixedPointMap, Function(f, start))  # it lacks derivatives, and needs none
     found = solve(function, solver=solver, **limits, observe=observe)
     return Solution(found.value.view(start.shape), *list(vars(found).values())[1:])
 
@@ -144,7 +144,7 @@ class _Solve:
         self.tol = _within_reach(tol, self.z.dtype) if half else tol
         self.first, self.then = (pace.first, pace.then) if ask_every is None else [ask_every] * 2
         self.plain = pace.plain if hasattr(rule, "recall") else 0
-        # nearer than to lower precision rough steps do not come
+        # rough steps come no nearer to the fixed point than their precision
         self.rough = max(0, min(pace.rough, max_steps - 2)) if tol > 1e-6 else 0
         self.narrows = f.narrows and hasattr(rule, "narrow")
         self.noted: tuple[Tensor, ...] | None = None  # (z, f(z)) of the last plain step
@@ -188,7 +188,7 @@ class _Solve:
         table = index = None
         for step in range(first, last):
             image = self._evaluate(step)
-            if step <= self.rough:  # decides nothing
+            if step <= self.rough:  # its residual decides nothing
                 if self.observe is not None:
                     self.rough_steps.append((step, self.z, image))
                 self.z, first = image, step + 1

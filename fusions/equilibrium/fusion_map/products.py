@@ -44,7 +44,7 @@ class Product:
         self.bias, self._lower = bias, _autocast_dtype(weight)
         exact = self._lower is None or self._lower == torch.float16
         self._transposed = transposed
-        # rough or not, as it is or transposed -> matrix
+        # (rough, transposed) -> matrix, made where it is first asked for
         matrix = self._weight if exact else self._weight.to(self._lower)
         self._matrices = {(False, False): matrix}
         self._times = torch.baddbmm if weight.ndim == 3 else torch.addmm
