@@ -288,7 +288,7 @@ class DEQFusion(nn.Module):
                 penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
         dtype = self._like.dtype
-        if record is None or fused is None or result.dtype != dtype:  # else the solve has looked at it
+        if record is None or fused is None or result.dtype != dtype:  # else the solve checked it
             result = result.to(dtype)
             check_fused(result)
         return result, Outcome(record, penalty, torch.is_grad_enabled())
