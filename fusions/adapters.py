@@ -106,7 +106,7 @@ def deq(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
     An option "equations.gate" is that field of the `equations` given, so that one can be changed,
     and named on a command line, whichever the others are.
     """
-    options = {"dim": dim, "on_failure": "ignore"} | options
+    options = {"dim": dim, "on_failure": "ignore", **options}
     prefix = "equations."
     changes = {name: options.pop(name) for name in list(options) if name.startswith(prefix)}
     if changes:

@@ -70,9 +70,9 @@ def spectral_radii(
         "z_1", ..., "z_N", "z_fuse" -> (batch,), those that the fusion has; zero for absent
         modalities, and NaN for samples whose solve did not converge.
     """
-    settings = {"tol": tol, "max_steps": max_steps, "on_failure": "ignore"}
+    settings: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "on_failure": "ignore"}
     equilibrium = replace(fusion.equilibrium, **settings)
-    found = {}
+    found: dict[str, Tensor] = {}
     with posed(fusion, features, present) as system:
         batch = len(system.constants.x_fuse)
         record = SolveRecord([batch])

@@ -129,7 +129,7 @@ def ends(
     """
     check_range("distance", distance, 0, 1, above=True)
     check_flag("radius", radius)
-    settings = {"solver": solver, "tol": tol, "max_steps": max_steps}
+    settings: dict[str, Any] = {"solver": solver, "tol": tol, "max_steps": max_steps}
     found = [find_fixed_point(f, start, **settings) for start in starts]
     states = torch.stack([solution.value for solution in found])
     arrived = torch.stack([solution.converged for solution in found])

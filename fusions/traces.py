@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,7 +79,7 @@ def trace(
     """
     check_count("steps", steps)
     # a solve starts at the image of zero, and the last iterate's change takes its successor
-    settings = {"tol": tol, "max_steps": steps + 1, "on_failure": "ignore"}
+    settings: dict[str, Any] = {"tol": tol, "max_steps": steps + 1, "on_failure": "ignore"}
     settings |= {} if solver is None else {"solver": solver}
     equilibrium = replace(fusion.equilibrium, **settings)
     with posed(fusion, features, present) as system:
@@ -118,6 +119,10 @@ def posed(
 class _Seen:
     """An observer of a solve that keeps of every evaluation what `Trace` holds."""
 
+    z: Tensor  # the state before, its gates, and which samples had not converged then
+    gates_before: Tensor | None
+    going: Tensor
+
     def __init__(self, whole: TriangularSystem, states: Tensor, tol: float) -> None:
         self.whole, self.states, self.tol = whole, states, tol
         self.difference: list[Tensor] = []
@@ -148,6 +153,7 @@ class _Seen:
         """Returns G(0 + z_i), (B, N, d), which the evaluation before the first had."""
         if seen.gates is None:
             return None
+        assert self.whole.fuse is not None
         joint = seen.block == "joint"  # the image of zero holds the z_i that are new
         states = seen.state[:, :-1].transpose(0, 1) if joint else self.states
         return self.whole.fuse.gates(torch.zeros_like(z), states)

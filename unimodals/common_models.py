@@ -688,6 +688,7 @@ def _batch_normalised(norm: nn.BatchNorm1d, x: Tensor) -> Tensor:
     """
     if not norm.training or len(x) > 1:
         return norm(x)
+    assert norm.running_mean is not None and norm.running_var is not None
     # copies, which a later batch's update cannot change under this one's backward
     running = norm.running_mean.clone(), norm.running_var.clone()
     return F.batch_norm(x, *running, norm.weight, norm.bias, eps=norm.eps)
