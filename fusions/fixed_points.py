@@ -72,7 +72,7 @@ def fixed_points(
     """Looks for the equilibria of these features, from zero and from random states.
 
     Where there is one equilibrium, every start that converges finds it; that all do is no proof
-    that there is no other. What is computed is float64, so that rounding decides nothing, and
+    that there is no other. It computes in float64, so that rounding decides nothing, and
     all states of a sample are solved for together.
 
     Args:

@@ -52,8 +52,8 @@ class _Solved(NamedTuple):
 class SolveRecord:
     """The statistics of several named solves over the same samples.
 
-    What was solved for is not taken apart before somebody asks. More of it replaces what is
-    there, so that other threads see solves as a whole or not at all.
+    Solves are taken apart by name when a property is read. A further one replaces the list of
+    them, so that other threads see solves as a whole or not at all.
     """
 
     def __init__(self, leading: Sequence[int]) -> None:
@@ -116,7 +116,7 @@ class SolveRecord:
         """Returns mean steps, share converged and worst residual over all samples and solves.
 
         The keys are `steps`, `converged`, `residual`, and with the prefix `backward_` those
-        of the adjoint solves once they have run. What had nothing to solve does not count.
+        of the adjoint solves once they have run. Samples with nothing to solve do not count.
         """
         numbers = {}
         for prefix, solves in (("", self.forward), ("backward_", self.backward)):

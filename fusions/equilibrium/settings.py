@@ -131,7 +131,7 @@ class Equilibrium:
     def _series(self, f: FixedPointMap) -> Solution:
         """Returns the u of an approximate gradient as a `Solution` that has not converged.
 
-        What is left out of the series is to be the only error: no step is rough.
+        Cutting the series off is to be the only error: no step is rough.
         """
         terms, a = self.neumann_terms, self.neumann_damping
         if self.gradient == "one_step":

@@ -63,7 +63,7 @@ class Window:
     def not_finite(self, done: Tensor | None) -> tuple[int, Tensor] | None:
         """Returns the first step whose image is not finite, and of which samples; None if all are.
 
-        What is done does not count.
+        Parts that are done do not count.
         """
         bad = relative_residual(self.z, self.image).isnan()
         bad = bad if done is None else bad & ~done

@@ -31,9 +31,9 @@ class Projection(nn.Linear):
 class Injection:
     """Features on their way into a solve; odd ones, which need a closer look, are made NaN first.
 
-    What is odd is not finite, or of a scale at which something on the way would leave the range of
-    the dtype. To look at values would stop the device and wait for it, so they are not looked at:
-    NaN is, by the solve that meets it, and `careful` then refuses the features or injects them.
+    Odd features are not finite, or of a scale at which something on the way would leave the range
+    of the dtype. To look at values would stop the device and wait for it, so they are not looked
+    at: NaN is, by the solve that meets it, and `careful` then refuses the features or injects them.
 
     Args:
         features: (B, d_i) for each modality.
@@ -52,7 +52,7 @@ class Injection:
     def _projected(self, features: Sequence[Tensor]) -> Tensor:
         """Returns the y_i = P_i x_i, (N, B, d), in the dtype of the features.
 
-        A module that somebody has put in the place of a `Projection` is given features of `dtype`.
+        A module of another kind in the place of a `Projection` is given features of `dtype`.
         """
         ours = Projection, nn.Identity
         pairs = zip(self.projections, features, strict=True)

@@ -39,7 +39,7 @@ def observer(
     """Wraps `observe` for the solve of one block whose state has `shape`.
 
     Args:
-        observe: called with a `SystemStep` at every step; None: nobody is.
+        observe: called with a `SystemStep` at every step; None: there is no observer.
         block: see `SystemStep`.
         shape: of its states.
         gated: the gated cell, if the block has it.
