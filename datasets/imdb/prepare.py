@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ..files.archives import check_archive, unpack
 from ..files.download import Expected, fetch, verify
-from ..files.hdf5 import find_dataset, open_file
-from ..files.hdf5_checks import follow, whole
+from ..files.hdf5 import find_dataset, follow, open_file, whole
 from ..files.json_files import read_json
 from ..files.reading import shown
 
