@@ -167,7 +167,8 @@ def find_kind(path: Path) -> str | None:
     """Returns "zip" or "tar" of what a file begins with, None if it is neither.
 
     Raises:
-        FileNotFoundError, ValueError: if it is no regular file.
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no regular file.
     """
     with check_file(path).open("rb") as file:
         for kind, is_kind in {"zip": is_zip, "tar": is_tar}.items():

@@ -249,9 +249,10 @@ class Rows:
         memory: bytes, see above.
 
     Raises:
-        FileNotFoundError, ValueError: see `open_file` and `find_dataset`; or if the dataset is a
-            single value, reaches beyond the end of the file, or has chunks of more than 256 MiB
-            (16 MiB if packed by other than gzip, shuffle and fletcher32).
+        FileNotFoundError: see `open_file`.
+        ValueError: see `open_file` and `find_dataset`; or if the dataset is a single value, reaches
+            beyond the end of the file, or has chunks of more than 256 MiB (16 MiB if packed by
+            other than gzip, shuffle and fletcher32).
     """
 
     def __init__(self, path: str | Path | h5py.File, name: str, *, memory: int = MEMORY):

@@ -1,4 +1,4 @@
-"""How values lie in HDF5 files: chunks and texts, read within bounds, and the sums of our rows.
+"""Values as HDF5 files store them: chunks and texts, read within bounds, and sums of our rows.
 
 - Chunks are decoded here: HDF5's own decoding knows no bound, and crashes. A chunk that was
   compressed is a few bytes that may expand to gigabytes. HDF5 expands them all, whatever the

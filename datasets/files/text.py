@@ -242,7 +242,8 @@ def read_vocabulary(path: Path) -> dict[str, int]:
     """Returns the pieces of a `vocab.txt`, one a line, and their numbers, which count the lines.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_text`; or if a piece is empty or there twice.
+        FileNotFoundError: see `read_text`.
+        ValueError: see `read_text`; or if a piece is empty or there twice.
     """
     text = read_text(path, limit=LIMIT)
     pieces = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
@@ -267,8 +268,9 @@ def read_tokenizer(path: Path) -> tuple[dict[str, int], str]:
     That is the file without what concerns the ends of a text: padding, cuts, special tokens.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_json`; or if it is no word pieces split as BERT's,
-            or their numbers are not 0 to n - 1, each once.
+        FileNotFoundError: see `read_json`.
+        ValueError: see `read_json`; or if it is no word pieces split as BERT's, or their numbers
+            are not 0 to n - 1, each once.
     """
     content = read_json(path, limit=LIMIT)
     parts = content if isinstance(content, dict) else {}

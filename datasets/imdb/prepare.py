@@ -46,8 +46,8 @@ def download(
         progress: whether to show bars.
 
     Raises:
-        ConnectionError, ValueError: see `datasets.files.download.fetch`,
-            `datasets.files.archives.unpack` and `check_raw`.
+        ConnectionError: see `datasets.files.download.fetch`.
+        ValueError: see there, `datasets.files.archives.unpack` and `check_raw`.
     """
     folder, address = Path(data_dir), (base_url or SOURCE).rstrip("/")
     expected = Expected(check=lambda path: check_features(path, films=films))

@@ -225,7 +225,8 @@ def find_parts(data_dir: str | Path) -> dict[str, tuple[Path, Path | None]]:
     Test has None as annotations where there are none.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_parts`.
+        FileNotFoundError: if the folder lacks train, or any other part.
+        ValueError: if there are two files of one kind, or four parts.
     """
     folder = Path(data_dir)
     found = {name: [_find(folder, name, kind) for kind in OFFICIAL] for name in PARTS}

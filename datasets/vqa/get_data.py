@@ -24,9 +24,9 @@ from .vocabulary import PROTOCOLS, AnswerVocabulary, Words, in_numbers
 
 MODALITIES = "question", "image"
 LENGTHS = {"mcan": 14, "mutan": 26}
-"""How many words of a question each tokeniser's method reads."""
+"""The words of a question that each tokeniser's method reads."""
 FITTED_ON = {"train": 1, "train+valid": 2, "all": 3}
-"""Which parts a vocabulary is fitted on: so many of train, valid and test."""
+"""The parts a vocabulary is fitted on: so many of train, valid and test."""
 
 
 @dataclass(eq=False, repr=False, kw_only=True)

@@ -47,8 +47,8 @@ def download(
         progress: whether to show bars.
 
     Raises:
-        ConnectionError, ValueError: see `datasets.files.download.fetch`,
-            `datasets.files.archives.unpack` and `check`.
+        ConnectionError: see `datasets.files.download.fetch`.
+        ValueError: see there, `datasets.files.archives.unpack` and `check`.
     """
     folder, address = Path(data_dir), (base_url or SOURCE).rstrip("/")
     for archive, name in ARCHIVES.items():
@@ -63,8 +63,9 @@ def check(data_dir: str | Path, *, counts: Mapping[str, int] = COUNTS) -> dict[s
     """Reads what is unpacked, and returns the number of questions of each part.
 
     Raises:
-        FileNotFoundError, ValueError: if a file is missing or damaged, the questions and the
-            annotations of a part do not belong together, or are not as many as `counts` says.
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, the questions and the annotations of a part do not belong
+            together, or are not as many as `counts` says.
     """
     found = {}
     for part, count in counts.items():

@@ -136,7 +136,7 @@ def _find_tokeniser(tokenise: str | Callable[[str], Sequence[str]]):
 
 
 class Protocol(NamedTuple):
-    """How a vocabulary is chosen.
+    """The rule by which a vocabulary is chosen.
 
     Attributes:
         normalised: whether answers are counted and given in normalised form, or as written.
