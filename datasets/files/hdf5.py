@@ -256,9 +256,9 @@ class Rows:
     """
 
     def __init__(self, path: str | Path | h5py.File, name: str, *, memory: int = MEMORY):
-        opened = isinstance(path, h5py.File)
-        self.path, self.name, self.memory = Path(path.filename if opened else path), name, memory
-        with nullcontext(path) if opened else open_file(path) as file:
+        self.name, self.memory = name, memory
+        with nullcontext(path) if isinstance(path, h5py.File) else open_file(path) as file:
+            self.path = Path(file.filename)
             dataset = find_dataset(file, name)
             with whole(file, name):
                 self.shape, self.dtype = dataset.shape, dataset.dtype

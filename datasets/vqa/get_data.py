@@ -119,6 +119,58 @@ class VQA(Dataset):
         return images
 
 
+def read_parts(
+    data_dir: str | Path, *, valid_share: float = 0.1, split_seed: int = 0
+) -> tuple[Part, Part, Part | Questions]:
+    """Reads (train, valid, test).
+
+    With files of three parts, they are taken as they are. With train and one other, as published,
+    the other is the reported part, test, and validation is cut from train, by image: what is
+    selected on never saw what is reported.
+
+    Args:
+        data_dir: folder of the questions and annotations, by their official names or as
+            `train_questions.json`, `train_annotations.json` and alike for valid (or val) and
+            test; each may be gzipped. Of test, `test_questions.json` alone will do: it is then
+            read as questions without answers.
+        valid_share: validation's share of train's images, in (0, 1), where it is cut from train.
+        split_seed: chooses them; the same seed gives the same split.
+
+    Raises:
+        FileNotFoundError: if the folder lacks train, or any other part.
+        ValueError: names a damaged file, two files of one kind, or a question of two parts.
+
+    Warns:
+        UserWarning: where answers are not what the official accuracy is made for, see
+            `warn_of_rule`.
+    """
+    files = find_parts(data_dir)
+    parts = {name: _read(*paths) for name, paths in files.items()}
+    for one, other in combinations(parts, 2):
+        shared = np.intersect1d(parts[one].question_ids, parts[other].question_ids)
+        if len(shared):
+            raise ValueError(
+                f"no question may be in two parts, but question {shared[0]} is in "
+                f"{files[one][0]} and in {files[other][0]}; leave it out of one"
+            )
+    train, *others = parts.values()
+    if len(others) == 1:
+        try:
+            kept, held = grouped_split(train.image_ids, share=valid_share, seed=split_seed)
+        except ValueError as error:
+            raise ValueError(f"{files['train'][0]} cannot be split by image: {error}") from error
+        return train.take(kept), train.take(held), others[0]
+    return train, *others
+
+
+def _read(questions: Path, annotations: Path | None) -> Part | Questions:
+    if annotations is None:
+        return read_questions(questions)
+    part = read_part(questions, annotations)
+    warn_of_rule(annotations, part.answers)
+    return part
+
+
 def get_dataloader(
     data_dir: str | Path,
     *,
@@ -194,7 +246,7 @@ def get_dataloader(
         length=length if "question" in modalities else None,
         drop_unanswerable=drop_unanswerable,
     )
-    shared = {
+    shared: dict[str, Any] = {
         "modalities": modalities,
         "vocabulary": vocabulary,
         "answers": choice,
@@ -247,59 +299,12 @@ def _check_choices(modalities: tuple[str, ...], **chosen: str) -> None:
         raise ValueError(
             f"modalities must be different names out of {list(MODALITIES)}, got {list(modalities)}"
         )
-    choices = {"tokenise": LENGTHS, "protocol": PROTOCOLS, "words": FITTED_ON, "answers": FITTED_ON}
+    choices = {
+        "tokenise": [*LENGTHS],
+        "protocol": [*PROTOCOLS],
+        "words": [*FITTED_ON],
+        "answers": [*FITTED_ON],
+    }
     for name, value in chosen.items():
         if value not in choices[name]:
-            raise ValueError(f"{name} must be one of {list(choices[name])}, got {value!r}")
-
-
-def read_parts(
-    data_dir: str | Path, *, valid_share: float = 0.1, split_seed: int = 0
-) -> tuple[Part, Part, Part | Questions]:
-    """Reads (train, valid, test).
-
-    With files of three parts, they are taken as they are. With train and one other, as published,
-    the other is the reported part, test, and validation is cut from train, by image: what is
-    selected on never saw what is reported.
-
-    Args:
-        data_dir: folder of the questions and annotations, by their official names or as
-            `train_questions.json`, `train_annotations.json` and alike for valid (or val) and
-            test; each may be gzipped. Of test, `test_questions.json` alone will do: it is then
-            read as questions without answers.
-        valid_share: validation's share of train's images, in (0, 1), where it is cut from train.
-        split_seed: chooses them; the same seed gives the same split.
-
-    Raises:
-        FileNotFoundError: if the folder lacks train, or any other part.
-        ValueError: names a damaged file, two files of one kind, or a question of two parts.
-
-    Warns:
-        UserWarning: where answers are not what the official accuracy is made for, see
-            `warn_of_rule`.
-    """
-    files = find_parts(data_dir)
-    parts = {name: _read(*paths) for name, paths in files.items()}
-    for one, other in combinations(parts, 2):
-        shared = np.intersect1d(parts[one].question_ids, parts[other].question_ids)
-        if len(shared):
-            raise ValueError(
-                f"no question may be in two parts, but question {shared[0]} is in "
-                f"{files[one][0]} and in {files[other][0]}; leave it out of one"
-            )
-    train, *others = parts.values()
-    if len(others) == 1:
-        try:
-            kept, held = grouped_split(train.image_ids, share=valid_share, seed=split_seed)
-        except ValueError as error:
-            raise ValueError(f"{files['train'][0]} cannot be split by image: {error}") from error
-        return train.take(kept), train.take(held), others[0]
-    return train, *others
-
-
-def _read(questions: Path, annotations: Path | None) -> Part | Questions:
-    if annotations is None:
-        return read_questions(questions)
-    part = read_part(questions, annotations)
-    warn_of_rule(annotations, part.answers)
-    return part
+            raise ValueError(f"{name} must be one of {choices[name]}, got {value!r}")
