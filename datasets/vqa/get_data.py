@@ -238,6 +238,13 @@ def get_dataloader(
     answered = [part for part in parts[: FITTED_ON[answers]] if isinstance(part, Part)]
     vocabulary = Words.fit(texts, tokenise=tokenise)
     choice = AnswerVocabulary.fit(answered, protocol=protocol, min_count=min_count, most=most)
+    shared: dict[str, Any] = {
+        "modalities": modalities,
+        "vocabulary": vocabulary,
+        "answers": choice,
+        "features": open_for(data_dir, features, regions) if "image" in modalities else None,
+        "dtype": dtype,
+    }
     length = LENGTHS[tokenise] if length is None else length
     numbers = in_numbers(
         dict(zip(("train", "valid", "test"), parts, strict=True)),
@@ -246,13 +253,6 @@ def get_dataloader(
         length=length if "question" in modalities else None,
         drop_unanswerable=drop_unanswerable,
     )
-    shared: dict[str, Any] = {
-        "modalities": modalities,
-        "vocabulary": vocabulary,
-        "answers": choice,
-        "features": open_for(data_dir, features, regions) if "image" in modalities else None,
-        "dtype": dtype,
-    }
     datasets = [VQA(**columns, **shared) for columns in numbers]
     train, valid, test = (
         make_loader(data, batch_size=batch_size, shuffle=data is datasets[0], workers=workers)
