@@ -41,6 +41,7 @@ def without_times(result):
     return {name: value for name, value in result.items() if name != "seconds"}
 
 
+@pytest.mark.slow
 def test_two_processes_print_once_what_one_prints(tmp_path, monkeypatch, capsys):
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)

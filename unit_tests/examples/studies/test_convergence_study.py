@@ -85,7 +85,7 @@ def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice
     found = convergence.main(arguments)
     text = str(found)
     runs = sorted(tmp_path.glob("*/runs/*.json"))
-    assert len(runs) == 8  # two injections, two rows, two runs
+    assert len(runs) == 4  # two rows, two runs
     assert text in capsys.readouterr().out
     names = {f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
     names |= {"convergence.md", "traces.csv", "radii.csv", "early.csv"}
