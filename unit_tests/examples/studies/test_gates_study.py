@@ -82,13 +82,16 @@ def test_a_second_call_trains_nothing(study, monkeypatch):
 
     monkeypatch.setattr("deq_fusion.training_structures.comparison.single_run.fit", refuse)
     _, arguments, _, found = study
-    assert main(arguments) == found
+    _, comparisons = STUDY.run(arguments)
+    assert STUDY.summary(comparisons) == found
 
 
+@pytest.mark.slow
 def test_another_number_of_steps_is_another_analysis(study, tmp_path, capsys):
     folder = shutil.copytree(study[0], tmp_path / "out")
     more = ["--output", str(folder), "--steps", "5", "--injection", "raw"]
-    shares, *_ = main([*ARGUMENTS, *more]).tables
+    _, comparisons = STUDY.run([*ARGUMENTS, *more])
+    shares, *_ = STUDY.summary(comparisons).tables
     assert shares.columns[-1].name == "step 5"
     assert "): analyse changed" in capsys.readouterr().err
 

@@ -36,7 +36,6 @@ def test_every_subset_is_compared_and_kept(omics, tmp_path, capsys):
     assert (output / "subsets.md").read_text() == f"{found}\n"
     assert read_tables(output / "tables.json")[1] == {"subsets": table}
     assert (output / "subsets.png").stat().st_size > 0
-    assert subsets.main(asked(omics, output)) == found  # nothing is done twice
 
 
 def test_the_fusions_are_listed_and_taken_either_way(omics, tmp_path, capsys):
