@@ -37,7 +37,7 @@ DESCRIPTION = f"""{__doc__}
 --study jacobian  the weight of the Jacobian penalty
 --study unrolled  steps backpropagated through, in place of the equilibrium
 
-Every row is trained under the protocol of examples.compare_fusions and tested against the full
+Every row is trained under the protocol of deq-fusion compare and tested against the full
 fusion (jacobian: against no penalty), for the scale-free injection and for the paper's own (raw),
 in a folder of its own. The output folder gets both together: <study>.md and tables.json (the
 table), <study>.csv (all numbers), <study>.png and .svg (the picture)."""

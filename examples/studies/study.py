@@ -1,6 +1,6 @@
 """Studies whose rows are variants of DEQ fusion, trained side by side in a comparison.
 
-A study is trained as `examples.compare_fusions` trains fusions, by the recipe of the dataset,
+A study is trained as `deq-fusion compare` trains fusions, by the recipe of the dataset,
 which treats a variant as it treats DEQ fusion unless the variant says otherwise (`like`).
 """
 
@@ -39,7 +39,7 @@ INJECTIONS = {"scale_free": "deq", "raw": "deq_paper"}
 
 EPILOG = """\
 {program} --list shows the rows; --fusions takes some of them.
-A dataset of your own: a function of these arguments that returns a Recipe:
+A dataset of your own: a function recipe(data_dir=None, *, official=False, **settings) -> Recipe:
   {program} --dataset my_module:recipe"""
 
 
@@ -244,6 +244,6 @@ def only_fusion(trained: Trained) -> nn.Module:
     if len(trained.fusions) != 1:
         raise ValueError(
             f"a study takes a recipe that builds one fusion, got {len(trained.fusions)}; compare "
-            "fusions with examples.compare_fusions instead"
+            "fusions with deq-fusion compare instead"
         )
     return trained.fusions[0]

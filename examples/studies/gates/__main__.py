@@ -28,7 +28,7 @@ noise_in_modality_1   DEQ fusion trained and scored with noise in place of the f
           features; noise_in_modality_2 ... 4: in place of the others', as far as there are any
 
 The noise is normal, with the root mean square of the features of each sample. Every row is
-trained under the protocol of examples.compare_fusions, for the scale-free injection and for the
+trained under the protocol of deq-fusion compare, for the scale-free injection and for the
 paper's own (raw), in a folder of its own. The output folder gets gates.md and tables.json (the
 tables), gates.csv (all numbers) and pictures (.png, .svg): gates (shares against steps),
 gates_classes and gates_noise."""
