@@ -72,7 +72,11 @@ def test_bands_are_students_intervals_and_skip_what_is_missing():
 
 
 @pytest.mark.usefixtures("few_digits")
-def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice(tmp_path, capsys):
+def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.TOLERANCES", (0.1, 1e-3))
+    monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.LIMITS", (1, TIED, 40))
     arguments = "--dataset digits --epochs 1 --runs 2 --steps 12 --samples 10".split()
     arguments += ["--modalities", "top left,bottom right", "--injection", "raw"]
     arguments += ["--fusions", "no_penalty,tied", "--output", str(tmp_path)]
