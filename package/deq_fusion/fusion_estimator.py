@@ -1,4 +1,4 @@
-"""What the classifier and the regressor share: X as views, training, outputs, files."""
+"""The estimator behind the classifier and the regressor: X as views, training, outputs, files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from deq_fusion.training_structures.checkpoint import seeded
 from deq_fusion.training_structures.evaluation import usable
 from deq_fusion.training_structures.fit import fit, load_best
 
+from . import saving
 from .choosing import choose_fusion
 from .columns import Columns
 from .network import FusionNetwork, build_network, in_double, make_loader
@@ -123,9 +124,7 @@ class FusionEstimator(BaseEstimator):
         Raises:
             ValueError: for options that no file can hold.
         """
-        from .saving import save
-
-        save(self, path)
+        saving.save(self, path)
 
     @classmethod
     def load(
@@ -139,20 +138,14 @@ class FusionEstimator(BaseEstimator):
 
         Args:
             path: the file.
-            fusion, encoders: those that were one's own, of which the file has the numbers alone.
+            fusion: the one that was one's own, of which the file has the numbers alone.
+            encoders: likewise.
 
         Raises:
             ValueError: for a file that is damaged or of another kind, or if one's own fusion or
                 encoders are not given.
         """
-        from .saving import load
-
-        found = load(path, fusion=fusion, encoders=encoders)
-        if not isinstance(found, cls):
-            raise ValueError(
-                f"{path} must hold a {cls.__name__}, but holds a {type(found).__name__}; load that"
-            )
-        return found
+        return saving.load(path, [cls], fusion=fusion, encoders=encoders)
 
     def export(self, path: str | Path) -> str:
         """Writes the network for use without this library: a `torch.export` program, or ONNX.

@@ -24,7 +24,8 @@ from .identity.data import data_digests
 from .methods import Method
 from .missing import without
 from .recipe import Loaders, Recipe
-from .search import Search, search
+from .search import search
+from .space import Search
 
 CHECKPOINT_SECONDS = 2.0  # work that a killed run may lose
 

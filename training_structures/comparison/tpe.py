@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid
 
 from ..run import Callback, History, more_is_better
 from .methods import Method
-from .search import OWN, Choice, Search, Space, choice_of, grid_of, space_of
+from .space import OWN, Choice, Search, Space, choice_of, grid_of, space_of
 
 STARTUP = 5  # trials before the first that others decide: the recipe's own, and draws
 PATIENT = 3  # trials that run to their end before one is pruned; so many epochs each runs at least

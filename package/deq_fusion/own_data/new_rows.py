@@ -12,7 +12,7 @@ import pandas as pd
 
 from deq_fusion.training_structures.comparison.report.text import printable
 
-from ..saving import load
+from ..estimators import load
 from .keys import Key, check_order, choose_key
 from .tables import Table, make_table
 

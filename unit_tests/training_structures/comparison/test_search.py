@@ -11,7 +11,8 @@ from deq_fusion.training_structures.comparison import search as module
 from deq_fusion.training_structures.comparison.methods import Method
 from deq_fusion.training_structures.comparison.recipe import Score
 from deq_fusion.training_structures.comparison.report.table import cells, make_rows
-from deq_fusion.training_structures.comparison.search import OWN, check_search, search
+from deq_fusion.training_structures.comparison.search import check_search, search
+from deq_fusion.training_structures.comparison.space import OWN
 from deq_fusion.training_structures.comparison.single_run import run_fusion
 from unit_tests.training_structures.comparison import toy
 
