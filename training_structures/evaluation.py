@@ -142,8 +142,11 @@ def inputs_of(
 
     Args:
         module: the part, such as the fusion; it must be called once a batch.
-        model, loader, device, split_batch: see `fit`.
+        model: the whole, called with a batch's inputs.
+        loader: batches to run it on.
         enough: samples after which no further batch is read; None: all are.
+        device: where to run it; by default where the model is.
+        split_batch: batch to (inputs, truth), see `fit`.
 
     Raises:
         ValueError: if the part is not called exactly once a batch, with one argument.

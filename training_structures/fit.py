@@ -174,7 +174,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Share:
-    """What a batch is of the one that a step's batches make up, those of all processes.
+    """A batch's share of the one that a step's batches make up, those of all processes.
 
     Attributes:
         samples: its part of the samples, times the processes, over which gradients are averaged.
@@ -189,7 +189,7 @@ class _Share:
 
 @dataclass
 class _Training:
-    """What an epoch of training needs; see `fit`."""
+    """A training: what takes its epochs one by one; see `fit`."""
 
     model: nn.Module
     objective: Objective

@@ -1,4 +1,4 @@
-"""What MultiBench's `train` and `test` do around a loop: its inputs, printed lines and files."""
+"""MultiBench's habits around a loop: the inputs, printed lines and files of `train` and `test`."""
 
 import sys
 import time

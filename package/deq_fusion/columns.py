@@ -29,7 +29,8 @@ class Columns:
     Attributes:
         names: those of the columns that it was fitted with; None of an array.
         width: how many columns it takes.
-        mean, scale: (numeric columns,) of each; the scale is infinite where nothing is learnt.
+        mean: (numeric columns,) of each.
+        scale: (numeric columns,) of each; infinite where nothing is learnt.
         categories: number of a column that is no numeric one -> its values, as text.
         shape: of a row of the result, (d,) or (time, d).
     """

@@ -1,4 +1,4 @@
-"""How a network for own data is trained: the defaults, in one place, and the validation part."""
+"""The training of a network for own data: the defaults, in one place, and the validation part."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +23,13 @@ FUSION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Training:
-    """What decides a training besides the data and the fusion; `DEFAULTS` are these.
+    """The settings of a training, besides the data and the fusion; `DEFAULTS` are these.
 
     Attributes:
         width: of every modality's feature, and of the fused one.
         dropout: share of an encoder's entries left out in training.
-        lr, weight_decay: of AdamW.
+        lr: learning rate of AdamW.
+        weight_decay: of AdamW, too.
         epochs: at most.
         patience: epochs without a better validation loss after which it ends.
         batch_size: samples a step.

@@ -8,11 +8,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from .findings import Findings
 from .methods import FLOOR, Method
 from .paired import Estimate, Paired
 from .recipe import Recipe
 from .report import report
+from .report.findings import Findings
 from .report.table import difference
 
 

@@ -1,4 +1,4 @@
-"""What is compared: a recipe's floors, every single modality, and the fusions that can take it."""
+"""The methods of a comparison: floors, every single modality, the fusions that take the recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,7 +33,7 @@ class Method:
             object.__setattr__(self, "kind", FLOOR)
 
     def settings(self) -> dict[str, str]:
-        """What its runs are besides their number, as text for a reader."""
+        """Returns the settings of its runs, besides their number, as text for a reader."""
         floor = self.recipe.floors.get(self.name) if self.fusion is None else None
         return self.recipe.settings(self.name) | {"floor": described(floor)}
 

@@ -14,7 +14,8 @@ class Paired:
 
     Attributes:
         difference: mean of first minus second.
-        low, high: its 95 % confidence interval; NaN for fewer than two runs.
+        low: the lower end of its 95 % confidence interval; NaN for fewer than two runs.
+        high: the upper end; likewise.
         p: two-sided p-value; None for fewer than `MIN_RUNS` runs.
     """
 
@@ -63,7 +64,8 @@ def compare_paired(
     """Compares two methods by their scores in the same runs, with Student's t distribution.
 
     Args:
-        first, second: scores, run by run.
+        first: scores of one method, run by run.
+        second: scores of the other, in the same runs.
         test_share: test samples per training sample, where every run is a fresh split of one
             set. Such runs share samples, and the variance of the mean difference is then
             (1 / runs + test_share) * variance (Nadeau and Bengio's corrected resampled t-test,

@@ -1,4 +1,4 @@
-"""What the result of a run must be: looked at before it is stored, and after it is read."""
+"""Checks of the result of a run, made before it is stored, and after it is read."""
 
 import math
 from collections import Counter

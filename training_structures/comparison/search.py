@@ -12,7 +12,9 @@ def search(method: Method, run: int, trials: int, *, prune: bool = False) -> Sea
     """Returns what chooses the settings of a method's run: Optuna's, where it is installed.
 
     Args:
-        trials: their number.
+        method: whose settings they are.
+        run: its number.
+        trials: how many settings are tried.
         prune: whether trials may be ended early, see `tpe.TPE`.
     """
     if trials == 1 or optuna_version() is None:

@@ -44,7 +44,7 @@ class Trained:
 
 
 Analysis = Callable[[Trained, Recipe], Any]
-"""What is found out about a trained model, as JSON can hold it."""
+"""A look at a trained model: (trained, recipe) -> what was found, as JSON can hold it."""
 
 
 def run_floor(method: Method, run: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Search:
 
     @property
     def callbacks(self) -> list[Callback]:
-        """What is to watch the training of the trial that was asked for, and may end it."""
+        """Callbacks that watch the training of the trial that was asked for, and may end it."""
         return []
 
 

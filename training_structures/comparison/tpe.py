@@ -26,7 +26,8 @@ class TPE(Search):
     undisturbed one. A distribution is searched by its quantiles, so any of scipy's will do.
 
     Args:
-        method, run: whose trials they are.
+        method: whose trials they are.
+        run: its number.
         prune: whether a trial ends when its best score so far is worse than the median of those
             that earlier trials, which ran to their end, had at the same epoch, after the first
             fifth of the recipe's epochs.

@@ -27,7 +27,8 @@ class Joined:
         views: modality -> its rows; those that it lacks are NaN.
         present: (rows, modalities), whether the modality is there.
         target: (rows,), or a frame (rows, labels) of several.
-        groups, weights: (rows,), or None.
+        groups: (rows,), or None.
+        weights: (rows,), or None.
         names: what names the rows, or None where they are joined in order.
         said: sentences on what was understood.
     """
@@ -54,7 +55,9 @@ def join(
 
     Args:
         tables: modality -> an array, a frame, or a file, see `tables.make_table`.
-        target, groups, weights: values or names of columns, see `beside`.
+        target: values, or the name of a column, see `row_values`.
+        groups: likewise.
+        weights: likewise.
         id: the column or index that names rows; by default what is found, see `keys`.
         drop: columns that are no features.
 
@@ -87,7 +90,7 @@ def join(
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows there are: named by `key`, or joined in order where there is none.
+    """The rows of all tables: named by `key`, or joined in order where there is none.
 
     Attributes:
         key: what names them.

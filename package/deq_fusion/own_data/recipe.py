@@ -29,7 +29,7 @@ SCORED_CLASSES = 10  # at most, that have a column each in tables
 
 @dataclass(frozen=True)
 class OwnData:
-    """What was understood of one's own data.
+    """One's own data as they were understood, with the recipe made of them.
 
     Attributes:
         recipe: what a comparison takes.

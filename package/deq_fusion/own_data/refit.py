@@ -1,4 +1,4 @@
-"""What was best, trained anew on all rows: an estimator for use."""
+"""The best method, trained anew on all rows: an estimator for use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,9 +30,13 @@ def refit(
     """Returns a fitted estimator; a test set of its own is not learnt from.
 
     Args:
-        data, target, encoders: the recipe's.
-        name, fusion, options: the method; one of the registry goes by its name, so that the
-            estimator can be saved and loaded, and a single modality by that of concatenation.
+        data: the recipe's.
+        target: likewise.
+        encoders: likewise, by modality.
+        name: of the method.
+        fusion: what it fuses with; one of the registry goes by its name, so that the estimator
+            can be saved and loaded, and a single modality by that of concatenation.
+        options: of the fusion.
         modalities: those that it takes; None: all. Rows without any of them are left out.
         epochs: at most; the estimator holds out rows of its own to stop by.
         **optimizer: lr and weight_decay, in place of the defaults.

@@ -61,7 +61,7 @@ class Splits:
 
     @property
     def runs(self) -> int:
-        """How many runs there are by default."""
+        """The number of runs by default."""
         if self.folds is not None:
             return self.folds
         if self.count >= SMALL:

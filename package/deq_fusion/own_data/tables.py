@@ -69,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Given:
-    """What a table was given as, read but not yet understood: a frame, or what numpy takes.
+    """A table as it was given, read but not yet understood: a frame, or what numpy takes.
 
     Attributes:
         values: it; a series is a frame of one column.

@@ -1,4 +1,4 @@
-"""What decides the runs of a method, besides what was asked for, and how two of them differ."""
+"""The identities of methods: digests of all that decides their runs, besides what is asked for."""
 
 import hashlib
 import platform

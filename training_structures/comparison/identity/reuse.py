@@ -1,4 +1,4 @@
-"""What of a folder's runs is used again, and what is made again and why."""
+"""Stored runs that are used again, and those that are made again, with the reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

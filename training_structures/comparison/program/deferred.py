@@ -1,4 +1,4 @@
-"""What is imported only once it is asked for, so that a list of names costs nothing."""
+"""Names whose modules are imported only once they are asked for, so that a list costs nothing."""
 
 import importlib
 from collections.abc import Iterator, Mapping

@@ -26,14 +26,15 @@ COSTS = "seconds", "parameters"
 
 @dataclass(frozen=True)
 class Shown:
-    """What every picture needs.
+    """A comparison as its pictures need it.
 
     Attributes:
         rows: best first.
         results: the runs behind them.
         score: what is shown.
         select: the validation score that training selected by.
-        baseline, subject: the methods to set off by colour.
+        baseline: the method of the paired tests, set off by colour.
+        subject: the method that the comparison is about, set off by another.
     """
 
     rows: Sequence[Row]

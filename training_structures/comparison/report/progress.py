@@ -1,4 +1,4 @@
-"""How far a comparison is, told on standard error while it is at work."""
+"""The progress of a comparison, told on standard error while it is at work."""
 
 import sys
 import time

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_bytes, write_json
-from ..findings import Findings
 from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..said import summary
+from .findings import Findings
 from .page import page
 from .pictures import Shown
 from .table import COSTS, Row, as_csv, cells, fitted, markdown, short_cells

@@ -1,4 +1,4 @@
-"""What a comparison's results say, in rows: scores with intervals, tests, and costs."""
+"""The table of a comparison: a row a method, scores with intervals, tests, and costs."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from .methods import Method
-from .recipe import Recipe, Score
-from .report.table import Row, make_rows
+from ..methods import Method
+from ..recipe import Recipe, Score
+from .table import Row, make_rows
 
 
 @dataclass(frozen=True, repr=False)
