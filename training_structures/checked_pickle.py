@@ -59,6 +59,11 @@ class _Held:
     """
 
     __slots__ = ("depth", "kind", "parts", "shared", "size")
+    kind: str
+    size: int
+    depth: int
+    parts: str
+    shared: bool
 
     def __init__(self, kind: str, *, depth: int = 0) -> None:
         self.kind, self.depth, self.parts, self.size, self.shared = kind, depth, "", 1, False

@@ -22,13 +22,22 @@ from .columns import Columns
 from .network import FusionNetwork, build_network, in_double, make_loader
 from .target import Target
 from .training import DEFAULTS, Training, cut_validation
-from .views import dict_views, matrix_views, pick_columns, presence
+from .views import Picked, dict_views, matrix_views, pick_columns, presence
 
 ROWS = 1024  # that are predicted at once
 
 
 class FusionEstimator(BaseEstimator):
-    """Trains any fusion on several modalities; `FusionClassifier` has the arguments."""
+    """An estimator that trains any fusion; `FusionClassifier` has its arguments and attributes."""
+
+    network_: FusionNetwork
+    columns_: dict[str, Columns]
+    target_: Target
+    history_: list[dict[str, float]]
+    best_epoch_: int | None
+    picked_: Picked | None  # of a matrix, the columns of each modality
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     def __init__(
         self,

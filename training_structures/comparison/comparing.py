@@ -15,7 +15,7 @@ from ..evaluation import usable
 from ..event_log import Watch
 from ..workers import watched
 from .comparison import Comparison
-from .identity.decides import Identities
+from .identity.identities import Identities
 from .identity.reuse import Reuse
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score

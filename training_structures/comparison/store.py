@@ -38,7 +38,7 @@ from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
 from .results import check_origin, check_result
-from .said import kept
+from .run_warnings import kept
 from .search import searched_by
 from .single_run import run_floor, run_fusion, trial_checkpoint
 

@@ -60,7 +60,8 @@ def _own_data(args: argparse.Namespace) -> OwnData:
     """Returns what the files hold.
 
     Raises:
-        ValueError, FileNotFoundError: for arguments and data that make no sense.
+        ValueError: for arguments and data that make no sense.
+        FileNotFoundError: for a file that is not there.
     """
     test = None
     if args.test_tables or args.test_target:

@@ -88,7 +88,8 @@ def own_data(
         allow: columns that may predict the target on their own.
 
     Raises:
-        ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
+        ValueError: for data that no comparison can be made of, in a sentence.
+        FileNotFoundError: for a file that is not there.
     """
     _check_options(tables, class_weight, encoders, test, nested)
     named = {"groups": groups, "weights": sample_weight, "id": id, "drop": drop}

@@ -135,7 +135,8 @@ def _compared(
     """Returns the comparison, once it is carried out.
 
     Raises:
-        ValueError, FileNotFoundError: for arguments that make no sense.
+        ValueError: for arguments that make no sense.
+        FileNotFoundError: for files that are not there.
         SystemExit: if every run failed.
     """
     runs = _runs(args, recipe)

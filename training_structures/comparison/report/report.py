@@ -11,7 +11,7 @@ from typing import Any
 from ...files import write_bytes, write_json
 from ..paired import MIN_RUNS
 from ..recipe import Score
-from ..said import summary
+from ..run_warnings import summary
 from .findings import Findings
 from .page import page
 from .pictures import Shown

@@ -78,7 +78,8 @@ def compare_data(
         and confusion matrices) and confusion.csv.
 
     Raises:
-        ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
+        ValueError: for data that no comparison can be made of, in a sentence.
+        FileNotFoundError: for a file that is not there.
     """
     _check_names(how)
     chosen = named(fusions)
