@@ -198,15 +198,11 @@ def run_and_store(
     # an interrupted run of other settings is another run
     checkpoint = _path(folder, method, run, f"{digest}.ckpt")
     failure = _path(folder, method, run, "error.txt")
-    result = {"method": method.name, "run": run}
+    how = {"device": device, "checkpoint": checkpoint, "watch": watch}
     start_plainly()
     with _ONE_AT_A_TIME, _threads(threads), kept() as warned:
         try:
-            if method.fusion is None:
-                result |= run_floor(method, run)
-            else:
-                how = {"device": device, "checkpoint": checkpoint, "watch": watch}
-                result |= run_fusion(method, run, **how, **demands)
+            result = _run(method, run, demands, how)
             result |= {"settings": settings, "identity": {**identity, "data": result.pop("data")}}
             result |= {"made_by": provenance(threads, device), "date": str(date.today())}
             result |= {"warnings": warned} if warned else {}
@@ -224,6 +220,16 @@ def run_and_store(
     for leftover in (failure, *trials):
         leftover.unlink(missing_ok=True)
     return result
+
+
+def _run(
+    method: Method, run: int, demands: Mapping[str, Any], how: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what a run gives; of a floor nothing is demanded."""
+    named = {"method": method.name, "run": run}
+    if method.fusion is None:
+        return named | run_floor(method, run)
+    return named | run_fusion(method, run, **how, **demands)
 
 
 @contextmanager

@@ -138,7 +138,7 @@ class Rows:
 
     def _placed(self, values: RowValues, table: Table) -> pd.Series | pd.DataFrame:
         """Returns what a table tells of these rows, missing where it has none of them."""
-        found = _as_pandas(values.what, values.values_of(table))
+        found = _as_pandas(values.what, values.of(table))
         names = None if self.key is None else _names_beside(self.key, table, self.names)
         if names is None:
             if len(found) != len(self.kept):

@@ -31,7 +31,7 @@ class RowValues:
     columns: tuple[str, ...]
     own: bool
 
-    def values_of(self, table: Table) -> Any:
+    def of(self, table: Table) -> Any:
         """Returns what a table tells of its rows: an array, a series, or a frame of several."""
         if not isinstance(table.values, pd.DataFrame):
             return table.values
