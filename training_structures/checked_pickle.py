@@ -48,22 +48,15 @@ def _matches(form: str, parts: str) -> bool:
 
 
 class _Held:
-    """A stand-in for an object of the pickle.
+    """A stand-in for an object of the pickle: its `kind`, and of a container also
 
-    Attributes:
-        kind: of what it stands for.
-        size: of a container, the entries with all that they hold, and 1 for itself.
-        depth: containers in one another, 1 for one of numbers and text alone.
-        parts: the kinds of its entries, if they are few and came at once.
-        shared: whether it is held in two places: it is complete then.
+    - `size`: the entries with all that they hold, 1 for itself;
+    - `depth`: containers in one another, 1 for one of numbers and text alone;
+    - `parts`: the kinds of its entries, if they are few and came at once;
+    - `shared`: whether it is held in two places: it is complete then.
     """
 
     __slots__ = ("depth", "kind", "parts", "shared", "size")
-    kind: str
-    size: int
-    depth: int
-    parts: str
-    shared: bool
 
     def __init__(self, kind: str, *, depth: int = 0) -> None:
         self.kind, self.depth, self.parts, self.size, self.shared = kind, depth, "", 1, False

@@ -34,6 +34,8 @@ class Trained(nn.Module):
     returns (prediction, args).
     """
 
+    model: Any  # an MMDL, of which torch's hints know no attribute
+
     def __init__(
         self, model: nn.Module, additional: Iterable[nn.Module], args: dict | None, to_float: bool
     ) -> None:

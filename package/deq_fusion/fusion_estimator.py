@@ -194,7 +194,7 @@ class FusionEstimator(BaseEstimator):
             views = dict_views(X, None if fitting else list(self.columns_))
             if fitting:
                 self.picked_ = None
-                vars(self).pop("feature_names_in_", None)  # of a frame that was fitted before
+                self.__dict__.pop("feature_names_in_", None)  # of a frame that was fitted before
                 self.n_features_in_ = sum(view.shape[-1] for view in views.values())
             return views
         if not fitting and self.picked_ is None:
@@ -230,8 +230,7 @@ class FusionEstimator(BaseEstimator):
         present, truth = presence(views), target.encode(y)
         seed, share = _seed(self.random_state), training.validation_fraction
         classes = truth.numpy() if target.task == "classification" else None
-        asked = {"fraction": share, "seed": seed}
-        kept, held = cut_validation(len(truth), classes, groups=groups, **asked)
+        kept, held = cut_validation(len(truth), classes, fraction=share, seed=seed, groups=groups)
         self.columns_ = {
             name: Columns(name).fit(_safe_indexing(view, kept), present[kept, number])
             for number, (name, view) in enumerate(views.items())
@@ -278,9 +277,9 @@ class FusionEstimator(BaseEstimator):
         unknown = [name for name in own if name not in names]
         if unknown:
             raise ValueError(f"encoders must be of the modalities {names}, got {unknown}")
-        task = {"count": len(names), "task": target.task}
+        fusion = choose_fusion(self.fusion, self.fusion_options, count=len(names), task=target.task)
         return build_network(
-            choose_fusion(self.fusion, self.fusion_options, **task),
+            fusion,
             [columns.shape for columns in self.columns_.values()],
             target.outputs,
             width=self.width,

@@ -47,12 +47,12 @@ class Comparison(Findings):
         Raises:
             ValueError: for a method that is not there, or if they have no run in common.
         """
-        groups = [[r for r in self.results if r["method"] == name] for name in (first, second)]
-        for name, group in zip((first, second), groups, strict=True):
+        runs = {name: [r for r in self.results if r["method"] == name] for name in (first, second)}
+        for name, group in runs.items():
             if not group:
                 there = ", ".join(dict.fromkeys(r["method"] for r in self.results))
                 raise ValueError(f"no run of {name!r}; choose from {there}")
-        found = difference(*groups, self.score, self.test_share)
+        found = difference(runs[first], runs[second], self.score, self.test_share)
         if found is None:
             raise ValueError(f"{first} and {second} must have a run in common, they have none")
         return found

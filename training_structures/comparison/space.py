@@ -8,7 +8,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 from ..run import Callback
 from .methods import Method
 
-Choice = dict[str, Mapping[str, Any]]
+Choice = Mapping[str, Mapping[str, Any]]
 """A setting to try: `options` of the fusion and keywords of the `optimizer`, besides its own."""
 
 Space = dict[tuple[str, str], Any]

@@ -113,7 +113,8 @@ def _check_manifest(output: Path, folder: Path, recipe: Recipe, aside: list[Path
     write_json(manifest, mine)
 
 
-def _check(there: Mapping[str, Any], mine: Mapping[str, str], path: Path, advice: str) -> None:
+def _check(there: Any, mine: Mapping[str, str], path: Path, advice: str) -> None:
+    """Raises MixedSettings unless a file tells the same as this comparison."""
     there = there if isinstance(there, dict) else {}
     changed = [key for key in mine if there.get(key) != mine[key]]
     if changed:

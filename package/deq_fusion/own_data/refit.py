@@ -53,15 +53,14 @@ def refit(
         truth = truth[:, 0]
     named = "concat" if fusion is only else name  # which leaves a single modality as it is
     kind = FusionRegressor if target.task == "regression" else FusionClassifier
-    asked = {"class_weight": "balanced"} if data.balanced else {}
+    asked: dict[str, Any] = {"class_weight": "balanced"} if data.balanced else {}
     estimator = kind(
         named if fusion in (only, FUSIONS.get(name)) else fusion,
         fusion_options=dict(options),
         encoders={modality: encoders[modality] for modality in names if modality in encoders},
         epochs=epochs,
         random_state=0,
-        **asked,
-        **optimizer,
+        **(asked | optimizer),
     )
     views = {modality: data.views[modality] for modality in names}
     return estimator.fit(views, truth, data.weight, groups)

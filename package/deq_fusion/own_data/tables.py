@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,7 +18,7 @@ import pandas as pd
 MORE_CELLS = "every line must have as many cells as the first, but some have more"
 NUMBERS = "integer", "floating", "mixed-integer-float", "decimal"  # a column of objects may be
 
-View = pd.DataFrame | np.ndarray
+View: TypeAlias = "pd.DataFrame | np.ndarray"
 """Rows of one modality: a frame (rows, columns), or numbers (rows, d) or (rows, time, d)."""
 
 

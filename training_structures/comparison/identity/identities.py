@@ -81,8 +81,9 @@ class Identities:
         return given | ({} if self._analyse is None else {"analyse": self._analyse})
 
     def _searched(self, method: Method) -> dict[str, str]:
-        searched = self._search is not None and method.fusion is not None
-        return {"search": self._search} if searched else {}
+        if self._search is None or method.fusion is None:
+            return {}
+        return {"search": self._search}
 
     def data(self, recipe: Recipe, run: int) -> dict[str, str]:
         """Returns the digests of the data of a run, which are loaded as for the run."""

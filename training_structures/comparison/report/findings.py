@@ -56,8 +56,9 @@ class Findings:
         if not self.results:
             last = self.failures[-1]["error"]
             raise ValueError(f"every run failed, the last with:\n{last}")
-        asked = {"baseline": self.baseline, "test_share": self.test_share}
-        return make_rows(self.results, self.scores, **asked)
+        return make_rows(
+            self.results, self.scores, baseline=self.baseline, test_share=self.test_share
+        )
 
     @property
     def scores(self) -> list[Score]:

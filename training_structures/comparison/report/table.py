@@ -70,7 +70,7 @@ def make_rows(
     if baseline in methods:
         others = [None if row.method == baseline else methods[row.method] for row in rows]
         reference, shared = methods[baseline], (scores[0], test_share)
-        tests = [own and difference(own, reference, *shared) for own in others]
+        tests = [None if own is None else difference(own, reference, *shared) for own in others]
         adjusted = holm([None if test is None else test.p for test in tests])
         rows = [
             replace(row, test=None if test is None else replace(test, p=p))
