@@ -227,6 +227,7 @@ class _Training:
             own = [(n, weight_of(self.objective, truth) if n else 0) for truth, n in truths]
         sizes, weights = zip(*sum(distributed.gathered(own), []), strict=True)
         total, processes = sum(sizes), distributed.processes()
+        # gradients are averaged over the processes, and are to add up: hence times their number
         if None in weights:
             return [_Share(processes * n / total, n and total / n, None) for n, _ in own]
         counted = sum(weights)

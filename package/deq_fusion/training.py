@@ -101,7 +101,7 @@ def cut_validation(
     held_out = min(max(1, round(fraction * count)), count - 1)
     if classes is not None:
         _, sizes = np.unique(classes, return_counts=True)
-        least = max(held_out, np.count_nonzero(sizes > 1))
+        least = max(held_out, np.count_nonzero(sizes > 1))  # one of each class that can spare it
         try:
             return stratified_split(classes, held_out=least, seed=seed)
         except ValueError:  # too few of them

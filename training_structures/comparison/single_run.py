@@ -153,7 +153,7 @@ def _searched(
                 trained = _train(method.changed(**choice), run, path, callbacks, how)
         except FloatingPointError as error:  # diverged: the worst of the trials
             curve = _curve(getattr(error, "history", History()), select)
-            spent = {"epochs": len(curve) + 1}
+            spent = {"epochs": len(curve) + 1}  # with the one in which it diverged
             tried.append({**choice, "valid": None, "error": str(error), **spent})
             chosen.tell(None, curve)
             if best is None and number == trials - 1:
@@ -220,7 +220,7 @@ def _train(
         return _train_on(method, run, checkpoint, callbacks, how)
     except (Damaged, OtherRun) as error:
         if isinstance(error, OtherRun) and error.settings != ["data"]:
-            raise
+            raise  # another run's; with other data alone it is this run's, and of no use
         if checkpoint is None or not distributed.from_main(checkpoint.exists()):
             raise  # a file of somebody else's
         aside = distributed.from_main(

@@ -65,6 +65,8 @@ def opened(output: str | Path, recipe: Recipe, aside: list[Path]) -> Iterator[Pa
     Meanwhile it is this process's alone. What killed processes left half written is removed.
 
     Args:
+        output: the folder of the comparison.
+        recipe: what it compares.
         aside: gets the new name of a comparison.json that was damaged, or of an earlier version.
 
     Raises:
@@ -135,7 +137,11 @@ def stored(
     renamed, and told to `reuse`. A result of more than is asked for is returned without that.
 
     Args:
+        folder: of the runs.
+        method: whose run it is.
+        run: its number.
         demands: what else was asked of it, such as the number of trials.
+        reuse: tells whether it is of today's code and data.
 
     Raises:
         MixedSettings: if something else was asked for.
@@ -186,9 +192,18 @@ def run_and_store(
     are kept with the result.
 
     Args:
+        folder: of the runs.
+        method: what is trained, or fitted.
+        run: its number.
+        demands: what else is asked of it, such as the number of trials.
         identity: what decides the method's runs, of `Identities.of`; the data's digests are put
             to it.
+        threads: that torch may use.
+        device: where to train.
         watch: see `compare`.
+
+    Returns:
+        What was written; of a run that raised `method`, `run` and `error`.
 
     Raises:
         CannotWrite: if the folder cannot be written to.

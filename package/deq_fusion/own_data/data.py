@@ -103,7 +103,7 @@ def weights(part: Data, balance: Data | None = None) -> np.ndarray | None:
     if not part.balanced:
         return own
     known = balance or part
-    counts = np.bincount(known.truth, known.weight)
+    counts = np.bincount(known.truth, known.weight)  # 0 of a class all of whose rows weigh 0
     return own / np.maximum(counts, np.finfo(float).tiny)[part.truth]
 
 

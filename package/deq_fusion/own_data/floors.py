@@ -32,7 +32,7 @@ def linear(task: str, outputs: int, known: Sequence[DataLoader], scored: DataLoa
     """
     parts = [_part(loader) for loader in known]
     strengths = STRENGTHS if task != "regression" else PENALTIES
-    chosen = strengths[1]
+    chosen = strengths[1]  # where no part is left to choose by
     if len(parts) == 2:
         (x, y, weight), (held, truth, counts) = parts
         losses = []
