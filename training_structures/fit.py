@@ -174,7 +174,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Share:
-    """A batch's share of the one that a step's batches make up, those of all processes.
+    """A batch's share of the joined one that a step's batches make up, those of all processes.
 
     Attributes:
         samples: its part of the samples, times the processes, over which gradients are averaged.
@@ -189,7 +189,7 @@ class _Share:
 
 @dataclass
 class _Training:
-    """A training: what takes its epochs one by one; see `fit`."""
+    """One training, taken epoch by epoch; see `fit`."""
 
     model: nn.Module
     objective: Objective
@@ -343,7 +343,7 @@ def _built(
 
 @contextmanager
 def _diverging(history: History) -> Iterator[None]:
-    """Gives the error of a training that diverges the history of it."""
+    """Attaches the history so far to the error of a training that diverges."""
     try:
         yield
     except FloatingPointError as error:

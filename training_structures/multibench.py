@@ -143,6 +143,8 @@ def report_scores(task: str, scores: dict[str, float], *, loss: str, f1: str) ->
     """Prints a test's lines, and returns what MultiBench returns.
 
     Args:
+        task: as of `train`.
+        scores: of the test part.
         loss: what the line of the mean criterion calls it.
         f1: name of a multilabel score, with {} for its average.
     """

@@ -28,7 +28,7 @@ ROWS = 1024  # that are predicted at once
 
 
 class FusionEstimator(BaseEstimator):
-    """An estimator that trains any fusion; `FusionClassifier` has its arguments and attributes."""
+    """An estimator that trains any fusion; for arguments and attributes see `FusionClassifier`."""
 
     network_: FusionNetwork
     columns_: dict[str, Columns]

@@ -14,7 +14,7 @@ FLOOR, SINGLE, FUSION = KINDS = "floor", "single modality", "fusion"
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a comparison.
+    """A method of a comparison, which is a row of its table.
 
     Attributes:
         name: its name in tables.

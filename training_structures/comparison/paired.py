@@ -27,8 +27,14 @@ class Paired:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A method's score over its runs: mean, standard deviation, and a 95 % confidence interval
-    of the mean; what needs a second run is NaN without one."""
+    """A method's score over its runs; what needs a second run is NaN without one.
+
+    Attributes:
+        mean: over the runs.
+        sd: standard deviation between runs.
+        low: the lower end of the mean's 95 % confidence interval.
+        high: the upper end.
+    """
 
     mean: float
     sd: float
@@ -40,7 +46,12 @@ MIN_RUNS = 6  # with fewer runs no p-value is given
 
 
 def estimate(values: Sequence[float], *, test_share: float | None = None) -> Estimate:
-    """Returns mean, spread and interval of scores over runs, see `compare_paired`."""
+    """Returns mean, spread and interval of scores over runs.
+
+    Args:
+        values: a score for each run.
+        test_share: see `compare_paired`.
+    """
     x = np.asarray(values, dtype=float)
     mean, runs = float(x.mean()), len(x)
     if runs < 2:

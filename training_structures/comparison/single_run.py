@@ -32,8 +32,16 @@ CHECKPOINT_SECONDS = 2.0  # work that a killed run may lose
 
 @dataclass
 class Trained:
-    """A trained model, the fusion's own modules in it, what training measured, the data with
-    their digests, and the number of the trial."""
+    """A trained model, as an `Analysis` gets it.
+
+    Attributes:
+        model: the whole.
+        fusions: the fusion's own modules in it.
+        history: what training measured.
+        loaders: the (train, valid, test) data.
+        data: part -> digest of these.
+        trial: of a search, the number of the trial; else 0.
+    """
 
     model: nn.Module
     fusions: list[nn.Module]

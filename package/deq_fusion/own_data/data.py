@@ -95,6 +95,7 @@ def weights(part: Data, balance: Data | None = None) -> np.ndarray | None:
     """Returns what the rows of a part count, (rows,) float64; None: all the same.
 
     Args:
+        part: the rows.
         balance: the rows whose classes' shares are balanced; by default its own.
     """
     if part.weight is None and not part.balanced:

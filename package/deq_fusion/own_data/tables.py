@@ -120,7 +120,8 @@ def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
         FileNotFoundError: if there is no such file.
     """
     given = value if isinstance(value, Given) else read(name, value, id=id)
-    values, doubts = given.values, {}
+    values = given.values
+    doubts: dict[str, str] = {}
     if not isinstance(values, pd.DataFrame):
         values = _array(name, values)
     if isinstance(values, pd.DataFrame):
@@ -272,7 +273,7 @@ def _read_npz(path: Path, inside: str | None, id: str | None) -> tuple[View, pd.
         return arrays[inside or names[0]], ids
 
 
-READERS = {
+READERS: Mapping[str, Callable[..., tuple[View, pd.Index | None]]] = {
     ".csv": _read_text(","),
     ".tsv": _read_text("\t"),
     ".parquet": _read_parquet,

@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Deferred(Mapping[str, Any]):
-    """Names, each with what `module:attribute` holds.
+    """A mapping whose values are imported when they are asked for.
 
     Args:
         where: name -> "module:attribute".

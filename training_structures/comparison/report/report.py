@@ -38,6 +38,7 @@ def terminal(found: Findings, width: int | None = None) -> str:
     """Returns what it says, the table of the one score, and the failures, no wider than that.
 
     Args:
+        found: the comparison.
         width: columns; None: those of the terminal.
     """
     width = width or shutil.get_terminal_size().columns
