@@ -25,7 +25,10 @@ import torch.distributed.run
 from deq_fusion.command import main
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "docs/results"  # its commands made its tables, in hours
+LABELS = {  # of folders whose blocks all carry one
+    ROOT / "docs/results": "these commands made the tables, in hours",
+    ROOT / "datasets": "it needs the data",
+}
 PAGES = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("datasets/*/README.md"), ROOT / "CONTRIBUTING.md"]
 SLOW = ()
 BLOCK = re.compile(
@@ -59,11 +62,12 @@ class Block(NamedTuple):
 
 def blocks_of(page: Path) -> list[Block]:
     found = []
+    label = next((why for folder, why in LABELS.items() if folder in page.parents), None)
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
         text = re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
         text = SNIPPET.sub(lambda name: (ROOT / name[1]).read_text(encoding="utf-8"), text)
-        why = "it takes hours" if RESULTS in page.parents else match["why"]
-        found.append(Block(match["kind"].strip(), text, why))
+        kind = match["kind"].strip("{ .}")  # { .python }: of a file, which ruff leaves as it is
+        found.append(Block(kind, text, match["why"] or label))
     return found
 
 
