@@ -1,7 +1,7 @@
 """Notebooks: the scripts of docs/notebooks, run cell by cell when the site is built.
 
-A cell `# %% [markdown]` is text, any other is shown with what it prints, the value of its last
-line, and the figures that it draws, as Jupyter would.
+A cell `# %% [markdown]` is text, any other is shown with what it prints, what its last line names,
+and the figures that it draws, much as Jupyter shows it.
 """
 
 import ast
@@ -59,14 +59,12 @@ def run(script: Path, text: str) -> tuple[str, dict[str, bytes]]:
 
 
 def executed(code: str, scope: dict[str, Any], filename: str) -> tuple[str, Any]:
-    """Runs a cell, and returns what it prints, and the value of its last line if it has one."""
-    body, value = ast.parse(code, filename), None
-    last = body.body.pop() if body.body and isinstance(body.body[-1], ast.Expr) else None
+    """Runs a cell, and returns what it prints, and the value that its last line names, or None."""
+    last = ast.parse(code).body[-1]
+    named = isinstance(last, ast.Expr) and isinstance(last.value, ast.Name | ast.Attribute)
     with contextlib.redirect_stdout(io.StringIO()) as printed:
-        exec(compile(body, filename, "exec"), scope)
-        if last is not None:
-            value = eval(compile(ast.Expression(last.value), filename, "eval"), scope)
-    return printed.getvalue(), value
+        exec(compile(code, filename, "exec"), scope)
+    return printed.getvalue(), eval(ast.unparse(last), scope) if named else None
 
 
 def shown(value: Any) -> str:

@@ -30,7 +30,7 @@ test = slice(700, 900)
 
 # %%
 encoders = nn.ModuleList(nn.Sequential(nn.Linear(2, 32), nn.Tanh()) for _ in range(2))
-fusion = DEQFusion([32, 32], dim=64, jacobian_weight=10.0)
+fusion = DEQFusion([32, 32], dim=64, jacobian_weight=30.0)
 head = nn.Linear(64, 2)
 
 

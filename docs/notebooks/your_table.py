@@ -35,7 +35,7 @@ found
 # or `output=` as here, writes a page with pictures, and the table as Markdown and csv.
 
 # %%
-sorted(file.name for file in folder.iterdir())
+print(*sorted(file.name for file in folder.glob("results.*")))
 
 # %% [markdown]
 # ## A picture
@@ -60,4 +60,4 @@ model.save(folder / "wine.safetensors")
 best
 
 # %%
-model.predict({name: rows.head(3) for name, rows in tables.items()})
+print(model.predict({name: rows.head(3) for name, rows in tables.items()}))
