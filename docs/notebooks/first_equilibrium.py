@@ -27,6 +27,7 @@ test = slice(700, 900)
 # %% [markdown]
 # Each has an encoder of its own. `DEQFusion` takes the widths of their features and returns one
 # feature, here of width 64. It is an `nn.Module` like any other: a head is put behind it.
+# `jacobian_weight` weighs the penalty below: a set as small as this one needs much of it.
 
 # %%
 encoders = nn.ModuleList(nn.Sequential(nn.Linear(2, 32), nn.Tanh()) for _ in range(2))
@@ -83,11 +84,13 @@ steps = trace(fusion, features, joint=True, solver="picard", steps=20)["joint"]
 shares = gate_shares(steps.gates)
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-left.semilogy(range(1, len(steps.residual) + 1), steps.residual, color="#3d8a5a", alpha=0.15)
-left.set(title="Every test sample settles", xlabel="step", ylabel="relative residual")
-for share, name, colour in zip(shares.T, ["sound", "picture"], ["#2f6fb3", "#c8741a"], strict=True):
-    right.plot(range(1, len(share) + 1), share, color=colour, label=name)
-right.set(title="What the gate lets through", xlabel="step", ylabel="share", ylim=(0, 1))
+left.semilogy(range(1, 21), steps.residual, color="#3d8a5a", alpha=0.15)
+left.set(title="Every test sample settles", xlabel="step", ylabel="residual")
+left.set(ylim=(1e-8, 1), xticks=range(0, 21, 5))
+right.plot(range(1, 21), shares[:, 0], color="#2f6fb3", label="sound")
+right.plot(range(1, 21), shares[:, 1], color="#c8741a", label="picture")
+right.set(title="What the gate lets through", xlabel="step", ylabel="share")
+right.set(ylim=(0, 1), xticks=range(0, 21, 5))
 right.legend(frameon=False)
 
 # %% [markdown]
