@@ -17,6 +17,7 @@ PAGES = {  # page -> the file that it shows
     "contributing.md": "CONTRIBUTING.md",
     "results.md": "RESULTS.md",
 }
+ORDER = "protocol digits omics mosi films vqa paper_models ablation convergence gates cost".split()
 WHERE = {source: page for page, source in PAGES.items()} | {"README.md": "index.md"}
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!\w+:|#)(?P<target>[^)#\s]+)(?P<anchor>#[^)]*)?\)")
 
@@ -24,8 +25,14 @@ LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!\w+:|#)(?P<target>[^)#\s]+)(?P<anch
 def on_config(config: MkDocsConfig) -> None:
     """Lists what docs/results holds below the page of results."""
     (results,) = (entry["Results"] for entry in config.nav if "Results" in entry)
-    found = sorted((ROOT / "docs/results").glob("*.md"))
-    results += [f"results/{page.name}" for page in found if f"results/{page.name}" not in results]
+    for page in sorted((ROOT / "docs/results").glob("*.md"), key=place):
+        heading = re.search("^# (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+        results.append({heading[1]: f"results/{page.name}"})
+
+
+def place(page: Path) -> tuple[int, str]:
+    """Returns where a page of results stands among the others; those not in ORDER come last."""
+    return ORDER.index(page.stem) if page.stem in ORDER else len(ORDER), page.stem
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
