@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("mkdocs")
-pytest.importorskip("jupytext")
 pytest.importorskip("latex2mathml")
 
 HOOKS = Path(__file__).parents[1] / "docs/hooks"

@@ -1,23 +1,24 @@
 """Notebooks: the scripts of docs/notebooks, run cell by cell when the site is built.
 
-A cell `# %% [markdown]` is text, any other is shown with what it prints, what its last line names,
-and the figures that it draws, much as Jupyter shows it.
+They are in jupytext's percent format: a cell `# %% [markdown]` is text, any other is shown with
+what it prints, what its last line names, and the figures that it draws, much as Jupyter shows it.
 """
 
 import ast
 import contextlib
 import functools
 import io
+import re
 from pathlib import Path
 from typing import Any
 
-import jupytext
 import matplotlib.pyplot as plt
 import torch
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
+CELL = re.compile(r"^# %%( \[markdown\])?\n", re.MULTILINE)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
@@ -35,17 +36,18 @@ def run(script: Path, text: str) -> tuple[str, dict[str, bytes]]:
 
     Args:
         script: its path.
-        text: what it holds, cells in jupytext's percent format.
+        text: what it holds.
     """
     page, figures, scope = [], {}, {"__name__": "__main__", "__file__": str(script)}
     plt.switch_backend("agg")
     torch.set_num_threads(1)  # on tiny tensors threads only wait for each other
-    for cell in jupytext.reads(text, fmt="py:percent").cells:
-        if cell.cell_type == "markdown":
-            page.append(cell.source)
+    _, *cells = CELL.split(text)
+    for is_text, cell in zip(cells[::2], map(str.strip, cells[1::2]), strict=True):
+        if is_text:
+            page.append(re.sub("^# ?", "", cell, flags=re.MULTILINE))
             continue
-        page.append(f"```python\n{cell.source}\n```")
-        printed, value = executed(cell.source, scope, str(script))
+        page.append(f"```python\n{cell}\n```")
+        printed, value = executed(cell, scope, str(script))
         page += [f"```{{ .text .output }}\n{printed.rstrip()}\n```"] if printed.strip() else []
         page += [shown(value)] if value is not None else []
         for number in plt.get_fignums():
