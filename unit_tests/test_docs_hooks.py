@@ -25,10 +25,11 @@ def hook(name: str):
         ("[a](../vqa/README.md)", "[a](vqa.md)"),
         ("[a](../../docs/method.md)", "[a](../method.md)"),
         ("[a](get_data.py)", "a"),
+        ("Two:\n- a\n- b", "Two:\n\n- a\n- b"),
         ("[a](https://example.org) [b](#files)", "[a](https://example.org) [b](#files)"),
     ],
 )
-def test_links_of_text_from_elsewhere(link, there):
+def test_links_and_lists_of_text_from_elsewhere(link, there):
     moved = hook("included").moved
     assert moved(link, "datasets/brca/README.md", "benchmarks/brca.md") == there
 

@@ -53,4 +53,5 @@ def moved(text: str, source: str, page: str) -> str:
             return words
         return f"[{words}]({posixpath.relpath(target, posixpath.dirname(page) or '.')}{anchor})"
 
-    return LINK.sub(link, text)
+    # a list right below its sentence is none to Python-Markdown, as it is to GitHub
+    return re.sub(r"^(\w.*)\n(?=- )", r"\1\n\n", LINK.sub(link, text), flags=re.MULTILINE)
