@@ -149,12 +149,40 @@ def train(
     batch whenever the objective is called with it.
 
     Args:
+        encoders: one a modality.
+        fusion: the encoders' outputs -> the fused feature.
+        head: the fused feature -> the prediction.
+        train_dataloader: batches to train on.
+        valid_dataloader: batches to select on.
+        total_epochs: at most.
+        additional_optimizing_modules: what else is trained, such as an objective's own modules.
+        is_packed: whether a batch has the modalities in a list, and their lengths in another.
+        early_stop: stops after 8 epochs without improvement.
+        task: "classification", "multilabel", "regression" or "posneg-classification".
+        optimtype: class of the optimiser.
+        lr: learning rate.
+        weight_decay: of the optimiser.
+        objective: the loss; any but four of torch's own is called with (prediction, truth,
+            objective_args_dict).
+        auprc: whether the area under the precision-recall curve is measured, of two classes.
+        save: file of the whole model.
+        validtime: whether times and numbers of samples are printed.
+        objective_args_dict: what else the objective is given.
+        input_to_float: whether inputs are cast to float32.
+        clip_val: bound on the norm of the gradient; None does not clip.
+        track_complexity: whether time, memory and parameters are printed.
         device: by default a GPU, if there is one.
-        seed: as in `fit`, like `scheduler`, `patience` and `progress`.
+        seed: seeds the run, see `fit`.
         fusion_lr: a learning rate for the fusion's parameters alone.
+        scheduler: builds it from the optimiser, see `fit`.
         accumulation: batches a step.
         selection: another validation metric to select on.
+        patience: epochs without improvement after which to stop, in place of `early_stop`'s 8.
         resume: goes on from `<save>.ckpt` if it exists.
+        progress: shows a bar, on a terminal.
+
+    Returns:
+        The record of every epoch, and the best one's weights.
     """
     model = MMDL(encoders, fusion, head, is_packed)
     trained = Trained(model, additional_optimizing_modules, objective_args_dict, input_to_float)

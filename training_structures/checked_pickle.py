@@ -48,12 +48,12 @@ def _matches(form: str, parts: str) -> bool:
 
 
 class _Held:
-    """What stands for an object: its kind, and of a container also
+    """A stand-in for an object of the pickle: its `kind`, and of a container also
 
-    size: the entries with all that they hold, 1 for itself;
-    depth: containers in one another, 1 for one of numbers and text alone;
-    parts: the kinds of its entries, if they are few and came at once;
-    shared: whether it is held in two places: it is complete then.
+    - `size`: the entries with all that they hold, 1 for itself;
+    - `depth`: containers in one another, 1 for one of numbers and text alone;
+    - `parts`: the kinds of its entries, if they are few and came at once;
+    - `shared`: whether it is held in two places: it is complete then.
     """
 
     __slots__ = ("depth", "kind", "parts", "shared", "size")

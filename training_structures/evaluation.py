@@ -32,9 +32,18 @@ def evaluate(
 ) -> dict[str, float]:
     """Returns the `loss` of all samples as one batch, if there is an objective, and the metrics.
 
-    Runs in evaluation mode without gradients; every module's mode is restored. The arguments
-    are those of `fit`. With several processes each evaluates all that `loader` gives; if that
-    is `sharded`, they divide the work, and all return the result of the whole.
+    Runs in evaluation mode without gradients; every module's mode is restored. With several
+    processes each evaluates all that `loader` gives; if that is `sharded`, they divide the work,
+    and all return the result of the whole.
+
+    Args:
+        model: any module, called as `fit` calls it.
+        loader: batches of the whole set.
+        objective: the loss; None leaves it out.
+        metrics: (prediction, truth) of the whole set, on the CPU, to named numbers.
+        device: where to run; by default where the model is.
+        precision: "fp32", or autocast to "bf16" or "fp16"; metrics see float32.
+        split_batch: batch to (inputs, truth).
 
     Raises:
         ValueError: for batches or metrics that make no sense, a truth that is not finite where
@@ -50,7 +59,7 @@ def evaluate(
             with autocast(device, precision):
                 prediction, *extras = call(model, move(inputs, device))
                 weight = weight_of(objective, truth) if size and objective is not None else 0
-                if weight != 0:
+                if weight != 0:  # None is no 0: losses that add up have no weight
                     with watched(prediction, first=number == 1):
                         loss = loss_of(objective, prediction, move(truth, device), *extras).item()
                     if not math.isfinite(loss):
@@ -59,6 +68,7 @@ def evaluate(
             if metrics is not None:
                 if precision != "fp32":
                     prediction = widened(prediction)
+                # None keeps a place, so that every process has as many as there are batches
                 kept.append((move(prediction, "cpu"), move(truth, "cpu")) if size else None)
     scores = {}
     if together:
@@ -117,7 +127,14 @@ def predict(
     device: torch.device | str | None = None,
     split_batch: Split = split_last,
 ) -> tuple[Any, Any]:
-    """Returns (prediction, truth) of all samples, in the loader's order, on the CPU."""
+    """Returns (prediction, truth) of all samples, in the loader's order, on the CPU.
+
+    Args:
+        model: any module, called as `fit` calls it.
+        loader: batches of the whole set.
+        device: where to run; by default where the model is.
+        split_batch: batch to (inputs, truth).
+    """
     kept = []
 
     def keep(prediction: Any, truth: Any) -> dict[str, float]:
@@ -142,8 +159,11 @@ def inputs_of(
 
     Args:
         module: the part, such as the fusion; it must be called once a batch.
-        model, loader, device, split_batch: see `fit`.
+        model: the whole, called with a batch's inputs.
+        loader: batches to run it on.
         enough: samples after which no further batch is read; None: all are.
+        device: where to run it; by default where the model is.
+        split_batch: batch to (inputs, truth), see `fit`.
 
     Raises:
         ValueError: if the part is not called exactly once a batch, with one argument.

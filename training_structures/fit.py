@@ -174,7 +174,7 @@ def fit(
 
 @dataclass(frozen=True)
 class _Share:
-    """What a batch is of the one that a step's batches make up, those of all processes.
+    """A batch's share of the joined one that a step's batches make up, those of all processes.
 
     Attributes:
         samples: its part of the samples, times the processes, over which gradients are averaged.
@@ -189,7 +189,7 @@ class _Share:
 
 @dataclass
 class _Training:
-    """What an epoch of training needs; see `fit`."""
+    """One training, taken epoch by epoch; see `fit`."""
 
     model: nn.Module
     objective: Objective
@@ -227,6 +227,7 @@ class _Training:
             own = [(n, weight_of(self.objective, truth) if n else 0) for truth, n in truths]
         sizes, weights = zip(*sum(distributed.gathered(own), []), strict=True)
         total, processes = sum(sizes), distributed.processes()
+        # gradients are averaged over the processes, and are to add up: hence times their number
         if None in weights:
             return [_Share(processes * n / total, n and total / n, None) for n, _ in own]
         counted = sum(weights)
@@ -342,7 +343,7 @@ def _built(
 
 @contextmanager
 def _diverging(history: History) -> Iterator[None]:
-    """Gives the error of a training that diverges the history of it."""
+    """Attaches the history so far to the error of a training that diverges."""
     try:
         yield
     except FloatingPointError as error:

@@ -109,8 +109,8 @@ def sentiment(prediction: Tensor, truth: Tensor) -> dict[str, float]:
       al., 2020): a truth of 0 counts as negative.
     - `acc2_nonzero`, `f1_nonzero`: the same without the samples whose truth is 0, as MulT's
       script has it (Tsai et al., 2019).
-    - `acc2_nonnegative`, `f1_nonnegative`: >= 0 against the rest, over all samples, as MFN has
-      it (Zadeh et al., 2018): 0 counts as positive, in the truth and in the prediction.
+    - `acc2_nonnegative`, `f1_nonnegative`: >= 0 against the rest, over all samples, as MFN
+      has it (Zadeh et al., 2018): 0 counts as positive, in the truth and in the prediction.
     - `f1_swapped`, `f1_nonzero_swapped`: to compare with published figures only. The released
       codes of MulT, CM-BERT and MultiBench pass prediction and truth the other way round, which
       weights F1 by the classes' shares of the prediction.

@@ -1,4 +1,4 @@
-"""What MultiBench's `train` and `test` do around a loop: its inputs, printed lines and files."""
+"""MultiBench's habits around a loop: the inputs, printed lines and files of `train` and `test`."""
 
 import sys
 import time
@@ -33,6 +33,8 @@ class Trained(nn.Module):
     Its parameters have the names they have in the MMDL, so that checkpoints fit either. It
     returns (prediction, args).
     """
+
+    model: Any  # an MMDL, of which torch's hints know no attribute
 
     def __init__(
         self, model: nn.Module, additional: Iterable[nn.Module], args: dict | None, to_float: bool
@@ -141,6 +143,8 @@ def report_scores(task: str, scores: dict[str, float], *, loss: str, f1: str) ->
     """Prints a test's lines, and returns what MultiBench returns.
 
     Args:
+        task: as of `train`.
+        scores: of the test part.
         loss: what the line of the mean criterion calls it.
         f1: name of a multilabel score, with {} for its average.
     """

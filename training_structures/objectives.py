@@ -1,4 +1,4 @@
-"""What an objective makes of a batch: the truth in its shape, and its weight beside other batches.
+"""Objectives of batches: the truth in the shape that they need, a batch's weight beside others.
 
 Of torch's own losses both are known, as functions and as modules, also in a `partial` and behind
 `__wrapped__` (as functools.wraps has it). Any other objective is called with the truth as it is,

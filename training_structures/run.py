@@ -31,7 +31,7 @@ from .saved_run import (
 
 @dataclass
 class History:
-    """What a run measured, and its best weights.
+    """The measurements of a run, epoch by epoch, and its best weights.
 
     Attributes:
         epochs: one record an epoch: `epoch` (from 1), `train_loss`, `valid_loss`, one

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run must hold: looked at before anything of the run is changed."""
+"""Checks of a run's checkpoint, all of them made before anything of the run is changed."""
 
 import random
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from .files import Damaged
 
 PLAIN = (type(None), bool, int, float, str)
 WRONG = (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError)
-"""What torch, numpy and Python raise when a state does not fit what it is given to."""
+"""Errors that torch, numpy and Python raise when a state does not fit what it is given to."""
 
 
 def demand(holds: bool, source: str, what: str) -> None:

@@ -66,11 +66,32 @@ def train(
     a patience of 8 epochs; the norm of the gradient is clipped at 8.
 
     Args:
+        encoder: the modality -> its feature.
+        head: the feature -> the prediction.
+        train_dataloader: batches to train on.
+        valid_dataloader: batches to select on.
+        total_epochs: at most.
+        early_stop: stops after 8 epochs without improvement.
+        optimtype: class of the optimiser.
+        lr: learning rate.
+        weight_decay: of the optimiser.
         criterion: the loss, of prediction and truth. The truth is cast for those of torch's own
             that `deal_with_objective` knows.
+        auprc: whether the area under the precision-recall curve is measured, of two classes.
+        save_encoder: file of the encoder.
+        save_head: file of the head.
+        modalnum: which of a batch's inputs is used, from 0.
+        task: "classification", "multilabel", "regression" or "posneg-classification".
+        track_complexity: whether time, memory and parameters are printed.
         device: by default a GPU, if there is one.
-        seed: as in `fit`, like `scheduler`, `patience` and `progress`.
+        seed: seeds the run, see `fit`.
+        scheduler: builds it from the optimiser, see `fit`.
+        patience: epochs without improvement after which to stop, in place of `early_stop`'s 8.
         resume: goes on from `<save_encoder>.ckpt` if it exists.
+        progress: shows a bar, on a terminal.
+
+    Returns:
+        The record of every epoch, and the best one's weights.
     """
     model = nn.Sequential(encoder, head)
     measure, selected = task_metrics(task, auprc)

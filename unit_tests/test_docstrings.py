@@ -12,7 +12,14 @@ import griffe
 import pytest
 
 ROOT = Path(__file__).parents[1]
-CHECKED = ("fusions", "objective_functions", "unimodals")
+CHECKED = (
+    "datasets",
+    "fusions",
+    "objective_functions",
+    "package",
+    "training_structures",
+    "unimodals",
+)
 LISTS = ("attributes", "raises", "warns")  # of parameters griffe itself says what is wrong
 
 

@@ -50,7 +50,7 @@ def choose_fusion(
 
 def _built(
     fusion: Callable[..., Any],
-    options: Mapping[str, Any],
+    options: dict[str, Any],
     task: str,
     input_dims: Sequence[int],
     dim: int,

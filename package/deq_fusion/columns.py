@@ -29,7 +29,8 @@ class Columns:
     Attributes:
         names: those of the columns that it was fitted with; None of an array.
         width: how many columns it takes.
-        mean, scale: (numeric columns,) of each; the scale is infinite where nothing is learnt.
+        mean: (numeric columns,) of each.
+        scale: (numeric columns,) of each; infinite where nothing is learnt.
         categories: number of a column that is no numeric one -> its values, as text.
         shape: of a row of the result, (d,) or (time, d).
     """
@@ -280,7 +281,8 @@ def _mean_and_scale(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(numbers.shape[-1]), np.ones(numbers.shape[-1])
     with np.errstate(all="ignore"):  # of columns without a number
         scaler = StandardScaler().fit(numbers.reshape(-1, numbers.shape[-1]))
-    varied = (scaler.var_ > 0) & (np.sqrt(scaler.var_) == scaler.scale_)  # beyond rounding
+    # where a variance is rounding alone, scikit-learn has the scale 1 in place of its root
+    varied = (scaler.var_ > 0) & (np.sqrt(scaler.var_) == scaler.scale_)
     return np.nan_to_num(scaler.mean_), np.where(varied, scaler.scale_, np.inf)
 
 

@@ -1,6 +1,7 @@
 """Any fusion as a scikit-learn estimator: `FusionClassifier` and `FusionRegressor`."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from . import saving
 from .fusion_estimator import FusionEstimator
 from .target import as_target
 from .training import DEFAULTS
@@ -33,8 +35,14 @@ class FusionClassifier(ClassifierMixin, FusionEstimator):
             (input_dims, dim, **options) -> nn.Module or (nn.Module, width).
         fusion_options: keywords of it, in place of `training.FUSION_OPTIONS`.
         modalities: of a matrix, {name: slice, or numbers or names of columns}; None: one.
-        width, dropout, lr, weight_decay, epochs, batch_size, patience, validation_fraction: see
-            `training.Training`.
+        width: of every modality's feature, and of the fused one.
+        dropout: share of an encoder's entries left out in training.
+        lr: learning rate of AdamW.
+        weight_decay: of AdamW, too.
+        epochs: at most.
+        batch_size: rows a step.
+        patience: epochs without a better validation loss after which training ends.
+        validation_fraction: share of the rows that training is stopped by; 0 takes all epochs.
         class_weight: None, "balanced", or {class: weight}.
         encoders: {modality: nn.Module (batch, ...) -> (batch, any width)}, of which copies are
             trained; the others get an MLP, or a GRU where they are sequences.
@@ -123,17 +131,20 @@ class FusionRegressor(RegressorMixin, FusionEstimator):
     """A regression on several modalities: an encoder for each, a fusion, a linear head.
 
     y are numbers, (rows,) or (rows, k), in any units: the network works in multiples of their
-    spread. X, and all else, are as of `FusionClassifier`, but for classes and their weights.
-
-    Args:
-        fusion, fusion_options, modalities, width, dropout, lr, weight_decay, epochs, batch_size,
-            patience, validation_fraction, encoders, device, random_state, verbose: see
-            `FusionClassifier`.
-
-    Attributes:
-        network_, columns_, target_, history_, best_epoch_, n_features_in_, feature_names_in_: see
-            `FusionClassifier`.
+    spread. X, all other arguments and the attributes are those of `FusionClassifier`, but for
+    classes and their weights.
     """
 
     def _task(self, y: Any) -> str:
         return "regression"
+
+
+def load(
+    path: str | Path,
+    *,
+    fusion: Callable[..., Any] | None = None,
+    encoders: Mapping[str, nn.Module] | None = None,
+) -> FusionClassifier | FusionRegressor:
+    """Returns whichever estimator was saved in a file; see `FusionClassifier.load`."""
+    kinds = FusionClassifier, FusionRegressor
+    return saving.load(path, kinds, fusion=fusion, encoders=encoders)

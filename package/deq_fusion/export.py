@@ -166,7 +166,7 @@ def _onnx(
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what other packages say of themselves
-            options = {"dynamo": True, "verbose": False, "input_names": names}
+            options: dict[str, Any] = {"dynamo": True, "verbose": False, "input_names": names}
             exported = torch.onnx.export(program, **options, output_names=["output"])
             model = exported.model_proto
             given = {name: value.numpy() for name, value in zip(names, rows, strict=True)}

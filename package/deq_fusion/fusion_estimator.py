@@ -1,4 +1,4 @@
-"""What the classifier and the regressor share: X as views, training, outputs, files."""
+"""The estimator behind the classifier and the regressor: X as views, training, outputs, files."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,18 +16,28 @@ from deq_fusion.training_structures.checkpoint import seeded
 from deq_fusion.training_structures.evaluation import usable
 from deq_fusion.training_structures.fit import fit, load_best
 
+from . import saving
 from .choosing import choose_fusion
 from .columns import Columns
 from .network import FusionNetwork, build_network, in_double, make_loader
 from .target import Target
 from .training import DEFAULTS, Training, cut_validation
-from .views import dict_views, matrix_views, pick_columns, presence
+from .views import Picked, dict_views, matrix_views, pick_columns, presence
 
 ROWS = 1024  # that are predicted at once
 
 
 class FusionEstimator(BaseEstimator):
-    """Trains any fusion on several modalities; `FusionClassifier` has the arguments."""
+    """An estimator that trains any fusion; for arguments and attributes see `FusionClassifier`."""
+
+    network_: FusionNetwork
+    columns_: dict[str, Columns]
+    target_: Target
+    history_: list[dict[str, float]]
+    best_epoch_: int | None
+    picked_: Picked | None  # of a matrix, the columns of each modality
+    n_features_in_: int
+    feature_names_in_: np.ndarray
 
     def __init__(
         self,
@@ -123,9 +133,7 @@ class FusionEstimator(BaseEstimator):
         Raises:
             ValueError: for options that no file can hold.
         """
-        from .saving import save
-
-        save(self, path)
+        saving.save(self, path)
 
     @classmethod
     def load(
@@ -139,20 +147,14 @@ class FusionEstimator(BaseEstimator):
 
         Args:
             path: the file.
-            fusion, encoders: those that were one's own, of which the file has the numbers alone.
+            fusion: the one that was one's own, of which the file has the numbers alone.
+            encoders: likewise.
 
         Raises:
             ValueError: for a file that is damaged or of another kind, or if one's own fusion or
                 encoders are not given.
         """
-        from .saving import load
-
-        found = load(path, fusion=fusion, encoders=encoders)
-        if not isinstance(found, cls):
-            raise ValueError(
-                f"{path} must hold a {cls.__name__}, but holds a {type(found).__name__}; load that"
-            )
-        return found
+        return saving.load(path, [cls], fusion=fusion, encoders=encoders)
 
     def export(self, path: str | Path) -> str:
         """Writes the network for use without this library: a `torch.export` program, or ONNX.
@@ -192,7 +194,7 @@ class FusionEstimator(BaseEstimator):
             views = dict_views(X, None if fitting else list(self.columns_))
             if fitting:
                 self.picked_ = None
-                vars(self).pop("feature_names_in_", None)  # of a frame that was fitted before
+                self.__dict__.pop("feature_names_in_", None)  # of a frame that was fitted before
                 self.n_features_in_ = sum(view.shape[-1] for view in views.values())
             return views
         if not fitting and self.picked_ is None:
@@ -228,8 +230,7 @@ class FusionEstimator(BaseEstimator):
         present, truth = presence(views), target.encode(y)
         seed, share = _seed(self.random_state), training.validation_fraction
         classes = truth.numpy() if target.task == "classification" else None
-        asked = {"fraction": share, "seed": seed}
-        kept, held = cut_validation(len(truth), classes, groups=groups, **asked)
+        kept, held = cut_validation(len(truth), classes, fraction=share, seed=seed, groups=groups)
         self.columns_ = {
             name: Columns(name).fit(_safe_indexing(view, kept), present[kept, number])
             for number, (name, view) in enumerate(views.items())
@@ -276,9 +277,9 @@ class FusionEstimator(BaseEstimator):
         unknown = [name for name in own if name not in names]
         if unknown:
             raise ValueError(f"encoders must be of the modalities {names}, got {unknown}")
-        task = {"count": len(names), "task": target.task}
+        fusion = choose_fusion(self.fusion, self.fusion_options, count=len(names), task=target.task)
         return build_network(
-            choose_fusion(self.fusion, self.fusion_options, **task),
+            fusion,
             [columns.shape for columns in self.columns_.values()],
             target.outputs,
             width=self.width,

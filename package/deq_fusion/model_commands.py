@@ -40,8 +40,8 @@ def predict(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     from deq_fusion.training_structures.files import write_bytes
 
+    from .estimators import load
     from .own_data import predict_data
-    from .saving import load
 
     try:
         model = load(args.model, fusion=args.own)
@@ -66,7 +66,7 @@ def export(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="file to write, .pt2 or .onnx")
     _add_own(parser)
     args = parser.parse_args(argv)
-    from .saving import load
+    from .estimators import load
 
     try:
         said = load(args.model, fusion=args.own).export(args.output)

@@ -56,7 +56,7 @@ class FusionNetwork(nn.Module):
         outputs = self.outputs(views, present)
         if self.spread is None:
             return outputs if weight is None else (outputs, weight)
-        counts = self.spread.square().reciprocal()
+        counts = self.spread.square().reciprocal()  # an error of one spread counts as 1
         return outputs, counts.expand_as(outputs) * (1 if weight is None else weight.unsqueeze(1))
 
     def outputs(self, views: Sequence[Tensor], present: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from .target import Target
 
 FORMAT = "deq-fusion model 1"
 OWN = "own"  # marks what is one's own, and is given again at loading
-KINDS = ("FusionClassifier", "FusionRegressor")
+KINDS = ("FusionClassifier", "FusionRegressor")  # what a file may say that it holds
 
 
 def save(estimator: Any, path: str | Path) -> None:
@@ -72,6 +72,7 @@ def save(estimator: Any, path: str | Path) -> None:
 
 def load(
     path: str | Path,
+    kinds: Sequence[type],
     *,
     fusion: Callable[..., Any] | None = None,
     encoders: Mapping[str, nn.Module] | None = None,
@@ -80,19 +81,23 @@ def load(
 
     Args:
         path: the file.
-        fusion, encoders: those that were one's own; the file has the weights alone.
+        kinds: the classes of which it may hold one.
+        fusion: the one that was one's own; the file has its weights alone.
+        encoders: likewise.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        Damaged: a ValueError, if it is not as it was written, or of another kind.
-        ValueError: if what was one's own is not given, or is another.
+        Damaged: a ValueError, if it is not as it was written, or no saved estimator.
+        ValueError: for an estimator of another class, or if what was one's own is not given, or
+            is another.
     """
     path = Path(path)
     about, tensors = _read(path)
+    kind = _kind(path, about["kind"], kinds)
     own = _own(path, about["parameters"], fusion=fusion, encoders=encoders)
     try:
         plain = {n: _unplain(value) for n, value in about["parameters"].items() if n not in own}
-        estimator = _rebuilt(about, tensors, plain | own)
+        estimator = _rebuilt(kind, about, tensors, plain | own)
         _check_parts(estimator)
         with seeded(0):  # its parameters are drawn, and then replaced
             network = estimator._network()
@@ -147,11 +152,20 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, tensors
 
 
-def _rebuilt(about: dict[str, Any], tensors: dict[str, Tensor], parameters: dict) -> Any:
-    """Returns the estimator with all that it learnt, but for the network."""
-    from . import estimators
+def _kind(path: Path, name: str, kinds: Sequence[type]) -> type:
+    """Returns the one of these classes that has this name."""
+    for kind in kinds:
+        if kind.__name__ == name:
+            return kind
+    wanted = " or ".join(kind.__name__ for kind in kinds)
+    raise ValueError(f"{path} must hold a {wanted}, but holds a {name}; load that")
 
-    estimator = getattr(estimators, about["kind"])(**parameters)
+
+def _rebuilt(
+    kind: type, about: dict[str, Any], tensors: dict[str, Tensor], parameters: dict
+) -> Any:
+    """Returns the estimator with all that it learnt, but for the network."""
+    estimator = kind(**parameters)
     estimator.picked_ = about["picked"]
     estimator.n_features_in_ = about["n_features_in"]
     if about["feature_names_in"] is not None:

@@ -1,4 +1,4 @@
-"""What is to be predicted, as it was understood, and what follows from that."""
+"""The target of a prediction, as it was understood, and what follows from that."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -141,7 +141,7 @@ class Target:
 
     @property
     def scores(self) -> list[Score]:
-        """What tables show, first of all what is compared by."""
+        """The scores that tables show, first of all the one that is compared by."""
         if self.task == "classification":
             return [Score(n) for n in ("balanced_accuracy", "accuracy", "f1_macro", "auc")]
         if self.task == "multilabel":

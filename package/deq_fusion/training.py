@@ -1,4 +1,4 @@
-"""How a network for own data is trained: the defaults, in one place, and the validation part."""
+"""The training of a network for own data: the defaults, in one place, and the validation part."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,12 +23,13 @@ FUSION_OPTIONS: Mapping[str, Mapping[str, Any]] = {
 
 @dataclass(frozen=True)
 class Training:
-    """What decides a training besides the data and the fusion; `DEFAULTS` are these.
+    """The settings of a training, besides the data and the fusion; `DEFAULTS` are these.
 
     Attributes:
         width: of every modality's feature, and of the fused one.
         dropout: share of an encoder's entries left out in training.
-        lr, weight_decay: of AdamW.
+        lr: learning rate of AdamW.
+        weight_decay: of AdamW, too.
         epochs: at most.
         patience: epochs without a better validation loss after which it ends.
         batch_size: samples a step.
@@ -100,7 +101,7 @@ def cut_validation(
     held_out = min(max(1, round(fraction * count)), count - 1)
     if classes is not None:
         _, sizes = np.unique(classes, return_counts=True)
-        least = max(held_out, np.count_nonzero(sizes > 1))
+        least = max(held_out, np.count_nonzero(sizes > 1))  # one of each class that can spare it
         try:
             return stratified_split(classes, held_out=least, seed=seed)
         except ValueError:  # too few of them

@@ -1,4 +1,4 @@
-"""What an estimator is given as X, as one view a modality, and which rows have which of them."""
+"""The X of an estimator as one view a modality, and which rows have which of them."""
 
 from collections.abc import Mapping
 from itertools import combinations

@@ -15,7 +15,7 @@ from ..evaluation import usable
 from ..event_log import Watch
 from ..workers import watched
 from .comparison import Comparison
-from .identity.decides import Identities
+from .identity.identities import Identities
 from .identity.reuse import Reuse
 from .methods import Method, gather
 from .recipe import Fusion, Recipe, Score
@@ -94,9 +94,7 @@ def compare(
     by = _searched_by(methods, trials, prune=prune, progress=progress)
     usable(device)
     test_share = _test_share(recipe, runs[0])
-    demands = {"trials": trials, "drop_modality": drop_modality}
-    demands |= {"prune": True} if prune else {}
-    demands |= {} if analyse is None else {"analyse": analyse}
+    demands = _demands(trials, prune=prune, drop_modality=drop_modality, analyse=analyse)
     identities = Identities(run_fusion, run_floor, analyse=analyse, search=by)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
     with _folder(output, recipe, reuse.aside) as folder, watched():
@@ -110,6 +108,16 @@ def compare(
     score, asked = _first_there(scores, results), _call(recipe, fusions, runs, trials, unimodal)
     judged = score, baseline, subject, test_share, asked, provenance(threads, device)
     return Comparison(recipe, methods, results, skipped, failures, reused, *judged)
+
+
+def _demands(
+    trials: int, *, prune: bool, drop_modality: bool, analyse: Analysis | None
+) -> dict[str, Any]:
+    """Returns what is asked of every run besides its number; what is rare, only if it is asked:
+    stored runs are compared by it."""
+    demands: dict[str, Any] = {"trials": trials, "drop_modality": drop_modality}
+    demands |= {"prune": True} if prune else {}
+    return demands | ({} if analyse is None else {"analyse": analyse})
 
 
 @contextmanager

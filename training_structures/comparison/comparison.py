@@ -1,76 +1,26 @@
-"""What a comparison has found: its table, its statistics, its best method, its files."""
+"""The result of a comparison: its table, its statistics, its best method, its files."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from .methods import FLOOR, Method
 from .paired import Estimate, Paired
-from .recipe import Recipe, Score
+from .recipe import Recipe
 from .report import report
-from .report.table import Row, difference, make_rows
+from .report.findings import Findings
+from .report.table import difference
 
 
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """What a comparison has found; printed, and shown by a notebook, as sentences and a table.
+class Comparison(Findings):
+    """The result of a comparison; printed, and shown by a notebook, as sentences and a table.
 
-    Attributes:
-        recipe: what was compared.
-        methods: all of them.
-        results: of every method in every run that did not fail, method by method; the keys of
-            each are `kind` and those listed at `single_run.run_fusion`.
-        skipped: fusion -> why it cannot take the recipe.
-        failures: runs that raised: `method`, `kind`, `run` and `error`, the traceback.
-        reused: sentences on the stored runs that were used again, and on those that were not.
-        score: which of the recipe's scores it is compared by.
-        baseline: the method of the paired tests; None: there is none.
-        subject: the method that the comparison is about; None: there is none.
-        test_share: see `compare_paired`.
-        asked: what asked for it, as text for whoever wants to repeat it.
-        made_by: versions and machine, see `store.provenance`.
+    Its attributes are those of `Findings`: `results`, `failures`, `skipped`, `score`, ...
     """
-
-    recipe: Recipe = field(compare=False)
-    methods: Sequence[Method] = field(compare=False)
-    results: list[dict[str, Any]]
-    skipped: dict[str, str]
-    failures: list[dict[str, Any]]
-    reused: list[str] = field(compare=False)
-    score: Score
-    baseline: str | None
-    subject: str | None
-    test_share: float | None
-    asked: str = field(compare=False)
-    made_by: Mapping[str, Any] = field(compare=False)
-
-    def table(self) -> list[Row]:
-        """Returns a row for each method, the best first.
-
-        Raises:
-            ValueError: if every run failed.
-        """
-        return list(self._rows)
-
-    @cached_property
-    def _rows(self) -> list[Row]:
-        if not self.results:
-            last = self.failures[-1]["error"]
-            raise ValueError(f"every run failed, the last with:\n{last}")
-        asked = {"baseline": self.baseline, "test_share": self.test_share}
-        return make_rows(self.results, self.scores, **asked)
-
-    @property
-    def scores(self) -> list[Score]:
-        """Those of the recipe's scores that there are, the one it is compared by first."""
-        there = self.results[0]["scores"] if self.results else ()
-        others = [s for s in self.recipe.scores if s != self.score and s.name in there]
-        return [self.score, *others]
 
     def to_dataframe(self) -> Any:
         """Returns the table as a DataFrame of pandas: a line for each method, in plain numbers.
@@ -97,12 +47,12 @@ class Comparison:
         Raises:
             ValueError: for a method that is not there, or if they have no run in common.
         """
-        groups = [[r for r in self.results if r["method"] == name] for name in (first, second)]
-        for name, group in zip((first, second), groups, strict=True):
+        runs = {name: [r for r in self.results if r["method"] == name] for name in (first, second)}
+        for name, group in runs.items():
             if not group:
                 there = ", ".join(dict.fromkeys(r["method"] for r in self.results))
                 raise ValueError(f"no run of {name!r}; choose from {there}")
-        found = difference(*groups, self.score, self.test_share)
+        found = difference(runs[first], runs[second], self.score, self.test_share)
         if found is None:
             raise ValueError(f"{first} and {second} must have a run in common, they have none")
         return found
@@ -143,12 +93,6 @@ class Comparison:
             CannotWrite: if they cannot be written.
         """
         report.write(self, Path(folder))
-
-    def __repr__(self) -> str:
-        runs = len(self.results) + len(self.failures)
-        failed = f", {len(self.failures)} of them failed" if self.failures else ""
-        what = f"{len(self.methods)} methods on {self.recipe.name}"
-        return f"<Comparison of {what}: {runs} runs{failed}>"
 
     def __str__(self) -> str:
         return report.terminal(self)

@@ -1,4 +1,4 @@
-"""What is compared: a recipe's floors, every single modality, and the fusions that can take it."""
+"""The methods of a comparison: floors, every single modality, the fusions that take the recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ FLOOR, SINGLE, FUSION = KINDS = "floor", "single modality", "fusion"
 
 @dataclass(frozen=True)
 class Method:
-    """A row of a comparison.
+    """A method of a comparison, which is a row of its table.
 
     Attributes:
         name: its name in tables.
@@ -33,7 +33,7 @@ class Method:
             object.__setattr__(self, "kind", FLOOR)
 
     def settings(self) -> dict[str, str]:
-        """What its runs are besides their number, as text for a reader."""
+        """Returns the settings of its runs, besides their number, as text for a reader."""
         floor = self.recipe.floors.get(self.name) if self.fusion is None else None
         return self.recipe.settings(self.name) | {"floor": described(floor)}
 

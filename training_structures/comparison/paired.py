@@ -14,7 +14,8 @@ class Paired:
 
     Attributes:
         difference: mean of first minus second.
-        low, high: its 95 % confidence interval; NaN for fewer than two runs.
+        low: the lower end of its 95 % confidence interval; NaN for fewer than two runs.
+        high: the upper end; likewise.
         p: two-sided p-value; None for fewer than `MIN_RUNS` runs.
     """
 
@@ -26,8 +27,14 @@ class Paired:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A method's score over its runs: mean, standard deviation, and a 95 % confidence interval
-    of the mean; what needs a second run is NaN without one."""
+    """A method's score over its runs; what needs a second run is NaN without one.
+
+    Attributes:
+        mean: over the runs.
+        sd: standard deviation between runs.
+        low: the lower end of the mean's 95 % confidence interval.
+        high: the upper end.
+    """
 
     mean: float
     sd: float
@@ -39,7 +46,12 @@ MIN_RUNS = 6  # with fewer runs no p-value is given
 
 
 def estimate(values: Sequence[float], *, test_share: float | None = None) -> Estimate:
-    """Returns mean, spread and interval of scores over runs, see `compare_paired`."""
+    """Returns mean, spread and interval of scores over runs.
+
+    Args:
+        values: a score for each run.
+        test_share: see `compare_paired`.
+    """
     x = np.asarray(values, dtype=float)
     mean, runs = float(x.mean()), len(x)
     if runs < 2:
@@ -63,7 +75,8 @@ def compare_paired(
     """Compares two methods by their scores in the same runs, with Student's t distribution.
 
     Args:
-        first, second: scores, run by run.
+        first: scores of one method, run by run.
+        second: scores of the other, in the same runs.
         test_share: test samples per training sample, where every run is a fresh split of one
             set. Such runs share samples, and the variance of the mean difference is then
             (1 / runs + test_share) * variance (Nadeau and Bengio's corrected resampled t-test,

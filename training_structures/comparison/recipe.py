@@ -1,4 +1,4 @@
-"""What a benchmark is: the one place for everything that its fusions share."""
+"""A benchmark as a recipe: the one place for everything that its fusions share."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ SHARES = ("accuracy", "balanced", "recall", "acc2", "acc7", "f1", "auc")
 
 @dataclass(frozen=True)
 class Score:
-    """How a number among a recipe's metrics is read.
+    """A number among a recipe's metrics, and how it is read.
 
     Attributes:
         name: its key in the metrics.
@@ -39,7 +39,7 @@ class Score:
 
     @property
     def range(self) -> str:
-        """What it must be, in words; known of shares of samples by their names alone."""
+        """Its range in words; shares of samples are known by their names alone."""
         undefined = " or NaN" if self._may_be_undefined else ""
         return f"a number in [0, 1]{undefined}" if self._is_share else "a finite number or NaN"
 
@@ -80,11 +80,14 @@ class Recipe:
         epochs: the most epochs a run may take.
         task: "classification", "multilabel" or "regression".
         features: what the fusion meets: "vectors" (batch, d) or "sequences" (batch, time, d).
-        select, patience: the validation score that chooses the epoch and stops (see `fit`).
+        select: the validation score that chooses the epoch (see `fit`).
+        patience: epochs in a row without improvement of it that end a run; None: all are taken.
         optimizer: builds the optimiser from parameter groups.
-        scheduler, accumulate, clip_norm, precision: see `fit`; what is scored is predicted at
-            that precision, too. A scheduler with `epochs` among the keywords of its `partial`
-            gets the recipe's: what is planned over a training follows its length.
+        scheduler: builds it from the optimiser (see `fit`). One with `epochs` among the keywords
+            of its `partial` gets the recipe's: what is planned over a training follows its length.
+        accumulate: batches a step (see `fit`).
+        clip_norm: bound on the norm of the gradient; None does not clip (see `fit`).
+        precision: of the training (see `fit`), and of the predictions that are scored.
         resplit: whether every run is a fresh split of one set (see `compare_paired`).
         fusion_options: fusion -> options of its constructor.
         fusion_lr: fusion -> learning rate of its own parameters; by default the optimiser's.
@@ -206,12 +209,12 @@ class Recipe:
         )
 
     def settings(self, method: str) -> dict[str, str]:
-        """What a run of `method` is besides its number, as text for a reader."""
+        """Returns the settings of a run of `method`, besides its number, as text for a reader."""
         own = {"options": repr(dict(self.fusion_options.get(method, {})))}
         return self.shared_settings() | own | {"fusion_lr": repr(self.fusion_lr.get(method))}
 
     def shared_settings(self) -> dict[str, str]:
-        """What the runs of all methods share, as text for a reader."""
+        """Returns the settings that the runs of all methods share, as text for a reader."""
         names = "name modalities load build objective metrics epochs task features select patience"
         names += " optimizer resplit part"
         always = {name: described(getattr(self, name)) for name in names.split()}

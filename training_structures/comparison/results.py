@@ -1,11 +1,11 @@
-"""What the result of a run must be: looked at before it is stored, and after it is read."""
+"""Checks of the result of a run, made before it is stored, and after it is read."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from ..files import shown
 from .methods import Method
@@ -109,6 +109,6 @@ def _check_training(result: Mapping[str, Any]) -> None:
         raise ValueError(f"best_epoch must be one of them, got {result['best_epoch']}")
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     """Says whether a float can hold it: Python's own integers have no end."""
     return type(value) is float or (type(value) is int and value.bit_length() < 64)

@@ -24,15 +24,24 @@ from .identity.data import data_digests
 from .methods import Method
 from .missing import without
 from .recipe import Loaders, Recipe
-from .search import Search, search
+from .search import search
+from .space import Search
 
 CHECKPOINT_SECONDS = 2.0  # work that a killed run may lose
 
 
 @dataclass
 class Trained:
-    """A trained model, the fusion's own modules in it, what training measured, the data with
-    their digests, and the number of the trial."""
+    """A trained model, as an `Analysis` gets it.
+
+    Attributes:
+        model: the whole.
+        fusions: the fusion's own modules in it.
+        history: what training measured.
+        loaders: the (train, valid, test) data.
+        data: part -> digest of these.
+        trial: of a search, the number of the trial; else 0.
+    """
 
     model: nn.Module
     fusions: list[nn.Module]
@@ -43,7 +52,7 @@ class Trained:
 
 
 Analysis = Callable[[Trained, Recipe], Any]
-"""What is found out about a trained model, as JSON can hold it."""
+"""A look at a trained model: (trained, recipe) -> what was found, as JSON can hold it."""
 
 
 def run_floor(method: Method, run: int) -> dict[str, Any]:
@@ -152,7 +161,7 @@ def _searched(
                 trained = _train(method.changed(**choice), run, path, callbacks, how)
         except FloatingPointError as error:  # diverged: the worst of the trials
             curve = _curve(getattr(error, "history", History()), select)
-            spent = {"epochs": len(curve) + 1}
+            spent = {"epochs": len(curve) + 1}  # with the one in which it diverged
             tried.append({**choice, "valid": None, "error": str(error), **spent})
             chosen.tell(None, curve)
             if best is None and number == trials - 1:
@@ -219,7 +228,7 @@ def _train(
         return _train_on(method, run, checkpoint, callbacks, how)
     except (Damaged, OtherRun) as error:
         if isinstance(error, OtherRun) and error.settings != ["data"]:
-            raise
+            raise  # another run's; with other data alone it is this run's, and of no use
         if checkpoint is None or not distributed.from_main(checkpoint.exists()):
             raise  # a file of somebody else's
         aside = distributed.from_main(

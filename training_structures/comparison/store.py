@@ -38,7 +38,7 @@ from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
 from .results import check_origin, check_result
-from .said import kept
+from .run_warnings import kept
 from .search import searched_by
 from .single_run import run_floor, run_fusion, trial_checkpoint
 
@@ -65,6 +65,8 @@ def opened(output: str | Path, recipe: Recipe, aside: list[Path]) -> Iterator[Pa
     Meanwhile it is this process's alone. What killed processes left half written is removed.
 
     Args:
+        output: the folder of the comparison.
+        recipe: what it compares.
         aside: gets the new name of a comparison.json that was damaged, or of an earlier version.
 
     Raises:
@@ -113,7 +115,8 @@ def _check_manifest(output: Path, folder: Path, recipe: Recipe, aside: list[Path
     write_json(manifest, mine)
 
 
-def _check(there: Mapping[str, Any], mine: Mapping[str, str], path: Path, advice: str) -> None:
+def _check(there: Any, mine: Mapping[str, str], path: Path, advice: str) -> None:
+    """Raises MixedSettings unless a file tells the same as this comparison."""
     there = there if isinstance(there, dict) else {}
     changed = [key for key in mine if there.get(key) != mine[key]]
     if changed:
@@ -134,7 +137,11 @@ def stored(
     renamed, and told to `reuse`. A result of more than is asked for is returned without that.
 
     Args:
+        folder: of the runs.
+        method: whose run it is.
+        run: its number.
         demands: what else was asked of it, such as the number of trials.
+        reuse: tells whether it is of today's code and data.
 
     Raises:
         MixedSettings: if something else was asked for.
@@ -185,9 +192,18 @@ def run_and_store(
     are kept with the result.
 
     Args:
+        folder: of the runs.
+        method: what is trained, or fitted.
+        run: its number.
+        demands: what else is asked of it, such as the number of trials.
         identity: what decides the method's runs, of `Identities.of`; the data's digests are put
             to it.
+        threads: that torch may use.
+        device: where to train.
         watch: see `compare`.
+
+    Returns:
+        What was written; of a run that raised `method`, `run` and `error`.
 
     Raises:
         CannotWrite: if the folder cannot be written to.
@@ -198,15 +214,11 @@ def run_and_store(
     # an interrupted run of other settings is another run
     checkpoint = _path(folder, method, run, f"{digest}.ckpt")
     failure = _path(folder, method, run, "error.txt")
-    result = {"method": method.name, "run": run}
+    how = {"device": device, "checkpoint": checkpoint, "watch": watch}
     start_plainly()
     with _ONE_AT_A_TIME, _threads(threads), kept() as warned:
         try:
-            if method.fusion is None:
-                result |= run_floor(method, run)
-            else:
-                how = {"device": device, "checkpoint": checkpoint, "watch": watch}
-                result |= run_fusion(method, run, **how, **demands)
+            result = _run(method, run, demands, how)
             result |= {"settings": settings, "identity": {**identity, "data": result.pop("data")}}
             result |= {"made_by": provenance(threads, device), "date": str(date.today())}
             result |= {"warnings": warned} if warned else {}
@@ -224,6 +236,16 @@ def run_and_store(
     for leftover in (failure, *trials):
         leftover.unlink(missing_ok=True)
     return result
+
+
+def _run(
+    method: Method, run: int, demands: Mapping[str, Any], how: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns what a run gives; of a floor nothing is demanded."""
+    named = {"method": method.name, "run": run}
+    if method.fusion is None:
+        return named | run_floor(method, run)
+    return named | run_fusion(method, run, **how, **demands)
 
 
 @contextmanager

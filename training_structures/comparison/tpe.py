@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid
 
 from ..run import Callback, History, more_is_better
 from .methods import Method
-from .search import OWN, Choice, Search, Space, choice_of, grid_of, space_of
+from .space import OWN, Choice, Search, Space, choice_of, grid_of, space_of
 
 STARTUP = 5  # trials before the first that others decide: the recipe's own, and draws
 PATIENT = 3  # trials that run to their end before one is pruned; so many epochs each runs at least
@@ -26,7 +26,8 @@ class TPE(Search):
     undisturbed one. A distribution is searched by its quantiles, so any of scipy's will do.
 
     Args:
-        method, run: whose trials they are.
+        method: whose trials they are.
+        run: its number.
         prune: whether a trial ends when its best score so far is worse than the median of those
             that earlier trials, which ran to their end, had at the same epoch, after the first
             fifth of the recipe's epochs.

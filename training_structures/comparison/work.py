@@ -38,12 +38,18 @@ class Work:
 
     Attributes:
         name: what is compared.
-        folder: of the runs; `kept` says whether it stays.
-        methods, runs: what there is to do, each of them in every run.
+        folder: of the runs.
+        methods: what there is to do, each of them in every run.
+        runs: their numbers.
         demands: what else is asked of a run, see `store.run_and_store`.
         reuse: what of stored runs is used again.
-        jobs, threads, device, progress, watch: see `compare`.
+        jobs: processes to run in parallel, see `compare`.
+        threads: of each process.
+        device: where to train.
+        progress: whether it is told how far the work is.
+        watch: sees every epoch, see `compare`.
         scores: the first of them that a run has is told meanwhile.
+        kept: whether the folder stays.
         done: (method, run) -> its result, None before it has ended.
     """
 

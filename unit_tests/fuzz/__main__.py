@@ -17,7 +17,6 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from tqdm import tqdm  # noqa: E402
 
-from .formats import find_formats  # noqa: E402
 from .harness import FINDINGS, VERDICTS, Verdict, examine_all  # noqa: E402
 from .judge import Fuzzed, write_files  # noqa: E402
 
@@ -28,16 +27,17 @@ FLIPPED = ("checkpoint", "results store", "zip", "tar.gz")
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns 1 if there are findings."""
     args = _make_parser().parse_args(argv)
-    import torch
+    import torch  # only now, as all that reads the formats: --help is to be quick
 
     torch.set_num_threads(1)
-    formats = find_formats()
-    names = args.only or (FLIPPED if args.flips else list(formats))
-    if unknown := set(names) - set(formats):
-        raise SystemExit(f"no format {sorted(unknown)}; choose from {list(formats)}")
+    from .all_formats import FORMATS
+
+    names = args.only or (FLIPPED if args.flips else list(FORMATS))
+    if unknown := set(names) - set(FORMATS):
+        raise SystemExit(f"no format {sorted(unknown)}; choose from {list(FORMATS)}")
     each = args.flips or -(-args.number // len(names))
     options = {"seed": args.seed, "flips": bool(args.flips)}
-    fuzzed = [Fuzzed(formats[name], **options) for name in names]
+    fuzzed = [Fuzzed(FORMATS[name], **options) for name in names]
     gc.freeze()  # what is warm stays shared with the children
     table, findings = {}, []
     with tqdm(total=each * len(names), unit=" files", disable=args.quiet or None) as bar:

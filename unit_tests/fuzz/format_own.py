@@ -1,4 +1,4 @@
-"""What the project writes itself, a checkpoint and a comparison's folder, and archives."""
+"""Files that the project writes itself, a checkpoint and a comparison's folder, and archives."""
 
 import gzip
 import io

@@ -1,4 +1,4 @@
-"""The formats that are fuzzed: tiny files, how the project reads them, and how we do."""
+"""A format that is fuzzed: tiny files, how the project reads them, and how we do."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Format:
 
 
 class Unchecked(list):
-    """What must be finite, and is not compared."""
+    """A list of values that must be finite, and are not compared."""
 
 
 def drained(loaders) -> dict[str, Any]:
@@ -46,11 +46,3 @@ def drained(loaders) -> dict[str, Any]:
 
 def _first(truth: Any) -> Any:
     return next(iter(truth.values())) if isinstance(truth, dict) else truth
-
-
-def find_formats() -> dict[str, Format]:
-    """Returns all formats by name; imports what reads them."""
-    from . import format_affect, format_brca, format_imdb, format_own, format_vqa
-
-    modules = (format_brca, format_imdb, format_affect, format_vqa, format_own)
-    return {made.name: made for module in modules for made in module.FORMATS}

@@ -1,4 +1,4 @@
-"""What `fuzz.fusions` draws: a fusion, features, and what to compare the result with."""
+"""Draws for `fuzz.fusions`: a fusion, features, and what to compare the result with."""
 
 import copy
 import math

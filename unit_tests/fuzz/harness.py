@@ -39,7 +39,7 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Limits:
-    """What reading one tiny file may take.
+    """The limits of reading one tiny file.
 
     Attributes:
         seconds: of processor time.

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
 
 
 class Doubtful(Exception):
-    """What was read must not be accepted in silence."""
+    """Something was read that must not be accepted in silence."""
 
 
 def demand(holds: bool, what: str = "") -> None:

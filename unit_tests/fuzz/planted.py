@@ -61,7 +61,7 @@ FAULTS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "huge": ("memory", lambda path: bytearray(1 << 40)),
     "after them": ("same", lambda path: "healthy"),
 }
-"""What is wrong with a reader -> (what the harness must call it, the reader)."""
+"""Fault of a reader -> (what the harness must call it, the reader)."""
 
 
 class Planted(Fuzzed):

@@ -12,9 +12,10 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from deq_fusion import FusionClassifier, FusionRegressor
+from deq_fusion.estimators import load
 from deq_fusion.fusions.deq import Equations
 from deq_fusion.fusions.registry import FUSIONS
-from deq_fusion.saving import _digest, load
+from deq_fusion.saving import _digest
 from unit_tests.package.models import PARTS, VIEWS, Own, X, Y, classifier, mixed, regressor
 
 

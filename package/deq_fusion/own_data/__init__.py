@@ -8,12 +8,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .call import compare_data as compare_data
+    from .comparing import compare_data as compare_data
     from .new_rows import predict_data as predict_data
     from .recipe import OwnData as OwnData
     from .recipe import own_data as own_data
 
-_WHERE = {"compare_data": "call", "predict_data": "new_rows"}
+_WHERE = {"compare_data": "comparing", "predict_data": "new_rows"}
 _WHERE |= {"OwnData": "recipe", "own_data": "recipe"}
 
 

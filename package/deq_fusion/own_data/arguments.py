@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from deq_fusion.examples.compare_fusions import PROGRAM, USUAL
 from deq_fusion.training_structures.choices import TASKS
@@ -45,7 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
 def add_data(group: argparse._ActionsContainer) -> None:
     """Adds the arguments that name tables, target and splits."""
     add = group.add_argument
-    table = {"type": named_file, "action": "append", "metavar": "NAME=FILE"}
+    table: dict[str, Any] = {"type": named_file, "action": "append", "metavar": "NAME=FILE"}
     add(
         "--table",
         dest="tables",
@@ -76,7 +77,7 @@ def add_data(group: argparse._ActionsContainer) -> None:
     )
     add("--weights", metavar="COLUMN", help="what each row counts in the loss; also FILE:COLUMN")
     add("--class-weight", choices=["balanced"], help="every class counts the same in the loss")
-    several = {"action": "append", "default": [], "metavar": "COLUMN"}
+    several: dict[str, Any] = {"action": "append", "default": [], "metavar": "COLUMN"}
     add("--save", type=Path, metavar="MODEL", help="file to save the best fusion in, fitted again")
     add("--drop", help="a column that is no feature; may be given several times", **several)
     add("--allow", help="a column that may predict the target alone", **several)

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison
@@ -60,7 +61,8 @@ def _own_data(args: argparse.Namespace) -> OwnData:
     """Returns what the files hold.
 
     Raises:
-        ValueError, FileNotFoundError: for arguments and data that make no sense.
+        ValueError: for arguments and data that make no sense.
+        FileNotFoundError: for a file that is not there.
     """
     test = None
     if args.test_tables or args.test_target:
@@ -88,7 +90,7 @@ def _as_of_a_benchmark(args: argparse.Namespace, own: OwnData) -> argparse.Names
     def recipe(data_dir: None = None):
         return own.recipe
 
-    benchmark = {"recipe": recipe, "data_dir": None, "official": False}
+    benchmark: dict[str, Any] = {"recipe": recipe, "data_dir": None, "official": False}
     benchmark |= {"modalities": None, "runs": args.runs or own.runs}
     return argparse.Namespace(**{**vars(args), **benchmark})
 

@@ -1,4 +1,4 @@
-"""Which classes are taken for which, summed over the runs of a comparison."""
+"""Confusion matrices: which classes are taken for which, summed over a comparison's runs."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -95,6 +95,7 @@ def weights(part: Data, balance: Data | None = None) -> np.ndarray | None:
     """Returns what the rows of a part count, (rows,) float64; None: all the same.
 
     Args:
+        part: the rows.
         balance: the rows whose classes' shares are balanced; by default its own.
     """
     if part.weight is None and not part.balanced:
@@ -103,7 +104,7 @@ def weights(part: Data, balance: Data | None = None) -> np.ndarray | None:
     if not part.balanced:
         return own
     known = balance or part
-    counts = np.bincount(known.truth, known.weight)
+    counts = np.bincount(known.truth, known.weight)  # 0 of a class all of whose rows weigh 0
     return own / np.maximum(counts, np.finfo(float).tiny)[part.truth]
 
 

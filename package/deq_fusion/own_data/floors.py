@@ -32,7 +32,7 @@ def linear(task: str, outputs: int, known: Sequence[DataLoader], scored: DataLoa
     """
     parts = [_part(loader) for loader in known]
     strengths = STRENGTHS if task != "regression" else PENALTIES
-    chosen = strengths[1]
+    chosen = strengths[1]  # where no part is left to choose by
     if len(parts) == 2:
         (x, y, weight), (held, truth, counts) = parts
         losses = []
@@ -45,7 +45,8 @@ def linear(task: str, outputs: int, known: Sequence[DataLoader], scored: DataLoa
 
 
 def constant(task: str, outputs: int, known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
-    """The same for all: the classes' or labels' shares, or the mean, of what may be learnt from."""
+    """One prediction for all rows: the shares of the classes or labels, or the mean, of what may
+    be learnt from."""
     parts = [_part(loader) for loader in known]
     _, y, weight = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     if task == "classification":

@@ -1,4 +1,4 @@
-"""Rows of several tables, and what is told of them, joined: one row a sample.
+"""Rows of several tables, with target, groups and weights, joined: one row a sample.
 
 Rows are joined by what names them (`keys`), else in order. A row that a table does not have, or
 of which all cells there are missing, is an absent modality; a row without a target, or in no
@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .beside import Beside, find
 from .keys import INDEX, SHARED, Key, as_text, check_alike, check_order, choose_key
+from .row_values import RowValues, find
 from .tables import Table, View, make_table, read, words_of
 
 FEW = 10  # words that any column may have
@@ -27,7 +27,8 @@ class Joined:
         views: modality -> its rows; those that it lacks are NaN.
         present: (rows, modalities), whether the modality is there.
         target: (rows,), or a frame (rows, labels) of several.
-        groups, weights: (rows,), or None.
+        groups: (rows,), or None.
+        weights: (rows,), or None.
         names: what names the rows, or None where they are joined in order.
         said: sentences on what was understood.
     """
@@ -54,13 +55,15 @@ def join(
 
     Args:
         tables: modality -> an array, a frame, or a file, see `tables.make_table`.
-        target, groups, weights: values or names of columns, see `beside`.
+        target: values, or the name of a column, see `row_values`.
+        groups: likewise.
+        weights: likewise.
         id: the column or index that names rows; by default what is found, see `keys`.
         drop: columns that are no features.
 
     Raises:
-        ValueError, FileNotFoundError: for what is no table, and where rows cannot be joined, or
-            could be in two ways.
+        ValueError: for what is no table, and where rows cannot be joined, or could be in two ways.
+        FileNotFoundError: for a file that is not there.
     """
     if not isinstance(tables, Mapping) or not tables:
         raise ValueError(
@@ -87,7 +90,7 @@ def join(
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows there are: named by `key`, or joined in order where there is none.
+    """The rows of all tables: named by `key`, or joined in order where there is none.
 
     Attributes:
         key: what names them.
@@ -111,12 +114,12 @@ class Rows:
             return table.values
         return _taken(table.values, self.of[table.name].get_indexer(self.names))
 
-    def told(self, beside: Beside) -> np.ndarray | pd.DataFrame:
-        """Returns what is told of these rows, (rows,), or a frame of several columns; what several
+    def told(self, values: RowValues) -> np.ndarray | pd.DataFrame:
+        """Returns the values of these rows, (rows,), or a frame of several columns; what several
         tables tell must agree."""
         merged = None
-        for table in beside.tables:
-            found = self._placed(beside, table)
+        for table in values.tables:
+            found = self._placed(values, table)
             if merged is None:
                 merged = found
                 continue
@@ -125,22 +128,22 @@ class Rows:
             if differ.any():
                 row = int(np.flatnonzero(differ)[0])
                 raise ValueError(
-                    f"the {beside.what} must be the same in all tables, but in row "
-                    f"{row if self.names is None else self.names[row]} {beside.tables[0].name} has "
+                    f"the {values.what} must be the same in all tables, but in row "
+                    f"{row if self.names is None else self.names[row]} {values.tables[0].name} has "
                     f"{merged[row]!r} and {table.name} {found[row]!r}; name the file that is right"
                 )
             merged = merged.astype(object).where(merged.notna(), found)
         merged = merged.infer_objects()
         return merged.to_numpy() if isinstance(merged, pd.Series) else merged
 
-    def _placed(self, beside: Beside, table: Table) -> pd.Series | pd.DataFrame:
+    def _placed(self, values: RowValues, table: Table) -> pd.Series | pd.DataFrame:
         """Returns what a table tells of these rows, missing where it has none of them."""
-        found = _as_pandas(beside.what, beside.values_of(table))
+        found = _as_pandas(values.what, values.of(table))
         names = None if self.key is None else _names_beside(self.key, table, self.names)
         if names is None:
             if len(found) != len(self.kept):
                 raise ValueError(
-                    f"{beside.what} must have {len(self.kept)} entries, one for each row, got "
+                    f"{values.what} must have {len(self.kept)} entries, one for each row, got "
                     f"{len(found)}; give as many, in the rows' order, or a series with their ids"
                 )
             check_alike(self.first, table)
@@ -152,7 +155,7 @@ class Rows:
         return whole.reindex(self.names).reset_index(drop=True)
 
 
-def _rows(tables: Sequence[Table], target: Beside, id: str | None, drop: Sequence[str]) -> Rows:
+def _rows(tables: Sequence[Table], target: RowValues, id: str | None, drop: Sequence[str]) -> Rows:
     key, (home, *more) = choose_key(tables, id), target.tables
     if key is None:
         beside = [home.without(drop)] if target.own and home.columns else []
@@ -241,7 +244,7 @@ def _matched(
 
 
 def _features(
-    tables: Sequence[Table], told: Sequence[Beside], key: Key | None
+    tables: Sequence[Table], told: Sequence[RowValues], key: Key | None
 ) -> tuple[list[Table], list[str]]:
     """Returns the tables without what is told of the rows, and what is said of it."""
     said, kept = [], []

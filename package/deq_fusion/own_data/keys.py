@@ -1,4 +1,4 @@
-"""What rows of several tables are joined by: a column, the frames' own index, or their order.
+"""Keys that rows of several tables are joined by: a column, the frames' own index, or their order.
 
 Nothing is guessed where there are two readings: of two columns that could name the rows one has
 to be named, unless both say the same.
@@ -20,7 +20,7 @@ SHARED = 0.5  # of the numbers in two columns of one name: then they may name th
 
 @dataclass(frozen=True)
 class Key:
-    """What names the rows: a column of this name or else an index of it; INDEX: any index."""
+    """The id of the rows: a column of this name or else an index of it; INDEX: any index."""
 
     name: str
 

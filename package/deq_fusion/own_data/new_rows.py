@@ -12,7 +12,7 @@ import pandas as pd
 
 from deq_fusion.training_structures.comparison.report.text import printable
 
-from ..saving import load
+from ..estimators import load
 from .keys import Key, check_order, choose_key
 from .tables import Table, make_table
 
@@ -99,12 +99,11 @@ def _joined(
         check_order(others)
         return {table.name: table.values for table in tables}, None, []
     names = {table.name: key.checked(table) for table in tables}
-    first, *others = names.values()
-    rows = first
-    for other in others:
+    rows, *more = names.values()
+    for other in more:
         rows = rows.append(other[~other.isin(rows)])
     views = {t.name: _aligned(t, key, names[t.name].get_indexer(rows)) for t in tables}
-    said = [f"rows joined by {key.name}"] if others else []
+    said = [f"rows joined by {key.name}"] if more else []
     for name, index in names.items():
         if lost := len(rows) - len(index):
             said.append(f"{name} lacks {lost} of {len(rows)} rows")

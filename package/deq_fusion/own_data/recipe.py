@@ -29,7 +29,7 @@ SCORED_CLASSES = 10  # at most, that have a column each in tables
 
 @dataclass(frozen=True)
 class OwnData:
-    """What was understood of one's own data.
+    """One's own data as they were understood, with the recipe made of them.
 
     Attributes:
         recipe: what a comparison takes.
@@ -88,7 +88,8 @@ def own_data(
         allow: columns that may predict the target on their own.
 
     Raises:
-        ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
+        ValueError: for data that no comparison can be made of, in a sentence.
+        FileNotFoundError: for a file that is not there.
     """
     _check_options(tables, class_weight, encoders, test, nested)
     named = {"groups": groups, "weights": sample_weight, "id": id, "drop": drop}
@@ -242,6 +243,17 @@ def _check_options(tables: Any, class_weight: Any, encoders: Any, test: Any, nes
 def _like(train: Joined, test: Joined) -> Joined:
     """Returns the test set, its columns in train's order, once it is known to have the same
     columns, and other rows and groups."""
+    _check_columns(train, test)
+    _check_apart(train, test)
+    views = {
+        name: view[train.views[name].columns] if isinstance(view, pd.DataFrame) else view
+        for name, view in test.views.items()
+    }
+    return replace(test, views=views)
+
+
+def _check_columns(train: Joined, test: Joined) -> None:
+    """Raises ValueError unless a test set's tables have the columns of train's."""
     for name, view in train.views.items():
         mine, theirs = _columns(view), _columns(test.views[name])
         if mine != theirs:
@@ -251,22 +263,21 @@ def _like(train: Joined, test: Joined) -> Joined:
                 f"the test set's {name} must have the columns of the other rows, but they differ: "
                 f"{', '.join(differ)}; leave them out, or add them"
             )
+
+
+def _check_apart(train: Joined, test: Joined) -> None:
+    """Raises ValueError if a test set shares rows or groups with train."""
     pairs = ("id", train.names, test.names), ("group", train.groups, test.groups)
     for what, mine, theirs in pairs:
         if mine is None or theirs is None:
             continue
-        mine, theirs = (as_text(pd.Index(names)).unique() for names in (mine, theirs))
-        both = mine.intersection(theirs)
+        known, held = (as_text(pd.Index(names)).unique() for names in (mine, theirs))
+        both = known.intersection(held)
         if len(both):
             raise ValueError(
                 f"the test set must have other rows, but {len(both)} of its {what}s are among the "
                 f"others, such as {both[0]}; leave them out of one of the two"
             )
-    views = {
-        name: view[train.views[name].columns] if isinstance(view, pd.DataFrame) else view
-        for name, view in test.views.items()
-    }
-    return replace(test, views=views)
 
 
 def _columns(view: View) -> list[Any]:

@@ -1,4 +1,4 @@
-"""What was best, trained anew on all rows: an estimator for use."""
+"""The best method, trained anew on all rows: an estimator for use."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -30,9 +30,13 @@ def refit(
     """Returns a fitted estimator; a test set of its own is not learnt from.
 
     Args:
-        data, target, encoders: the recipe's.
-        name, fusion, options: the method; one of the registry goes by its name, so that the
-            estimator can be saved and loaded, and a single modality by that of concatenation.
+        data: the recipe's.
+        target: likewise.
+        encoders: likewise, by modality.
+        name: of the method.
+        fusion: what it fuses with; one of the registry goes by its name, so that the estimator
+            can be saved and loaded, and a single modality by that of concatenation.
+        options: of the fusion.
         modalities: those that it takes; None: all. Rows without any of them are left out.
         epochs: at most; the estimator holds out rows of its own to stop by.
         **optimizer: lr and weight_decay, in place of the defaults.
@@ -49,15 +53,14 @@ def refit(
         truth = truth[:, 0]
     named = "concat" if fusion is only else name  # which leaves a single modality as it is
     kind = FusionRegressor if target.task == "regression" else FusionClassifier
-    asked = {"class_weight": "balanced"} if data.balanced else {}
+    asked: dict[str, Any] = {"class_weight": "balanced"} if data.balanced else {}
     estimator = kind(
         named if fusion in (only, FUSIONS.get(name)) else fusion,
         fusion_options=dict(options),
         encoders={modality: encoders[modality] for modality in names if modality in encoders},
         epochs=epochs,
         random_state=0,
-        **asked,
-        **optimizer,
+        **(asked | optimizer),
     )
     views = {modality: data.views[modality] for modality in names}
     return estimator.fit(views, truth, data.weight, groups)

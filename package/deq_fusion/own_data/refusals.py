@@ -1,4 +1,4 @@
-"""What no comparison can be made of is refused, and what spoils one is warned of, in a sentence.
+"""Refusals of data that no comparison can be made of, and warnings of what spoils one.
 
 Refused: too few rows, classes or groups. Warned of: a column that is the same everywhere, one that
 predicts the target on its own, as what was known only after the fact does, and one whose words may

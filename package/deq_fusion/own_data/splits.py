@@ -61,7 +61,7 @@ class Splits:
 
     @property
     def runs(self) -> int:
-        """How many runs there are by default."""
+        """The number of runs by default."""
         if self.folds is not None:
             return self.folds
         if self.count >= SMALL:
@@ -72,7 +72,7 @@ class Splits:
         repeat, fold = divmod(run, self.folds)
         options = {"n_splits": self.folds, "shuffle": True, "random_state": repeat}
         rows = np.arange(self.count)
-        if self.groups is not None and self.classes is None:
+        if self.groups is not None and self.classes is None:  # GroupKFold would not shuffle
             names, group_of = np.unique(self.groups, return_inverse=True)
             _, held = list(KFold(**options).split(names))[fold]
             inside = np.isin(group_of, held)
@@ -99,7 +99,7 @@ class Splits:
         if classes is None:
             splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
         else:
-            splitter = StratifiedGroupKFold(
+            splitter = StratifiedGroupKFold(  # of whose folds the first is held out
                 min(round(1 / share), count), shuffle=True, random_state=seed
             )
         kept, held = next(splitter.split(rows, classes, groups))

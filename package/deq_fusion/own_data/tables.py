@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,7 +18,7 @@ import pandas as pd
 MORE_CELLS = "every line must have as many cells as the first, but some have more"
 NUMBERS = "integer", "floating", "mixed-integer-float", "decimal"  # a column of objects may be
 
-View = pd.DataFrame | np.ndarray
+View: TypeAlias = "pd.DataFrame | np.ndarray"
 """Rows of one modality: a frame (rows, columns), or numbers (rows, d) or (rows, time, d)."""
 
 
@@ -69,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Given:
-    """What a table was given as, read but not yet understood: a frame, or what numpy takes.
+    """A table as it was given, read but not yet understood: a frame, or what numpy takes.
 
     Attributes:
         values: it; a series is a frame of one column.
@@ -120,7 +120,8 @@ def make_table(name: str, value: Any, *, id: str | None = None) -> Table:
         FileNotFoundError: if there is no such file.
     """
     given = value if isinstance(value, Given) else read(name, value, id=id)
-    values, doubts = given.values, {}
+    values = given.values
+    doubts: dict[str, str] = {}
     if not isinstance(values, pd.DataFrame):
         values = _array(name, values)
     if isinstance(values, pd.DataFrame):
@@ -272,7 +273,7 @@ def _read_npz(path: Path, inside: str | None, id: str | None) -> tuple[View, pd.
         return arrays[inside or names[0]], ids
 
 
-READERS = {
+READERS: Mapping[str, Callable[..., tuple[View, pd.Index | None]]] = {
     ".csv": _read_text(","),
     ".tsv": _read_text("\t"),
     ".parquet": _read_parquet,

@@ -23,12 +23,12 @@ EFFECTS = ""  # what a module does besides binding names
 
 Key = tuple[Path, str]
 Target = tuple[Module, str] | str
-"""What a name leads to: a definition, or a library's, by its name."""
+"""A definition that a name leads to, or a library's, by its name."""
 
 
 @dataclass(frozen=True)
 class Definition:
-    """What binds a name: a digest of its text, and name used -> what it leads to."""
+    """The statements that bind a name: a digest of their text, and where the names in it lead."""
 
     module: Module
     text: bytes

@@ -18,7 +18,7 @@ DEFINITIONS = ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
 
 @dataclass(frozen=True)
 class Imported:
-    """What an import binds a name to: a module, or `name` in it."""
+    """The target of an import: a module, or `name` in it."""
 
     module: str
     name: str | None = None

@@ -1,4 +1,4 @@
-"""What of a folder's runs is used again, and what is made again and why."""
+"""Stored runs that are used again, and those that are made again, with the reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..methods import Method
-from .decides import Identities, data_difference, difference
+from .identities import Identities
 
 
 @dataclass
@@ -48,6 +48,34 @@ class Reuse:
             plural = "s" if len(methods) > 1 else ""
             lines.append(f"{len(methods)} run{plural} made again ({names}): {reason}")
         return lines
+
+
+def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Returns in words why a stored run is not that of today's code; None if it is.
+
+    One that was analysed may be used where no analysis is wanted.
+    """
+    for name, version in now["versions"].items():
+        if was["versions"].get(name) != version:
+            return f"{name} was {was['versions'].get(name)} and is {version}"
+    before, after = dict(was["given"]), now["given"]
+    if "analyse" not in after:
+        before.pop("analyse", None)
+    changed = [name for name in {**after, **before} if before.get(name) != after.get(name)]
+    if not changed:
+        return None
+    there = set(was["files"].values())
+    files = [file for file, digest in now["files"].items() if digest not in there]
+    if files:
+        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
+        return f"code of {', '.join(files[:3])}{more} changed"
+    return f"{', '.join(changed)} changed"
+
+
+def data_difference(was: Mapping[str, str], now: Mapping[str, str]) -> str | None:
+    """Returns in words which data have changed; None if none have."""
+    changed = [part for part in now if was.get(part) != now[part]]
+    return f"{' and '.join(changed)} data changed" if changed else None
 
 
 def _days(dates: list[date]) -> str:

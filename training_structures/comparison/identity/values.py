@@ -35,7 +35,7 @@ NOT_BOUND = {"__module__", "__dict__", "__weakref__", "__doc__", "__qualname__",
 
 
 class Unidentified(ValueError):
-    """What decides a run holds something that cannot be compared with another run's."""
+    """Something that decides a run cannot be compared with another run's."""
 
 
 class Values:

@@ -42,7 +42,8 @@ def make_parser(
         program: how it is called.
         recipes: dataset -> function of its recipe.
         usual: names of the fusions to compare where the arguments name none.
-        description, epilog: what its help says first and last.
+        description: what its help says first.
+        epilog: what it says last.
         baseline: what fusions are tested against where it is among them.
     """
     parser = argparse.ArgumentParser(

@@ -1,4 +1,4 @@
-"""What is imported only once it is asked for, so that a list of names costs nothing."""
+"""Names whose modules are imported only once they are asked for, so that a list costs nothing."""
 
 import importlib
 from collections.abc import Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class Deferred(Mapping[str, Any]):
-    """Names, each with what `module:attribute` holds.
+    """A mapping whose values are imported when they are asked for.
 
     Args:
         where: name -> "module:attribute".

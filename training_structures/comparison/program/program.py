@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import joblib
 
@@ -135,7 +136,8 @@ def _compared(
     """Returns the comparison, once it is carried out.
 
     Raises:
-        ValueError, FileNotFoundError: for arguments that make no sense.
+        ValueError: for arguments that make no sense.
+        FileNotFoundError: for files that are not there.
         SystemExit: if every run failed.
     """
     runs = _runs(args, recipe)
@@ -208,7 +210,9 @@ def asked_kind(args: argparse.Namespace) -> list[str]:
 def _try_options(args: argparse.Namespace, recipe: Recipe, run: int) -> None:
     """Raises ValueError unless the fusions can be built with the options that are asked for."""
     asked = {method for method, _, _ in args.option}
-    train = recipe.loaders(run)[0] if asked else None
+    if not asked:
+        return
+    train = recipe.loaders(run)[0]
     for name in asked:
         try:
             build_model(Method(name, recipe, args.chosen[name]), train)
@@ -235,7 +239,7 @@ def _cluster(address: str | None) -> Iterator[None]:
         yield
 
 
-def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
+def listing(fusions: Mapping[str, Any], later: Mapping[str, str]) -> str:
     """Returns a table of the fusions: what they take, and what they cost.
 
     Args:
@@ -273,7 +277,7 @@ def listing(fusions: Mapping[str, Fusion], later: Mapping[str, str]) -> str:
     return text
 
 
-def _parameters(fusion: Fusion) -> int:
+def _parameters(fusion: Any) -> int:
     least, most = fusion.modalities
     count = max(least, min(3, most or 3))
     options = {}

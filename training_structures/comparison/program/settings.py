@@ -33,10 +33,10 @@ HANGING = " " * 8
 
 @dataclass(frozen=True)
 class Setting:
-    """What can be set about a recipe.
+    """A setting of a recipe: one of its keyword-only parameters.
 
     Attributes:
-        name: of the keyword-only parameter.
+        name: of the parameter.
         default: of it; `REQUIRED` if there is none.
         types: those that a value may have; none known: any.
         sentence: what it is, for the help.

@@ -1,4 +1,4 @@
-"""How a program ends and warns on a terminal: in single lines, without tracebacks."""
+"""A program on a terminal: it ends and warns in single lines, without tracebacks."""
 
 import signal
 import sys

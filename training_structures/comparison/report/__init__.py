@@ -1,1 +1,1 @@
-"""What a comparison tells: sentences, tables, pictures, a page, and lines as runs end."""
+"""Reports of a comparison: sentences, tables, pictures, a page, and lines as runs end."""

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+Box = tuple[float, float, float, float]
+"""Left, bottom, right and top, in pixels."""
+
 RADII = 7, 13, 20, 28, 37, 47  # points from the dot, nearest first
 DIRECTIONS = 90, -90, 0, 180, 45, 135, -45, -135  # degrees
 LEADS = 9  # points from which on a line leads back to the dot
@@ -52,7 +55,7 @@ def place(axes: Any, labels: Sequence[Label], dots: Sequence[tuple[float, float]
         note.set_in_layout(False)
         size = note.get_window_extent(renderer)
         at = axes.transData.transform((label.x, label.y))
-        costs = []
+        costs: list[tuple[int, int, tuple[float, float], Box]] = []
         for dx, dy in _offsets(size.width / pixel, size.height / pixel):
             middle = at[0] + dx * pixel, at[1] + dy * pixel
             box = _box(middle, size.width, size.height)
@@ -80,11 +83,11 @@ def _offsets(width: float, height: float) -> list[tuple[float, float]]:
     return found
 
 
-def _around(point: Sequence[float], radius: float) -> tuple[float, float, float, float]:
+def _around(point: Sequence[float], radius: float) -> Box:
     return _box(point, 2 * radius, 2 * radius)
 
 
-def _box(middle: Sequence[float], width: float, height: float) -> tuple[float, ...]:
+def _box(middle: Sequence[float], width: float, height: float) -> Box:
     x, y = middle
     return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 

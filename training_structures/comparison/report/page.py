@@ -59,10 +59,12 @@ def page(
 
     Args:
         shown: what the pictures need.
-        head, lines: the table.
+        head: the headings of the table.
+        lines: its cells, line by line.
         title: what was compared.
         headline: what came out, in a sentence.
-        verdict, legend: text above and below the table.
+        verdict: sentences above the table.
+        legend: text below it.
         skipped: fusion -> why it is not there.
         failures: runs that raised.
         warned: what the other runs warned of.

@@ -26,14 +26,15 @@ COSTS = "seconds", "parameters"
 
 @dataclass(frozen=True)
 class Shown:
-    """What every picture needs.
+    """A comparison as its pictures need it.
 
     Attributes:
         rows: best first.
         results: the runs behind them.
         score: what is shown.
         select: the validation score that training selected by.
-        baseline, subject: the methods to set off by colour.
+        baseline: the method of the paired tests, set off by colour.
+        subject: the method that the comparison is about, set off by another.
     """
 
     rows: Sequence[Row]
@@ -70,7 +71,7 @@ def scores(shown: Shown) -> Any:
         colour, main = shown.colour(row.method), row.scores[shown.score.name]
         runs = [r["scores"][shown.score.name] for r in shown.results if r["method"] == row.method]
         axes.plot([shown.value(x) for x in runs], [i] * len(runs), "o", color=colour, alpha=0.2)
-        _bar(axes, i, *(shown.value(x) for x in (main.mean, main.low, main.high)), colour)
+        _bar(axes, i, colour, *(shown.value(x) for x in (main.mean, main.low, main.high)))
     _name(axes, shown, [row.method for row in shown.rows])
     axes.set_xlabel(shown.label)
     return figure
@@ -85,7 +86,7 @@ def differences(shown: Shown) -> Any:
     axes.axvline(0, color=BASELINE, linewidth=1)
     for i, row in enumerate(rows):
         bounds = (row.test.difference, row.test.low, row.test.high)
-        _bar(axes, i, *(shown.value(x) for x in bounds), shown.colour(row.method))
+        _bar(axes, i, shown.colour(row.method), *(shown.value(x) for x in bounds))
     _name(axes, shown, [row.method for row in rows])
     axes.set_xlabel(f"{shown.label}, minus {_short(str(shown.baseline))}")
     return figure
@@ -266,7 +267,7 @@ def _short(name: str) -> str:
     return in_picture(text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…")
 
 
-def _bar(axes: Any, at: int, mean: float, low: float, high: float, colour: str) -> None:
+def _bar(axes: Any, at: int, colour: str, mean: float, low: float, high: float) -> None:
     if np.isfinite(low):
         axes.plot([low, high], [at, at], "-", color=colour, linewidth=2)
     axes.plot(mean, at, "D", color=colour, markersize=5)

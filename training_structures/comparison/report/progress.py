@@ -1,4 +1,4 @@
-"""How far a comparison is, told on standard error while it is at work."""
+"""The progress of a comparison, told on standard error while it is at work."""
 
 import sys
 import time
@@ -74,8 +74,9 @@ class Progress:
             self._bar.set_postfix_str(self._latest(result), refresh=False)
             self._bar.update()
             own = [r for (method, _), r in self._done.items() if method == result["method"]]
-            if all(r is not None for r in own):
-                self._fill_in(result["method"], own)
+            ended = [r for r in own if r is not None]
+            if len(ended) == len(own):
+                self._fill_in(result["method"], ended)
 
     def _latest(self, result: Mapping[str, Any]) -> str:
         score = self._score(result)

@@ -1,4 +1,4 @@
-"""What a comparison tells: on a terminal, in a notebook, in a table of numbers and in files."""
+"""Reports of a comparison: on a terminal, in a notebook, as a table of numbers, and in files."""
 
 import math
 import shutil
@@ -6,20 +6,18 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ...files import write_bytes, write_json
 from ..paired import MIN_RUNS
 from ..recipe import Score
-from ..said import summary
+from ..run_warnings import summary
+from .findings import Findings
 from .page import page
 from .pictures import Shown
 from .table import COSTS, Row, as_csv, cells, fitted, markdown, short_cells
 from .text import in_markdown, printable
 from .verdict import headline, verdict
-
-if TYPE_CHECKING:
-    from ..comparison import Comparison
 
 LONG = "curve", "analysis", "identity"  # of a run, left to its own file
 TRACEBACK = "\n\t"  # control characters that an error's text may have
@@ -27,7 +25,7 @@ WIDEST = 100  # columns of a line of prose
 LAST = 6  # lines of a traceback that a terminal shows
 
 
-def write(found: "Comparison", folder: Path) -> None:
+def write(found: Findings, folder: Path) -> None:
     """Writes results.md, .csv, .json and .html to a folder."""
     files = {"md": _markdown(found), "csv": as_csv(found.results), "html": _page(found)}
     folder.mkdir(parents=True, exist_ok=True)
@@ -36,10 +34,11 @@ def write(found: "Comparison", folder: Path) -> None:
     write_json(folder / "results.json", _content(found))
 
 
-def terminal(found: "Comparison", width: int | None = None) -> str:
+def terminal(found: Findings, width: int | None = None) -> str:
     """Returns what it says, the table of the one score, and the failures, no wider than that.
 
     Args:
+        found: the comparison.
         width: columns; None: those of the terminal.
     """
     width = width or shutil.get_terminal_size().columns
@@ -55,7 +54,7 @@ def terminal(found: "Comparison", width: int | None = None) -> str:
     return "\n\n".join([*parts, *_failed(found)]).strip()
 
 
-def short_markdown(found: "Comparison") -> str:
+def short_markdown(found: Findings) -> str:
     """Returns what it says and the table of the one score."""
     if not found.results:
         return in_markdown(repr(found))
@@ -63,7 +62,7 @@ def short_markdown(found: "Comparison") -> str:
     return "\n\n".join([*map(in_markdown, _says(found)), table]) + "\n"
 
 
-def short_html(found: "Comparison") -> str:
+def short_html(found: Findings) -> str:
     """Returns the same as HTML, for a notebook."""
     if not found.results:
         return f"<p>{escape(printable(repr(found)))}</p>"
@@ -98,7 +97,7 @@ def record(row: Row, scores: Sequence[Score]) -> dict[str, Any]:
     }
 
 
-def _markdown(found: "Comparison") -> str:
+def _markdown(found: Findings) -> str:
     """Returns what it says, the table of all scores, and the command."""
     table = markdown(*cells(found.table(), found.scores, found.baseline))
     notes = "".join(f"\n{in_markdown(note)}" for note in _notes(found))
@@ -107,7 +106,7 @@ def _markdown(found: "Comparison") -> str:
     return "\n\n".join([f"# {in_markdown(_title(found))}", *says, table, *below]) + "\n"
 
 
-def _page(found: "Comparison") -> str:
+def _page(found: Findings) -> str:
     """Returns the page, with pictures."""
     rows = found.table()
     shown = rows, found.results, found.score, found.recipe.select
@@ -126,7 +125,7 @@ def _page(found: "Comparison") -> str:
     )
 
 
-def _content(found: "Comparison") -> dict[str, Any]:
+def _content(found: Findings) -> dict[str, Any]:
     """Returns everything but what is long, every run with its settings."""
     head, lines = cells(found.table(), found.scores, found.baseline)
     return {
@@ -145,20 +144,20 @@ def _content(found: "Comparison") -> dict[str, Any]:
     }
 
 
-def _says(found: "Comparison") -> list[str]:
+def _says(found: Findings) -> list[str]:
     return verdict(found.table(), found.score, **_sides(found))
 
 
-def _sides(found: "Comparison") -> dict[str, str | None]:
+def _sides(found: Findings) -> dict[str, str | None]:
     return {"baseline": found.baseline, "subject": found.subject}
 
 
-def _title(found: "Comparison") -> str:
+def _title(found: Findings) -> str:
     name = found.recipe.name
     return name if found.recipe.part == "test" else f"{name}, validation part"
 
 
-def _notes(found: "Comparison") -> list[str]:
+def _notes(found: Findings) -> list[str]:
     """Returns what was not compared, and what the runs warned of."""
     reasons: dict[str, list[str]] = {}
     for name, why in found.skipped.items():
@@ -168,7 +167,7 @@ def _notes(found: "Comparison") -> list[str]:
     return [*skipped, *summary(found.results)]
 
 
-def _failed(found: "Comparison") -> list[str]:
+def _failed(found: Findings) -> list[str]:
     """Returns the failed runs, method by method, with how the traceback of the first ends."""
     methods: dict[str, list[Mapping[str, Any]]] = {}
     for failure in found.failures:
@@ -183,7 +182,7 @@ def _failed(found: "Comparison") -> list[str]:
     return told
 
 
-def _legend(found: "Comparison", *, costs: bool = True) -> str:
+def _legend(found: Findings, *, costs: bool = True) -> str:
     score, rows = found.score, found.table()
     way = "less" if score.lower else "more"
     text = (

@@ -1,4 +1,4 @@
-"""What a comparison's results say, in rows: scores with intervals, tests, and costs."""
+"""The table of a comparison: a row a method, scores with intervals, tests, and costs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def make_rows(
     if baseline in methods:
         others = [None if row.method == baseline else methods[row.method] for row in rows]
         reference, shared = methods[baseline], (scores[0], test_share)
-        tests = [own and difference(own, reference, *shared) for own in others]
+        tests = [None if own is None else difference(own, reference, *shared) for own in others]
         adjusted = holm([None if test is None else test.p for test in tests])
         rows = [
             replace(row, test=None if test is None else replace(test, p=p))
@@ -91,7 +91,8 @@ def _row(
     costs: dict[str, float | None] = {}
     for heading, (key, _) in COSTS.items():
         costs[heading] = median(run[key] for run in group) if key in group[0] else None
-    if costs["converged"] is not None:  # in percent, and rounded down: 100 means all
+    # in percent, and rounded down: 100 means all; 1e-6 keeps a share such as 0.57 from 56.99
+    if costs["converged"] is not None:
         share = fmean(run["solver_converged"] for run in group)
         costs["converged"] = math.floor(1e4 * share + 1e-6) / 100
 

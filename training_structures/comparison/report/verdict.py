@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from ..methods import SINGLE
-from ..paired import MIN_RUNS
+from ..paired import MIN_RUNS, Paired
 from ..recipe import Score
 from .table import Row, difference_cells, number
 
@@ -23,28 +23,31 @@ def headline(
         subject: the method that the comparison is about.
     """
     by_name = {row.method: row for row in rows}
-    if subject in by_name and by_name[subject].test is not None:
-        return _stands(by_name[subject], score, baseline)
+    if subject in by_name and baseline is not None:
+        row = by_name[subject]
+        if row.test is not None:
+            return _stands(row, row.test, score, baseline)
     best = rows[0]
     unit = " %" if score.percent else ""
     text = f"{best.method} scores best: {score.name} "
     text += f"{number(best.scores[score.name].mean, score)}{unit}"
     if best.test is None:
         return f"{text}, and no method is above it" if best.method == baseline else text
-    return f"{text}, but {_doubt(best, baseline)}" if _doubt(best, baseline) else text
+    doubt = _doubt(best.test, best.runs, baseline)
+    return f"{text}, but {doubt}" if doubt else text
 
 
-def _stands(row: Row, score: Score, baseline: str) -> str:
-    """Returns how a method stands to the baseline."""
-    test, method = row.test, row.method
+def _stands(row: Row, test: Paired, score: Score, baseline: str) -> str:
+    """Returns how a method stands to the baseline, by its test."""
+    method = row.method
     if math.isnan(test.difference):
         return f"{method} and {baseline} cannot be compared: their {score.name} is undefined"
     size = number(abs(test.difference), score) + (" points" if score.percent else "")
     level = float(number(test.difference, score)) == 0
     way = "higher" if test.difference > 0 else "lower"
     measured = f"{score.name} {'the same' if level else f'{size} {way}'}"
-    doubt = _doubt(row, baseline)
-    if not doubt:
+    doubt = _doubt(test, row.runs, baseline)
+    if test.p is not None and not doubt:
         better = (test.difference < 0) == score.lower
         p = "p < 0.001" if test.p < 0.001 else f"p {test.p:.3f}"
         return f"{method} is {'better' if better else 'worse'} than {baseline}: {measured}, {p}"
@@ -53,11 +56,11 @@ def _stands(row: Row, score: Score, baseline: str) -> str:
     return f"{method} does not differ from {baseline} beyond chance: {measured}, p {test.p:.2f}"
 
 
-def _doubt(row: Row, baseline: str | None) -> str:
+def _doubt(test: Paired, runs: int, baseline: str | None) -> str:
     """Returns why a difference from the baseline may be chance; nothing if that is unlikely."""
-    if row.test.p is None:
-        return f"{row.runs} run{'s are' if row.runs > 1 else ' is'} too few to rule out chance"
-    return "" if row.test.p < LEVEL else f"not beyond chance better than {baseline}"
+    if test.p is None:
+        return f"{runs} run{'s are' if runs > 1 else ' is'} too few to rule out chance"
+    return "" if test.p < LEVEL else f"not beyond chance better than {baseline}"
 
 
 def verdict(

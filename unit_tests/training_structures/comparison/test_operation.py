@@ -20,10 +20,10 @@ from joblib.externals.loky.process_executor import TerminatedWorkerError
 
 from deq_fusion.training_structures import workers
 from deq_fusion.training_structures.comparison import command_line
-from deq_fusion.training_structures.comparison.identity.decides import Identities
+from deq_fusion.training_structures.comparison.identity.identities import Identities
 from deq_fusion.training_structures.comparison.lock import InUse, check_free, locked
 from deq_fusion.training_structures.comparison.program.terminal import on_terminal
-from deq_fusion.training_structures.comparison.said import summary
+from deq_fusion.training_structures.comparison.run_warnings import summary
 from deq_fusion.training_structures.comparison.store import run_and_store
 from deq_fusion.training_structures.comparison.work import Halted, Work
 from deq_fusion.training_structures.files import CannotWrite, read_json, write_json

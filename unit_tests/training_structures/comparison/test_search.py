@@ -11,8 +11,9 @@ from deq_fusion.training_structures.comparison import search as module
 from deq_fusion.training_structures.comparison.methods import Method
 from deq_fusion.training_structures.comparison.recipe import Score
 from deq_fusion.training_structures.comparison.report.table import cells, make_rows
-from deq_fusion.training_structures.comparison.search import OWN, check_search, search
+from deq_fusion.training_structures.comparison.search import check_search, search
 from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.comparison.space import OWN
 from unit_tests.training_structures.comparison import toy
 
 RATES = {"lr": (1e-4, 1e-3, 3e-3, 3e-2)}

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from deq_fusion.training_structures.comparison.identity import decides
+from deq_fusion.training_structures.comparison.identity import identities
 from deq_fusion.training_structures.files import read_json
 from unit_tests.training_structures.comparison import toy
 
@@ -242,8 +242,8 @@ def test_the_values_of_a_closure_count(bench):
 
 @pytest.mark.parametrize("name", ["torch", "numpy", "scikit-learn", "Python"])
 def test_another_version_makes_everything_again(bench, monkeypatch, name):
-    known = decides.versions()
-    monkeypatch.setattr(decides, "versions", lambda: known | {name: "99"})
+    known = identities.versions()
+    monkeypatch.setattr(identities, "versions", lambda: known | {name: "99"})
     assert bench.run() == ALL
     assert f"{name} was {known[name]} and is 99" in bench.told
 

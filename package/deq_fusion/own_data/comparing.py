@@ -51,8 +51,18 @@ def compare_data(
             `FILE:column`, or a file of one column.
         fusions: names in the registry, and classes or functions of one's own; or name -> fusion;
             None: all of the registry that can take the data.
-        groups, task, test, nested, class_weight, sample_weight, encoders, id, drop, allow: see
-            `own_data`.
+        groups: values or a column's name: rows of one group are never in two parts.
+        task: "classification", "multilabel" or "regression", where y leaves it open.
+        test: (tables, y) of a test set of its own; train and valid are then cut from the rest.
+        nested: K: cross-validation; each run tests one of K folds, and valid is cut inside.
+        class_weight: "balanced": every class counts the same in the loss.
+        sample_weight: values or a column's name: what each row counts in the loss; scores count
+            every row once.
+        encoders: modality -> module (batch, d) or (batch, time, d) -> (batch, width), in place of
+            the MLP or GRU.
+        id: column or index that names rows, by which they are joined.
+        drop: columns that are no features.
+        allow: columns that may predict the target on their own.
         runs: how many, or their numbers. By default 20 fresh splits under 1,000 rows, else 5; a
             fold each if `nested`; with a test set 10, or 5.
         seed: number of the first run, where `runs` does not list them; if `nested`, of the first
@@ -68,7 +78,8 @@ def compare_data(
         and confusion matrices) and confusion.csv.
 
     Raises:
-        ValueError, FileNotFoundError: for data that no comparison can be made of, in a sentence.
+        ValueError: for data that no comparison can be made of, in a sentence.
+        FileNotFoundError: for a file that is not there.
     """
     _check_names(how)
     chosen = named(fusions)

@@ -1,4 +1,4 @@
-"""What is told of the rows beside the tables: the target, groups, weights.
+"""Values of the rows that are no modality: the target, groups, weights.
 
 Each is given as values (an array, or a series or frame with an index), or named: a column of the
 tables, `FILE:column`, or a file that holds nothing else.
@@ -16,8 +16,8 @@ from .tables import READERS, Given, Table, as_pandas, index_of, read_file, split
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Something told of the rows.
+class RowValues:
+    """The target, the groups or the weights of the rows.
 
     Attributes:
         what: how messages call it.
@@ -31,7 +31,7 @@ class Beside:
     columns: tuple[str, ...]
     own: bool
 
-    def values_of(self, table: Table) -> Any:
+    def of(self, table: Table) -> Any:
         """Returns what a table tells of its rows: an array, a series, or a frame of several."""
         if not isinstance(table.values, pd.DataFrame):
             return table.values
@@ -39,8 +39,13 @@ class Beside:
 
 
 def find(
-    what: str, given: Any, raw: Mapping[str, Given], *, id: str | None, home: Beside | None = None
-) -> Beside:
+    what: str,
+    given: Any,
+    raw: Mapping[str, Given],
+    *,
+    id: str | None,
+    home: RowValues | None = None,
+) -> RowValues:
     """Returns what `given` names or is.
 
     Args:
@@ -63,15 +68,15 @@ def find(
         index = index_of(given)
         frame = given.to_frame(given.name or what) if isinstance(given, pd.Series) else given
         frame = _named(frame).reset_index(drop=True)
-        return Beside(what, (Table(what, frame, index),), tuple(frame.columns), True)
-    return Beside(what, (Table(what, np.asarray(given)),), (), True)
+        return RowValues(what, (Table(what, frame, index),), tuple(frame.columns), True)
+    return RowValues(what, (Table(what, np.asarray(given)),), (), True)
 
 
-def _of_file(what: str, path: Path, inside: str | None, id: str | None) -> Beside:
+def _of_file(what: str, path: Path, inside: str | None, id: str | None) -> RowValues:
     array = path.suffix.lower() in (".npy", ".npz")
     values, index = read_file(path, inside if array else None, id=id)
     if not isinstance(values, pd.DataFrame):
-        return Beside(what, (Table(what, values, index, path),), (), True)
+        return RowValues(what, (Table(what, values, index, path),), (), True)
     index, frame = index_of(values, of_file=True), _named(values).reset_index(drop=True)
     if inside is None:
         columns = [name for name in frame.columns if name != id]
@@ -83,10 +88,10 @@ def _of_file(what: str, path: Path, inside: str | None, id: str | None) -> Besid
     else:
         columns = [inside] if inside in frame.columns else inside.split(",")
     _check_there(what, columns, frame, str(path))
-    return Beside(what, (Table(what, frame, index, path),), tuple(columns), True)
+    return RowValues(what, (Table(what, frame, index, path),), tuple(columns), True)
 
 
-def _of_tables(what: str, name: str, raw: Mapping[str, Given], home: Beside | None) -> Beside:
+def _of_tables(what: str, name: str, raw: Mapping[str, Given], home: RowValues | None) -> RowValues:
     """Returns a column of the target's file and of the tables, wherever it is."""
     found = [table for table in (home.tables if home and home.own else ()) if name in table.columns]
     known = {column: None for table in (home.tables if home else ()) for column in table.columns}
@@ -100,7 +105,7 @@ def _of_tables(what: str, name: str, raw: Mapping[str, Given], home: Beside | No
             f"the {what} must be a column of a table, FILE:column or a file, got {name!r}; there "
             f"are the columns {list(known)[:8]}, and files end in {', '.join(READERS)}"
         )
-    return Beside(what, tuple(found), (name,), False)
+    return RowValues(what, tuple(found), (name,), False)
 
 
 def _named(frame: pd.DataFrame) -> pd.DataFrame:

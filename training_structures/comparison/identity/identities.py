@@ -1,8 +1,8 @@
-"""What decides the runs of a method, besides what was asked for, and how two of them differ."""
+"""The identities of methods: digests of all that decides their runs, besides what is asked for."""
 
 import hashlib
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy
@@ -81,8 +81,9 @@ class Identities:
         return given | ({} if self._analyse is None else {"analyse": self._analyse})
 
     def _searched(self, method: Method) -> dict[str, str]:
-        searched = self._search is not None and method.fusion is not None
-        return {"search": self._search} if searched else {}
+        if self._search is None or method.fusion is None:
+            return {}
+        return {"search": self._search}
 
     def data(self, recipe: Recipe, run: int) -> dict[str, str]:
         """Returns the digests of the data of a run, which are loaded as for the run."""
@@ -101,31 +102,3 @@ def versions() -> dict[str, str]:
         "numpy": numpy.__version__,
         "scikit-learn": sklearn.__version__,
     }
-
-
-def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Returns in words why a stored run is not that of today's code; None if it is.
-
-    One that was analysed may be used where no analysis is wanted.
-    """
-    for name, version in now["versions"].items():
-        if was["versions"].get(name) != version:
-            return f"{name} was {was['versions'].get(name)} and is {version}"
-    before, after = dict(was["given"]), now["given"]
-    if "analyse" not in after:
-        before.pop("analyse", None)
-    changed = [name for name in {**after, **before} if before.get(name) != after.get(name)]
-    if not changed:
-        return None
-    there = set(was["files"].values())
-    files = [file for file, digest in now["files"].items() if digest not in there]
-    if files:
-        more = f" and {len(files) - 3} more" if len(files) > 3 else ""
-        return f"code of {', '.join(files[:3])}{more} changed"
-    return f"{', '.join(changed)} changed"
-
-
-def data_difference(was: Mapping[str, str], now: Mapping[str, str]) -> str | None:
-    """Returns in words which data have changed; None if none have."""
-    changed = [part for part in now if was.get(part) != now[part]]
-    return f"{' and '.join(changed)} data changed" if changed else None

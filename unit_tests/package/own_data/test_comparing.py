@@ -13,7 +13,7 @@ from sklearn.datasets import load_wine
 from deq_fusion import compare_data
 from deq_fusion.estimators import FusionClassifier, FusionRegressor
 from deq_fusion.fusions.adapters import concat_linear
-from deq_fusion.own_data import call, command, own_data
+from deq_fusion.own_data import command, comparing, own_data
 from deq_fusion.own_data.refusals import MayBeGroups
 from deq_fusion.training_structures.comparison.comparison import Best
 
@@ -222,7 +222,11 @@ def test_the_best_of_numbers_is_fitted_with_absent_rows_and_weights():
 @pytest.mark.parametrize("seed", [0, 3])
 def test_folds_test_every_row_once_whatever_the_seed(seed, monkeypatch):
     asked = []
-    monkeypatch.setattr(call, "carried_out", lambda own, fusions, runs, **how: asked.append(runs))
+
+    def carried_out(own, fusions, runs, **how):
+        asked.append(runs)
+
+    monkeypatch.setattr(comparing, "carried_out", carried_out)
     compare_data({"x": X}, Y, ["concat"], nested=4, seed=seed)
     own = own_data({"x": X}, Y, nested=4)
     tested = [own.recipe.load.args[0].splits(run)[2] for run in asked[0]]

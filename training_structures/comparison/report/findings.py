@@ -1,0 +1,74 @@
+"""The findings of a comparison, from which its reports are written."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from ..methods import Method
+from ..recipe import Recipe, Score
+from .table import Row, make_rows
+
+
+@dataclass(frozen=True, repr=False)
+class Findings:
+    """All that the runs of a comparison gave, and the table of it; see `comparison.Comparison`.
+
+    Attributes:
+        recipe: what was compared.
+        methods: all of them.
+        results: of every method in every run that did not fail, method by method; the keys of
+            each are `kind` and those listed at `single_run.run_fusion`.
+        skipped: fusion -> why it cannot take the recipe.
+        failures: runs that raised: `method`, `kind`, `run` and `error`, the traceback.
+        reused: sentences on the stored runs that were used again, and on those that were not.
+        score: which of the recipe's scores it is compared by.
+        baseline: the method of the paired tests; None: there is none.
+        subject: the method that the comparison is about; None: there is none.
+        test_share: see `compare_paired`.
+        asked: what asked for it, as text for whoever wants to repeat it.
+        made_by: versions and machine, see `store.provenance`.
+    """
+
+    recipe: Recipe = field(compare=False)
+    methods: Sequence[Method] = field(compare=False)
+    results: list[dict[str, Any]]
+    skipped: dict[str, str]
+    failures: list[dict[str, Any]]
+    reused: list[str] = field(compare=False)
+    score: Score
+    baseline: str | None
+    subject: str | None
+    test_share: float | None
+    asked: str = field(compare=False)
+    made_by: Mapping[str, Any] = field(compare=False)
+
+    def table(self) -> list[Row]:
+        """Returns a row for each method, the best first.
+
+        Raises:
+            ValueError: if every run failed.
+        """
+        return list(self._rows)
+
+    @cached_property
+    def _rows(self) -> list[Row]:
+        if not self.results:
+            last = self.failures[-1]["error"]
+            raise ValueError(f"every run failed, the last with:\n{last}")
+        return make_rows(
+            self.results, self.scores, baseline=self.baseline, test_share=self.test_share
+        )
+
+    @property
+    def scores(self) -> list[Score]:
+        """Those of the recipe's scores that there are, the one it is compared by first."""
+        there = self.results[0]["scores"] if self.results else ()
+        others = [s for s in self.recipe.scores if s != self.score and s.name in there]
+        return [self.score, *others]
+
+    def __repr__(self) -> str:
+        runs = len(self.results) + len(self.failures)
+        failed = f", {len(self.failures)} of them failed" if self.failures else ""
+        what = f"{len(self.methods)} methods on {self.recipe.name}"
+        return f"<Comparison of {what}: {runs} runs{failed}>"
