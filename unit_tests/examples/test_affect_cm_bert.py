@@ -343,6 +343,7 @@ def test_local_weights_take_the_published_plan(write, arrays, tmp_path):
     assert (train.dataset.tensors[0][:, : expected.shape[1]].numpy() == expected).all()
 
 
+@pytest.mark.slow
 def test_a_small_batch_is_learnt_by_heart(write):
     recipe = small(write(), "cm_bert")
     *inputs, truth = (x[:4] for x in recipe.loaders(0)[0].dataset.tensors)

@@ -163,6 +163,7 @@ def test_the_probability_of_the_true_class_is_not_detached():
     assert not torch.allclose(own.grad, alone)
 
 
+@pytest.mark.slow
 @param("name", ["concat", "weighted_sum", "deq"])
 def test_a_small_batch_is_learnt_by_heart(name):
     model = registered(name)

@@ -57,6 +57,7 @@ def test_every_host_takes_every_fusion(pictures, host, fusion, capsys):
     assert ("solver_steps" in result) == (fusion == "deq")
 
 
+@pytest.mark.slow
 @hosts
 def test_colours_are_learnt_from_pictures(pictures, host):
     result = called(main, pictures, *settings(host, "lr=0.003"), "--epochs", "8")
