@@ -12,7 +12,7 @@ TEST =
 QUICK = deq,deq_paper,concat,concat_linear,sum,weighted_sum,tensor,low_rank,mutan,gmu,attention,cross,evidential,late
 ARGS = --dataset digits --fusions $(QUICK) --runs 3 --jobs 2 --drop-modality --output results/digits
 
-.PHONY: help compare bench test test-all fuzz lint types docs
+.PHONY: help compare bench test test-all fuzz lint types docs results
 
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -21,7 +21,7 @@ compare: $(STAMP)  ## train and compare fusions on digits; other options: make c
 	$(VENV)/bin/deq-fusion compare $(ARGS)
 
 bench: $(STAMP)  ## measure what DEQ fusion costs; other options: make bench BENCH="--parts cases"
-	$(RUN) deq_fusion.examples.bench $(BENCH)
+	$(RUN) deq_fusion.examples.studies.cost $(BENCH)
 
 test: $(STAMP)  ## run the unit tests but for the slow ones: three minutes on two cores
 	$(RUN) pytest -n $(JOBS) -m "not slow" $(TEST)
@@ -40,7 +40,10 @@ types: $(STAMP)  ## check types with mypy
 	$(RUN) mypy
 
 docs: $(STAMP)  ## build the documentation into site/; every warning is an error
-	$(RUN) mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+
+results: $(STAMP)  ## write RESULTS.md, docs/results and README's table from the published data
+	$(RUN) deq_fusion.examples.studies.publish render
 
 # A finished environment is updated; without its stamp, what an interrupted run left is replaced.
 $(STAMP): setup.py constraints.txt

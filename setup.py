@@ -59,7 +59,10 @@ SEARCH = ["optuna"]
 ONNX = ["onnx", "onnxscript"]
 LOG = ["tensorboard"]
 TEST = ["pytest", "pytest-xdist", "griffe", "setuptools>=70.1"]  # builds a wheel on its own
-DOCS = [f"{name}; python_version >= '3.11'" for name in ("mkdocs-material", "mkdocstrings[python]")]
+DOCS = [  # the site's tools need Python 3.11; the rest of the project does not
+    f"{name}; python_version >= '3.11'"
+    for name in ("mkdocs-material", "mkdocstrings[python]", "latex2mathml", "matplotlib")
+]
 
 setup(
     name="deq-fusion",
