@@ -29,7 +29,12 @@ FORM = re.compile(r"\+?,?(\.\d+)?[efg%]|p|")  # what `Column.form` may be
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of several runs and their standard deviation, None for a single run."""
+    """The mean of several runs, and how they spread.
+
+    Attributes:
+        mean: over the runs.
+        sd: their standard deviation; None for a single run.
+    """
 
     mean: float
     sd: float | None = None
@@ -37,7 +42,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval of confidence, from low to high."""
+    """An interval of confidence.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+    """
 
     low: float
     high: float
@@ -45,9 +55,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bounded:
-    """A value and the interval of confidence around it, None for a single run.
+    """A value with its interval of confidence.
 
     In a column whose form has a sign (`+.1%`) it is a difference.
+
+    Attributes:
+        value: the estimate.
+        low: the lower end of its interval; None for a single run.
+        high: the upper end; None for a single run.
     """
 
     value: float
@@ -61,7 +76,7 @@ KINDS = Spread, Interval, Bounded
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds, and how its numbers are shown.
+    """A column of a table: its name, and how its numbers are shown.
 
     Attributes:
         name: by which cells are looked up, and its heading.
@@ -85,9 +100,8 @@ class Column:
 
     @property
     def heading(self) -> str:
-        return (
-            f"{self.name}{' %' * self.form.endswith('%')}{f' ({self.note})' if self.note else ''}"
-        )
+        unit = " %" if self.form.endswith("%") and "%" not in self.name else ""
+        return f"{self.name}{unit}{f' ({self.note})' if self.note else ''}"
 
     def show(self, cell: Cell) -> str:
         """Returns a cell as text; nothing for None."""
@@ -163,7 +177,7 @@ class Table:
 
     @property
     def row_names(self) -> list[str]:
-        """What names the rows: the texts of their key cells, with commas between."""
+        """The names of the rows: the texts of their key cells, with commas between."""
         return [", ".join(self.texts(row)[: self.keys]) for row in self.rows]
 
     def texts(self, row: Sequence[Cell]) -> list[str]:
