@@ -163,35 +163,42 @@ def publish(
         ValueError: for runs that failed, or that do not tell their commit; without a command.
         KeyError: if there is no such table.
     """
-    if (folder / FILE).exists():
-        made, tables = read_tables(folder / FILE)
-        unknown = [key for key in only or () if key not in tables]
-        if unknown:
-            raise KeyError(f"there is no table {unknown[0]!r} in {folder}: {', '.join(tables)}")
-        chosen = {key: tables[key] for key in only or tables}
-        origin = {"commit": made["made_by"]["commit"], "date": made["date"]}
-        origin |= {"machine": made["made_by"]["machine"], "versions": _versions(made["made_by"])}
-        found = [
-            (name if len(chosen) == 1 else f"{name}_{key}", table, origin)
-            for key, table in chosen.items()
-        ]
-    else:
-        found = [(name, *_compared(folder))]
-    for own, table, origin in found:
-        path = there / f"{own}.json"
-        before = read_published(path) if path.exists() else None
-        commands = command or (before.commands if before else None)
-        if not commands:
-            raise ValueError(f"--command must say what makes {own}, which is new")
+    found = _studied(folder, only) if (folder / FILE).exists() else _compared(folder)
+    for key, (table, origin) in found.items():
+        own = name if len(found) == 1 else f"{name}_{key}"
         if origin["commit"] is None:
             raise ValueError(f"{folder} must be made in a checkout, to tell its commit, but is not")
-        title_of = title or (before.title if before else table.title or own)
-        table = replace(table, name=own, title=title_of)
-        yield Published(name=own, title=title_of, table=table, commands=list(commands), **origin)
+        path = there / f"{own}.json"
+        before = read_published(path) if path.exists() else None
+        told = {"title": table.title or own, "commands": [], "tests": ""} | origin
+        if before:  # a study does not tell its tests
+            told |= {"title": before.title, "commands": before.commands}
+            told["tests"] = origin.get("tests", before.tests)
+        told |= {"title": title} if title else {}
+        told |= {"commands": list(command)} if command else {}
+        if not told["commands"]:
+            raise ValueError(f"--command must say what makes {own}, which is new")
+        yield Published(name=own, table=replace(table, name=own, title=told["title"]), **told)
 
 
-def _compared(folder: Path) -> tuple[Table, dict[str, Any]]:
-    """Returns the table of a comparison's results.json, and where it comes from."""
+Found = dict[str, tuple[Table, dict[str, Any]]]
+"""Name -> a table, and where it comes from, as `Published` has it."""
+
+
+def _studied(folder: Path, only: Sequence[str] | None) -> Found:
+    """Returns those of a study's tables that are asked for."""
+    made, tables = read_tables(folder / FILE)
+    unknown = [key for key in only or () if key not in tables]
+    if unknown:
+        raise KeyError(f"there is no table {unknown[0]!r} in {folder}: {', '.join(tables)}")
+    made_by = made["made_by"]
+    origin = {"commit": made_by["commit"], "date": made["date"], "machine": made_by["machine"]}
+    origin["versions"] = _versions(made_by)
+    return {key: (tables[key], origin) for key in only or tables}
+
+
+def _compared(folder: Path) -> Found:
+    """Returns the table of a comparison."""
     content = read_json(folder / "results.json")
     if content["failures"]:
         raise ValueError(f"{len(content['failures'])} runs of {folder} failed; run it again")
@@ -201,21 +208,21 @@ def _compared(folder: Path) -> tuple[Table, dict[str, Any]]:
     runs, baseline, share = content["runs"], content["baseline"], content["test_share"]
     rows = make_rows(runs, scores, baseline=baseline, test_share=share)
     table = of_rows("found", rows, scores, baseline, title=content["title"])
-    places: dict[str, list[tuple[str, str]]] = {}
+    made_by = runs[0]["made_by"]
+    origin = _places(runs) | {"versions": _versions(made_by), "machine": _machine(made_by)}
+    origin["tests"] = _tests(baseline, share, min(row.runs for row in rows))
+    return {"found": (table, origin)}
+
+
+def _places(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns commit and date of most methods, and of those whose oldest run has others."""
+    found: dict[str, list[tuple[str, str]]] = {}
     for run in runs:
-        places.setdefault(run["method"], []).append((run["date"], run["made_by"]["commit"]))
-    oldest = {method: min(own, key=lambda place: place[0]) for method, own in places.items()}
+        found.setdefault(run["method"], []).append((run["date"], run["made_by"]["commit"]))
+    oldest = {method: min(own, key=lambda place: place[0]) for method, own in found.items()}
     (date, commit), _ = Counter(oldest.values()).most_common(1)[0]
     others = {m: (c, d) for m, (d, c) in oldest.items() if (d, c) != (date, commit)}
-    origin = {
-        "commit": commit,
-        "date": date,
-        "rows": others,
-        "versions": _versions(runs[0]["made_by"]),
-    }
-    fewest = min(row.runs for row in rows)
-    origin |= {"machine": _machine(runs[0]["made_by"]), "tests": _tests(baseline, share, fewest)}
-    return table, origin
+    return {"commit": commit, "date": date, "rows": others}
 
 
 def _versions(made_by: Mapping[str, Any]) -> dict[str, str]:

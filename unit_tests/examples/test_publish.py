@@ -180,6 +180,9 @@ def test_a_studys_tables_are_published(tmp_path, capsys):
     found = read_published(path)
     assert path.name == "gates.json" and found.title == "Shares"
     assert found.table == small("gates", title="Shares")
+    replace(found, tests="a test", older="it is old").save(tmp_path)
+    (again,) = publish(tmp_path, "gates", only=["noise"], there=tmp_path)
+    assert (again.title, again.tests, again.older) == ("Shares", "a test", "")
     with pytest.raises(SystemExit, match="publish: there is no table 'steps' in .*: shares, noise"):
         main(["add", str(tmp_path), "--name", "gates", "--command", "x", "--table", "steps"])
 
