@@ -1,4 +1,4 @@
-"""What the adapters share: splits, parts that can be trained on, and loaders."""
+"""Splits, parts that can be trained on, and loaders, as all adapters share them."""
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence

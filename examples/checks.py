@@ -1,4 +1,4 @@
-"""What several recipes refuse."""
+"""Checks of the arguments that several recipes have."""
 
 from math import inf
 from pathlib import Path
@@ -8,7 +8,8 @@ def own_split(data_dir: str | Path | None, official: bool, what: str) -> Path:
     """Returns the folder of data whose own split is the only one.
 
     Args:
-        data_dir, official: as a recipe was given them.
+        data_dir: as a recipe was given it.
+        official: likewise.
         what: what the folder holds, for the message.
 
     Raises:

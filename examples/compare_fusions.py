@@ -30,8 +30,8 @@ USUAL = (
     *("tensor", "low_rank", "mutan", "nl_gate", "gmu", "attention", "cross", "evidential", "late"),
     *("mult", "late_transformer", "early_transformer", "early_gru"),
 )
-"""What is compared where no fusions are named: a comparison takes no longer because the registry
-has grown. `--fusions all` takes them all."""
+"""The fusions that are compared where none are named: a comparison takes no longer because the
+registry has grown. `--fusions all` takes them all."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""What lets every fusion be built as (input_dims, dim, **options), and refuse other inputs."""
+"""Adapters that build every fusion as (input_dims, dim, **options), and refuse other inputs."""
 
 from collections.abc import Sequence
 from math import prod
@@ -106,7 +106,7 @@ def deq(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
     An option "equations.gate" is that field of the `equations` given, so that one can be changed,
     and named on a command line, whichever the others are.
     """
-    options = {"dim": dim, "on_failure": "ignore"} | options
+    options = {"dim": dim, "on_failure": "ignore", **options}
     prefix = "equations."
     changes = {name: options.pop(name) for name in list(options) if name.startswith(prefix)}
     if changes:

@@ -60,17 +60,20 @@ def spectral_radii(
     so that its radius is the largest of these.
 
     Args:
-        fusion, features, present: see `trace`.
-        tol, max_steps: of the solve for the equilibrium.
+        fusion: see `trace`.
+        features: likewise.
+        present: likewise.
+        tol: bound on the relative residual of the solve for the equilibrium.
+        max_steps: bound on its evaluations.
         steps: of the power iteration (see `equilibrium.jacobian.spectral_radius`).
 
     Returns:
         "z_1", ..., "z_N", "z_fuse" -> (batch,), those that the fusion has; zero for absent
         modalities, and NaN for samples whose solve did not converge.
     """
-    settings = {"tol": tol, "max_steps": max_steps, "on_failure": "ignore"}
+    settings: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "on_failure": "ignore"}
     equilibrium = replace(fusion.equilibrium, **settings)
-    found = {}
+    found: dict[str, Tensor] = {}
     with posed(fusion, features, present) as system:
         batch = len(system.constants.x_fuse)
         record = SolveRecord([batch])
@@ -91,15 +94,20 @@ def solved_with(
 ) -> Iterator[DEQFusion]:
     """Lets a trained fusion solve in another way, as in `with solved_with(fusion, tol=0.1):`.
 
-    Args:
-        fusion: is as before afterwards.
-        joint: see `DEQFusion`; None: as it is.
-        unroll: steps of a fusion that takes steps in place of a solve, at least 1; it has no
-            other setting.
-        settings: those of `Equilibrium`: solver, tol, max_steps, gradient, ...
+        Args:
+            fusion: is as before afterwards.
+            joint: see `DEQFusion`; None: as it is.
+            unroll: steps of a fusion that takes steps in place of a solve, at least 1; it has no
+                other setting.
+            settings: those of `Equilibrium`: solver, tol, max_steps, gradient, ...
 
-    Raises:
-        TypeError, ValueError: for settings that there are not, or that the fusion has no use of.
+        Raises:
+    <<<<<<< HEAD
+            TypeError, ValueError: for settings that there are not, or that the fusion has no use of.
+    =======
+            TypeError: for settings that there are not.
+            ValueError: for settings that do not fit, or a fusion that solves nothing.
+    >>>>>>> main
     """
     if unroll is not None:
         with _unrolled(fusion, unroll, joint, settings):

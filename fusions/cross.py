@@ -83,6 +83,7 @@ def _normalised(x: Tensor, norm: nn.BatchNorm1d) -> Tensor:
     """Returns the ReLU of x (..., groups, width), every entry of a sample normalised."""
     rows = x.reshape(-1, norm.num_features)
     if norm.training and len(rows) == 1:
+        assert norm.running_mean is not None and norm.running_var is not None
         # copies, which a later batch's update cannot change under this one's backward
         running = norm.running_mean.clone(), norm.running_var.clone()
         y = F.batch_norm(rows, *running, norm.weight, norm.bias, eps=norm.eps)

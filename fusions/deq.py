@@ -71,15 +71,14 @@ class DEQFusion(nn.Module):
             `EQUATIONS`: "scale_free", "paper", "released", "released_brca", "released_imdb",
             "released_mosi". `Equations.like("paper", gate=False)` varies them. Nothing but the
             equations follows from a name; `from_preset` sets what the release trains with, too.
-        start: how it starts: a number is the recurrent terms as a fraction of the injected, and
-            "contractive" the number 0.1. "released" starts as the authors' release, with the
-            weights of `nn.Linear` and the recurrent terms as large as these make them; nothing
-            makes the map contract then. The fraction is a constant of the map, and no parameter:
-            a state_dict is for a fusion of the same start.
-        groups, fuse_groups: groups of the GroupNorms of f_i and of f_fuse. None: the largest
-            divisor of `dim` up to 4 that leaves each group at least four channels, or else one
-            group; of f_fuse, as many as of f_i. Fewer than four channels are warned of where a
-            number asks for them, and of less than two GroupNorm makes zero.
+        start: the recurrent terms at the start, as a fraction of the injected ones; "contractive"
+            is 0.1. "released" starts as the authors' release, with the weights of `nn.Linear`;
+            nothing makes the map contract then. The fraction is a constant of the map, and no
+            parameter: a state_dict is for a fusion of the same start.
+        groups: groups of the GroupNorms of f_i. None: the largest divisor of `dim` up to 4 that
+            leaves each group at least four channels, or else one group. Fewer than four channels
+            are warned of where a number asks for them; of less than two GroupNorm makes zero.
+        fuse_groups: those of f_fuse; None: as many as of f_i.
         dropout: probability of dropout, in training, on the gates and on the fused update;
             one mask for a whole solve, so that there is a fixed point.
         unroll: in place of the equilibrium this many steps from zero, backpropagated; there
@@ -88,13 +87,14 @@ class DEQFusion(nn.Module):
         joint: solve all states together, as (17) is written, and not block by block; without
             f_theta or f_fuse there is one block only.
         solver: key of `equilibrium.SOLVERS`, or a callable that returns a rule.
-        tol, max_steps: bounds of the forward solve: relative residual of every sample, and
-            evaluations.
-        backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
+        tol: bound on the relative residual of every sample in the forward solve.
+        max_steps: bound on the evaluations of the map in it.
+        backward_tol: the tolerance of the adjoint solve; None: the same.
+        backward_max_steps: its bound on evaluations; None: the same.
         gradient: "exact", that of the fixed point; or an approximation that solves nothing,
             "one_step" or "neumann" (formulas: `equilibrium.Equilibrium`).
-        neumann_terms, neumann_damping: number of terms, and damping, above 0 and at most 1,
-            of the latter.
+        neumann_terms: number of terms of the latter.
+        neumann_damping: its damping, above 0 and at most 1.
         jacobian_weight: weight of the Jacobian penalty in `auxiliary_loss`.
         jacobian_blocks: "diagonal" (df_i/dz_i and df_fuse/dz, whose spectra make up that of
             the whole) or "joint" (the whole Jacobian, as the release has it).
@@ -104,13 +104,13 @@ class DEQFusion(nn.Module):
 
     Parameters of half precision are computed with in float32, and so are the gradients, which leave
     float16's range only where they end beyond it. Better train with float32 parameters, under
-    autocast or not; under autocast to float16 use a GradScaler, for the encoders' sake: here the
-    products bring their operands and cotangents to unit size.
+    autocast or not. Under autocast to float16 the encoders need a GradScaler, and this does not.
 
     Widths are at most 2^24, and every weight has at most 2^31 entries. torch.func (grad, vmap,
     jacrev) cannot follow a solve, which says so; `unroll` works with all of them.
     """
 
+    training_forwards: Tensor
     _last = Outcome()  # also of files from before there was one
 
     def __init__(
@@ -125,7 +125,7 @@ class DEQFusion(nn.Module):
         dropout: float = 0.0,
         unroll: int | None = None,
         joint: bool = False,
-        solver: str | Callable = "anderson",
+        solver: str | Callable[[], Any] = "anderson",
         tol: float = 1e-3,
         max_steps: int = 40,
         backward_tol: float | None = None,
@@ -167,7 +167,7 @@ class DEQFusion(nn.Module):
             nn.Identity() if as_it_is and width == dim else Projection(width, dim)
             for width in input_dims
         )
-        shared = {"groups": groups, "fuse_groups": fuse_groups, "start": start}
+        shared: dict[str, Any] = {"groups": groups, "fuse_groups": fuse_groups, "start": start}
         self.unimodal, self.fuse = build_cells(equations, n, dim, **shared)
         self.weights = self.bias = None
         if equations.f_fuse and equations.fuse_weights:
@@ -222,8 +222,8 @@ class DEQFusion(nn.Module):
             observe: called with a `SystemStep` at every evaluation of the forward solves.
 
         Raises:
-            ValueError, TypeError: for inputs that do not fit, or leave the range of the dtype
-                that they are computed in.
+            ValueError: for inputs that do not fit, or leave the range of their computation.
+            TypeError: for inputs of another type or dtype.
             FloatingPointError: if an iterate, what is fused or the penalty is not finite.
             RuntimeError: where a transform of torch.func would have to follow a solve.
         """
@@ -270,7 +270,7 @@ class DEQFusion(nn.Module):
         leading: Sequence[int],
         observe: Callable[[SystemStep], None] | None,
     ) -> tuple[Tensor, Outcome]:
-        """Returns the fused feature, (B, dim), and what is to be known of how it came about."""
+        """Returns the fused feature, (B, dim), and the outcome of its solves."""
         record = penalty = None
         if self.unroll is not None:
             from_states = self.equations.unroll_injection == "states"
@@ -281,24 +281,24 @@ class DEQFusion(nn.Module):
             solve = system.solve_joint if self.joint else system.solve_blocks
             try:
                 states, fused = solve(self.equilibrium, record, observe)
-            except ConvergenceError:  # what did not converge is to be seen
+            except ConvergenceError:  # the record shows what did not converge
                 self._last = Outcome(record)
                 raise
             if self.training and torch.is_grad_enabled() and self.jacobian_weight:
                 penalty = self._penalised(system, states, fused)
         result = states.sum(0) if fused is None else fused
         dtype = self._like.dtype
-        if record is None or fused is None or result.dtype != dtype:  # else it was looked at
+        if record is None or fused is None or result.dtype != dtype:  # else the solve checked it
             result = result.to(dtype)
             check_fused(result)
         return result, Outcome(record, penalty, torch.is_grad_enabled())
 
     @property
     def info(self) -> SolveRecord | None:
-        """What the solves of the last forward did, and of its backward once it has run.
+        """The record of the last forward's solves, and of its backward's once that has run.
 
-        Steps, residual and converged of every sample; None where nothing was solved. It is the
-        record of one forward as a whole, whatever other threads do meanwhile.
+        Steps, residual and converged of every sample; None where nothing was solved. It is of one
+        forward as a whole, whatever other threads do meanwhile.
         """
         return self._last.record
 
@@ -328,7 +328,7 @@ class DEQFusion(nn.Module):
         *,
         careful: bool = True,
     ) -> TriangularSystem:
-        """Returns what `forward` solves: the cells, and the features as they are injected.
+        """Returns the system that `forward` solves: the cells, and the features as injected.
 
         B is the number of samples. In training this draws the masks of dropout.
 
@@ -347,7 +347,7 @@ class DEQFusion(nn.Module):
     def _posed(
         self, features: Sequence[Tensor], present: Tensor | None
     ) -> tuple[TriangularSystem, RawInjection | ScaleFreeInjection]:
-        """Returns the same where no feature is odd, and what makes sure of that."""
+        """Returns the same as if no feature were odd, and the injection that makes sure of it."""
         like, mask = self._like, None
         check_features(features, self.input_dims, like, least=0)
         if present is not None:

@@ -56,6 +56,8 @@ class EvidentialFusion(nn.Module):
         training_steps: training forwards so far, part of the state.
     """
 
+    training_steps: Tensor
+
     def __init__(
         self, input_dims: Sequence[int], num_classes: int, *, anneal_steps: int = 50
     ) -> None:

@@ -1,4 +1,4 @@
-"""How many equilibria a fusion has for given features: solves from several starts.
+"""The equilibria that a fusion has for given features: solves from several starts.
 
 Of 80 samples, 8 of each of 10 fusions as they start (two modalities, dim 32), 0 were found to
 have more than one at the default `start`, and 31 at 1.0, up to 87 % apart.
@@ -72,12 +72,13 @@ def fixed_points(
     """Looks for the equilibria of these features, from zero and from random states.
 
     Where there is one equilibrium, every start that converges finds it; that all do is no proof
-    that there is no other. What is computed is float64, so that rounding decides nothing, and
+    that there is no other. It computes in float64, so that rounding decides nothing, and
     all states of a sample are solved for together.
 
     Args:
         fusion: any DEQ fusion, before or after training; it stays as it is.
-        features, present: as its `forward` takes them, (batch, d_i) and (batch, N).
+        features: as its `forward` takes them, (batch, d_i) each.
+        present: likewise, (batch, N) bool.
         starts: random starts beside zero, normal and of the size of the state zero leads to.
         seed: of their generator.
         radius: see `ends`; it costs 100 products with the Jacobian at every end.
@@ -85,7 +86,8 @@ def fixed_points(
             where none is given.
 
     Raises:
-        ValueError, TypeError: for settings or features that make no sense.
+        ValueError: for settings or features that make no sense.
+        TypeError: for features of another type or dtype.
         FloatingPointError: if an iterate is not finite.
     """
     check_count("starts", starts)
@@ -118,14 +120,16 @@ def ends(
     Args:
         f: (batch, ...) -> (batch, ...), see `find_fixed_point`; of one kind at every call.
         starts: where to start.
-        solver, tol, max_steps: see `find_fixed_point`.
+        solver: see `find_fixed_point`.
+        tol: likewise.
+        max_steps: likewise.
         distance: relative distance from which on two ends are two fixed points. It must be well
             above tol: an end is as far from the fixed point as tol / (1 - its spectral radius).
         radius: whether to take the spectral radius at every end.
     """
     check_range("distance", distance, 0, 1, above=True)
     check_flag("radius", radius)
-    settings = {"solver": solver, "tol": tol, "max_steps": max_steps}
+    settings: dict[str, Any] = {"solver": solver, "tol": tol, "max_steps": max_steps}
     found = [find_fixed_point(f, start, **settings) for start in starts]
     states = torch.stack([solution.value for solution in found])
     arrived = torch.stack([solution.converged for solution in found])

@@ -1,4 +1,4 @@
-"""What fusions of projected features share: checks of the widths, and absent modalities."""
+"""Checks of widths, tensors and absent modalities, for fusions of all kinds."""
 
 from collections.abc import Iterable, Sequence
 
@@ -43,8 +43,9 @@ def without_absent(
         normed: whether the module normalises or attends, see `_check_powers`.
 
     Raises:
-        ValueError, TypeError: for inputs that do not fit or are not finite, or a sample without
-            any modality.
+        ValueError: for inputs that do not fit or are not finite, or a sample without any
+            modality.
+        TypeError: for inputs of another type or dtype.
     """
     like = next(module.parameters(), None)
     check_features(features, input_dims, like)
@@ -56,7 +57,7 @@ def without_absent(
 
 
 def finite(fused: Tensor) -> Tensor:
-    """Returns what is fused, (batch, ...), if it is finite; a FloatingPointError otherwise."""
+    """Returns the fused feature, (batch, ...); raises FloatingPointError if it is not finite."""
     check_fused(fused)
     return fused
 
@@ -64,7 +65,7 @@ def finite(fused: Tensor) -> Tensor:
 def check_tensors(
     modalities: Iterable[Tensor], *, like: Tensor | None = None, normed: bool = False
 ) -> list[Tensor]:
-    """Returns the modalities as a list, if they are tensors: what MultiBench's fusions ask for.
+    """Returns the modalities as a list if they are tensors, all that MultiBench's fusions need.
 
     Args:
         modalities: tensors of any shape.
@@ -112,7 +113,7 @@ def _check_powers(features: Sequence[Tensor]) -> None:
 
 
 def still_finite(features: Sequence[Tensor], computed: list[Tensor]) -> list[Tensor]:
-    """Returns what features (..., width) are computed with as; a ValueError if it is not finite."""
+    """Returns `computed`, features (..., width); raises ValueError if they are not finite."""
     check_finite(*([x.reshape(-1, x.shape[-1]) for x in xs] for xs in (features, computed)))
     return computed
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,14 +52,15 @@ def trace(
     tol: float = 0.0,
     steps: int = 100,
 ) -> dict[str, Trace]:
-    """Solves for the equilibrium of these features, and returns how that went.
+    """Solves for the equilibrium of these features, and returns a trace of the solve.
 
     A fusion that was trained unrolled (weight-tied) has the same map: `joint=True,
     solver="picard"` iterates it as its training did.
 
     Args:
         fusion: any DEQ fusion.
-        features, present: as its `forward` takes them, (batch, d_i) and (batch, N).
+        features: as its `forward` takes them, (batch, d_i) each.
+        present: likewise, (batch, N) bool.
         joint: whether all states are solved together; None: as the fusion does.
         solver: None: the fusion's. A solve by blocks takes its first six steps as plain
             iteration, and hands them to "anderson" then; a joint one has the method at once.
@@ -77,7 +79,7 @@ def trace(
     """
     check_count("steps", steps)
     # a solve starts at the image of zero, and the last iterate's change takes its successor
-    settings = {"tol": tol, "max_steps": steps + 1, "on_failure": "ignore"}
+    settings: dict[str, Any] = {"tol": tol, "max_steps": steps + 1, "on_failure": "ignore"}
     settings |= {} if solver is None else {"solver": solver}
     equilibrium = replace(fusion.equilibrium, **settings)
     with posed(fusion, features, present) as system:
@@ -98,7 +100,7 @@ def trace(
 def posed(
     fusion: DEQFusion, features: Sequence[Tensor], present: Tensor | None
 ) -> Iterator[TriangularSystem]:
-    """Yields what a fusion solves for these features when it is evaluated, without gradients."""
+    """Yields the system that a fusion solves for these features in evaluation, without graph."""
     if fusion.unroll is not None and fusion.equations.unroll_injection == "states":
         raise ValueError(
             "the map must be that of an equilibrium, and unroll_injection='states' has none: "
@@ -115,7 +117,11 @@ def posed(
 
 
 class _Seen:
-    """Sees every evaluation of a solve; see `Trace` for what it keeps."""
+    """An observer of a solve that keeps of every evaluation what `Trace` holds."""
+
+    z: Tensor  # the state before, its gates, and which samples had not converged then
+    gates_before: Tensor | None
+    going: Tensor
 
     def __init__(self, whole: TriangularSystem, states: Tensor, tol: float) -> None:
         self.whole, self.states, self.tol = whole, states, tol
@@ -147,6 +153,7 @@ class _Seen:
         """Returns G(0 + z_i), (B, N, d), which the evaluation before the first had."""
         if seen.gates is None:
             return None
+        assert self.whole.fuse is not None
         joint = seen.block == "joint"  # the image of zero holds the z_i that are new
         states = seen.state[:, :-1].transpose(0, 1) if joint else self.states
         return self.whole.fuse.gates(torch.zeros_like(z), states)

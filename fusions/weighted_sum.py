@@ -47,7 +47,8 @@ class WeightedSum(Sum):
     It is the baseline of the ablations of Ni et al. (2023), Table 5.
 
     Args:
-        input_dims, dim: see `Sum`.
+        input_dims: see `Sum`.
+        dim: likewise.
     """
 
     def __init__(self, input_dims: Sequence[int], dim: int) -> None:

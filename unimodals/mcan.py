@@ -90,7 +90,8 @@ class MCAN(nn.Module):
                 without words, or an image without regions, counts as one token of padding.
 
         Raises:
-            ValueError, TypeError: for inputs that do not fit.
+            ValueError: for inputs that do not fit.
+            TypeError: for words that are no whole numbers.
         """
         if isinstance(inputs, Tensor) or len(inputs) != len(self.branches):
             came = "one tensor" if isinstance(inputs, Tensor) else f"{len(inputs)}"
@@ -110,7 +111,10 @@ class Branch(nn.Module):
     Args:
         embed: maps the modality's input to tokens of width `hidden`.
         hidden: width of the tokens.
-        out, layers, heads, dropout: see `MCAN`.
+        out: see `MCAN`.
+        layers: likewise.
+        heads: likewise.
+        dropout: likewise.
         guided: whether every layer attends to the tokens of another modality as well.
     """
 

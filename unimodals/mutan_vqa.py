@@ -29,8 +29,10 @@ class MutanNoAtt(nn.Module):
         answers: number of answers.
         fusion: maps two (batch, hidden) tensors, of question and image, to (batch, fused_dim).
         fused_dim: width of the fused feature; None if the fusion returns the logits itself.
-        question_dim, embedding, question_dropout, weights: `dim`, `embedding`, `dropout` and
-            `weights` of `SkipThought`.
+        question_dim: width of q, `dim` of `SkipThought`.
+        embedding: width of a word's vector, of `SkipThought`.
+        question_dropout: `dropout` of `SkipThought`.
+        weights: of `SkipThought`.
         hidden: width of h_q and h_v.
         dropout: probability of dropout on all but the question's words.
     """
@@ -149,10 +151,14 @@ class MutanAtt(nn.Module):
         answers: number of answers.
         fusion: maps [(batch, glimpses * hidden), (batch, hidden)] to (batch, fused_dim).
         fused_dim: width of the fused feature; None if the fusion returns the logits itself.
-        question_dim, embedding, question_dropout, weights: `dim`, `embedding`, `dropout` and
-            `weights` of `SkipThought`.
+        question_dim: width of q, `dim` of `SkipThought`.
+        embedding: width of a word's vector, of `SkipThought`.
+        question_dropout: `dropout` of `SkipThought`.
+        weights: of `SkipThought`.
         hidden: width of the embedded question and of every embedded glimpse.
-        attended, rank, glimpses: of `GlimpseAttention`.
+        attended: of `GlimpseAttention`.
+        rank: of `GlimpseAttention`.
+        glimpses: G, of `GlimpseAttention`.
         dropout: probability of dropout on all but the question's words.
     """
 

@@ -30,7 +30,8 @@ class BertEncoder(nn.Module):
             None is an untrained network of the sizes below, which a folder's own ones override.
         vocabulary: number of word pieces.
         width: of the hidden states and of the output.
-        layers, heads: number of layers, and of attention heads in each.
+        layers: number of layers.
+        heads: attention heads in each.
         length: the most tokens a text may have.
         pooled: one vector a text; False: one a token.
 
@@ -102,7 +103,9 @@ class ResNetEncoder(nn.Module):
         dim: channels of the last stage, 2048 for ResNet-152.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: see `BertEncoder`.
+        FileNotFoundError: if the folder or one of its files is missing.
+        ValueError: if it holds another network, or not all of this one's weights.
+        ImportError: if transformers is not installed.
     """
 
     def __init__(

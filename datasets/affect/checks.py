@@ -1,7 +1,7 @@
-"""What the adapters of sequences check of a file, with one error that names what is wrong.
+"""Checks of files of sequences, each with one error that names what is wrong.
 
-How their layouts are told from their neighbours: parts and arrays by name, rows by the labels,
-features by three axes, of which steps come second (`check_steps`).
+Layouts are told from their neighbours so: parts and arrays by name, rows by the labels, features
+by three axes, of which steps come second (`check_steps`).
 """
 
 import contextlib

@@ -30,7 +30,7 @@ SOURCE = "data/text and data/audio of github.com/thuiar/Cross-Modal-BERT"
 
 
 class Tokeniser(Protocol):
-    """What turns transcripts into BERT's tokens, as `datasets.files.text.WordPieces` does."""
+    """A tokeniser from transcripts to BERT's tokens, such as `datasets.files.text.WordPieces`."""
 
     def encode(self, texts: Sequence[str], *, length: int) -> np.ndarray:
         """Returns (texts, at most length) int64, 0 is padding."""
@@ -93,7 +93,8 @@ def get_dataloader(
         workers: processes that read ahead.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_parts`.
+        FileNotFoundError: see `read_parts`.
+        ValueError: see `read_parts`; or audio is wanted and has no path.
     """
     chosen = choose(modalities, MODALITIES)
     if "audio" in chosen and audio_path is None:

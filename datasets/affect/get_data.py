@@ -126,15 +126,20 @@ def get_dataloader(
         train_shuffle: whether train has a new order in each pass.
         num_workers: processes that read ahead.
         flatten_time_series: whether a view is (batch, steps x features), and its lengths too.
-        robust_test, raw_path: MultiBench's noisy test parts need raw words and a download; they
-            are not offered.
+        task: see `read_parts`.
+        robust_test: must be False: MultiBench's noisy test parts need raw words and a download,
+            and are not offered.
+        data_type: see `read_parts`.
+        raw_path: MultiBench's, of the raw words; not read.
         z_norm: whether each sample has mean 0 and deviation 1 (unbiased) in every feature.
         masks: whether batches have masks, of what is neither padding nor absent.
+        modalities: see `read_parts`.
+        drop_empty: see `read_parts`.
         scale: whether features are standardised by train's unpadded steps.
-        task, data_type, modalities, drop_empty: see `read_parts`.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_parts`; or if options do not go together.
+        FileNotFoundError: see `read_parts`.
+        ValueError: see `read_parts`; or if options do not go together.
     """
     if robust_test:
         raise ValueError("robust_test=True is not offered; use robust_test=False, on clean data")

@@ -84,14 +84,17 @@ def get_dataloader(
     mask (batch, steps) bool, True where there is a step of a present modality.
 
     Args:
+        path: the file.
+        modalities: see `read_parts`.
         batch_size: samples a batch; None puts a whole part into one.
         steps: cuts or pads every view to so many; None pads each to the longest of the batch.
         scale: whether features are standardised by train's unpadded steps.
+        bound: of the labels, see `read_parts`.
         workers: processes that read ahead.
-        path, modalities, bound: see `read_parts`.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_parts`.
+        FileNotFoundError: see `read_parts`.
+        ValueError: see `read_parts`.
     """
     parts = read_parts(path, modalities=modalities, bound=bound)
     layout = Layout(steps, masks=True)

@@ -1,4 +1,4 @@
-"""What the adapters of sequences share: padding, masks, scaling, batches and loaders.
+"""Sequences of a set's parts: padding, masks, scaling, batches and loaders.
 
 However a file pads, a sequence starts at step 0 here and is followed by zeros.
 """
@@ -57,7 +57,8 @@ class Part(NamedTuple):
     Attributes:
         views: the modalities, in the order of a batch.
         labels: (samples, 1), float32 or, for classification, int64.
-        ids, texts: a sample's name and its transcript, where the file has them.
+        ids: the samples' names, where the file has them.
+        texts: their transcripts, where the file has them.
     """
 
     views: dict[str, Sequences]
@@ -67,7 +68,7 @@ class Part(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a batch is laid out; views are those of `Part`, in its order.
+    """The layout of a batch; views are those of `Part`, in its order.
 
     Attributes:
         steps: every view is cut or padded to so many; None takes the longest of the batch.

@@ -36,11 +36,13 @@ def read_parts(
     Args:
         path: the file, or the folder of `mosi_utterance.npz`.
         audio_dim: number of components; CM-BERT's audio has 5 numbers.
-        valid_share, split_seed: how validation is cut from train, see `utterance.split_arrays`.
+        valid_share: validation's share of train's videos, see `utterance.split_arrays`.
+        split_seed: chooses them.
 
     Raises:
-        FileNotFoundError, ValueError: see `utterance.read_utterances`; also if the transcripts
-            are missing, or train has fewer audio features or utterances than components.
+        FileNotFoundError: see `utterance.read_utterances`.
+        ValueError: see `utterance.read_utterances`; also if the transcripts are missing, or train
+            has fewer audio features or utterances than components.
     """
     path = Path(path) / FILE if Path(path).is_dir() else Path(path)
     cut = {"valid_share": valid_share, "split_seed": split_seed}
@@ -86,15 +88,19 @@ def get_dataloader(
     (batch, 1) float32]; token 0 is padding, and audio is zero there, at [CLS] and at [SEP].
 
     Args:
+        path: see `read_parts`.
         tokeniser: has `encode(texts, length=...)`; one that is fitted must have seen train only,
             `read_parts(...)["train"].texts`.
         modalities: different names out of "text" and "audio", in the order wanted.
         length: tokens of a sample, what is longer is cut.
+        audio_dim: number of components of the audio.
         batch_size: samples a batch; None puts a whole part into one.
-        path, audio_dim, valid_share, split_seed: see `read_parts`.
+        valid_share: see `read_parts`.
+        split_seed: see `read_parts`.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_parts`.
+        FileNotFoundError: see `read_parts`.
+        ValueError: see `read_parts`.
     """
     chosen = choose(modalities, MODALITIES)
     cut = {"valid_share": valid_share, "split_seed": split_seed}

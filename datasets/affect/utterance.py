@@ -125,7 +125,8 @@ def split_arrays(
         split_seed: chooses the videos; the same seed gives the same split.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_utterances`, `split_rows`, `loaders.cut_parts`.
+        FileNotFoundError: see `read_utterances`.
+        ValueError: see `read_utterances`, `split_rows` and `loaders.cut_parts`.
     """
     views, labels, videos, is_test = read_utterances(path, modalities=modalities)
     with naming(path):
@@ -145,8 +146,11 @@ def get_dataloader(
     """Returns the loaders of (train, valid, test); a batch is the views and then the labels.
 
     Args:
+        path: the file, or the folder of `mosi_utterance.npz`.
+        modalities: see `split_arrays`.
         batch_size: utterances a batch; None puts a whole part into one.
-        path, modalities, valid_share, split_seed: see `split_arrays`.
+        valid_share: see `split_arrays`.
+        split_seed: see `split_arrays`.
     """
     parts = split_arrays(
         path, modalities=modalities, valid_share=valid_share, split_seed=split_seed

@@ -42,8 +42,8 @@ def read_table(path: Path) -> np.ndarray:
     """Reads comma-separated numbers, (rows, columns) float32; empty lines are skipped.
 
     Raises:
-        FileNotFoundError, ValueError: see `files.tables.read_numbers`; also if the first line
-            numbers the columns.
+        FileNotFoundError: if there is no such file.
+        ValueError: see `files.tables.read_numbers`; also if the first line numbers the columns.
     """
     table = read_numbers(path, advice=layout.advice(Path(path).parent))
     layout.check_header(table, path)
@@ -157,7 +157,8 @@ def split_arrays(
             parts follow train's scale and may leave [0, 1]. What is constant in train becomes 0.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_patients`, `split_rows` and `loaders.cut_parts`.
+        FileNotFoundError: see `read_patients`.
+        ValueError: see `read_patients`, `split_rows` and `loaders.cut_parts`.
     """
     views, labels, train_count = read_patients(data_dir, modalities=modalities)
     with naming(data_dir):
@@ -182,8 +183,13 @@ def get_dataloader(
     """Returns the loaders of (train, valid, test); a batch is the views and then the labels.
 
     Args:
+        data_dir: see `split_arrays`, as all but the batch size.
+        modalities: numbers of the views, in the order wanted; None takes all.
         batch_size: patients a batch; None puts a whole part into one, as MM-Dynamics trains.
-        data_dir, modalities, valid_share, split_seed, resplit, scale: see `split_arrays`.
+        valid_share: validation's share of the patients that do not belong to test.
+        split_seed: chooses the split.
+        resplit: whether all patients are split afresh, test's too.
+        scale: whether features are scaled so that train spans [0, 1].
     """
     parts = split_arrays(
         data_dir,

@@ -1,4 +1,4 @@
-"""How MOGONET's files are told from their neighbours: tables with a header or an index of numbers.
+"""Checks of MOGONET's files: no header and no index of numbers is taken for patients or features.
 
 Nothing in a file of plain numbers says what they are. A line of column numbers would be one more
 patient, and a column that counts the patients one more feature, which tells the classes apart

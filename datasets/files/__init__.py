@@ -1,1 +1,1 @@
-"""What reads and writes files, for all benchmarks: bounded, checked, and running nothing."""
+"""Readers and writers of files, for all benchmarks: bounded, checked, and running nothing."""

@@ -32,7 +32,7 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class Expected:
-    """What a file must be; what is None is not known, and not checked.
+    """A file's known properties; those that are None are not checked.
 
     Attributes:
         size: in bytes.
@@ -178,7 +178,7 @@ def fetch(
 
 
 class _Part:
-    """What came so far of a file, with a note of the version it is of.
+    """The part of a file that is there so far, with a note of the version it is of.
 
     Raises:
         ValueError: if its place, or the note's, is taken by a link, a folder or a pipe.

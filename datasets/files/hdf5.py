@@ -1,26 +1,45 @@
-"""Datasets, attributes and rows of HDF5 files, read within bounds, or refused by name."""
+"""Datasets, attributes and rows of HDF5 files: plain values, all of them written, or refused."""
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 
-from .hdf5_checks import RAW, find_dataset, follow, is_plain, whole
-from .hdf5_chunks import REFERENCE, check_chunks, read_rows, stored_dtype
-from .hdf5_sums import GROUP, check_sums
-from .hdf5_texts import open_guarded
+from .hdf5_stored import (
+    GROUP,
+    REFERENCE,
+    check_chunks,
+    check_sums,
+    is_plain,
+    lies_as_numpy,
+    open_guarded,
+    read_references,
+    read_rows,
+    stored_dtype,
+)
 from .reading import check_file, shown
-
-__all__ = ["Rows", "find_dataset", "open_file", "read_attribute", "read_whole"]
 
 MEMORY = 1 << 30  # bytes of a chunked or compressed dataset that are read whole
 BATCH = 1 << 30  # bytes of such a dataset that are read at once, if it is larger
 SMALL = 1 << 28  # bytes of a dataset for `read_whole`
 HEAP = 1 << 16  # bytes of a heap that holds an attribute's texts
+HOPS = 16  # soft links that may follow each other
+LISTED = 20  # datasets that an error names
+RAW = (  # what h5py raises of damaged files
+    OSError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    OverflowError,
+    AttributeError,
+    MemoryError,
+)
 
 
 def open_file(path: str | Path, mode: str = "r") -> h5py.File:
@@ -37,6 +56,115 @@ def open_file(path: str | Path, mode: str = "r") -> h5py.File:
         raise ValueError(
             f"{path} must be a complete HDF5 file, but it cannot be opened ({error}); get it again"
         ) from error
+
+
+@contextmanager
+def whole(file: h5py.File | str | Path, what: str) -> Iterator[None]:
+    """Around calls of h5py: what it raises of a damaged file becomes a ValueError that names it."""
+    try:
+        yield
+    except RAW as error:
+        name = os.fspath(file) if isinstance(file, str | Path) else file.filename
+        raise ValueError(
+            f"{what} of {name} cannot be read: the file is damaged, or made with what this HDF5 "
+            f"does not know ({shown(str(error), 200)}); get it again"
+        ) from error
+
+
+def find_dataset(file: h5py.File, name: str) -> h5py.Dataset:
+    """Returns a dataset of an open file, if it holds plain values that are all there.
+
+    Raises:
+        ValueError: lists what is there if there is no such dataset; or if its values lie in
+            another file (external and virtual datasets, external links, which are not followed),
+            are no numbers or texts, or were never written, which HDF5 reads as zeros.
+    """
+    found = follow(file, name)
+    if found is None:
+        there = sorted(_list_datasets(file, file))
+        raise ValueError(f"{file.filename} must hold a dataset {name!r}, it has {there}")
+    with whole(file, name):
+        outside = found.external or found.is_virtual
+        dtype, shape = found.dtype, found.shape
+        # a damaged type makes numbers of a layout that no program writes, and HDF5 reads them
+        odd = dtype.kind in "iufc" and not lies_as_numpy(found)
+    if outside:
+        raise _elsewhere(file, name)
+    if shape is None or dtype.fields or dtype.subdtype or odd or not is_plain(dtype):
+        raise ValueError(
+            f"{name} in {file.filename} must be plain numbers or texts, but is of the type "
+            f"{shown(str(dtype))}; write it anew as one of these"
+        )
+    _check_written(file, name, found)
+    return found
+
+
+def _elsewhere(file: h5py.File, name: str) -> ValueError:
+    return ValueError(
+        f"{name} in {file.filename} must be in that file itself, but it is a link to another "
+        "file's numbers, whatever these are; copy them into it"
+    )
+
+
+def follow(file: h5py.File, name: str) -> h5py.Dataset | None:
+    """Walks to a dataset over links inside of the file; None if it is not there.
+
+    Raises:
+        ValueError: if a link leads out of the file, which is not opened.
+    """
+    parts, group, hops = name.split("/"), file, 0
+    while parts:
+        part = parts.pop(0)
+        if part in ("", "."):
+            continue
+        with whole(file, name):
+            link = group.get(part, getlink=True) if isinstance(group, h5py.Group) else None
+            if isinstance(link, h5py.HardLink):
+                group = group[part]
+        if link is None:
+            return None
+        if isinstance(link, h5py.SoftLink) and hops < HOPS:
+            hops += 1
+            group = file if link.path.startswith("/") else group
+            parts = [*link.path.split("/"), *parts]
+        elif not isinstance(link, h5py.HardLink):
+            raise _elsewhere(file, name)
+    return group if isinstance(group, h5py.Dataset) else None
+
+
+def _list_datasets(file: h5py.File, group: h5py.Group, depth: int = 3) -> list[str]:
+    """Names some datasets. (`visititems` looks deeper, and crashes on some damaged files.)"""
+    there: list[str] = []
+    with whole(file, "the list of datasets"):
+        for name in group:
+            if len(there) >= LISTED:
+                break
+            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                continue
+            item = group[name]
+            if isinstance(item, h5py.Dataset):
+                there.append(str(name))
+            elif isinstance(item, h5py.Group) and depth:
+                inner = _list_datasets(file, item, depth - 1)
+                there += [f"{name}/{below}" for below in inner]
+    return there[:LISTED]
+
+
+def _check_written(file: h5py.File, name: str, dataset: h5py.Dataset) -> None:
+    """HDF5 reads values that were declared and never written as zeros, and says nothing."""
+    with whole(file, name):
+        if not dataset.size:
+            return
+        stored, chunks, needed, there = dataset.id.get_storage_size(), dataset.chunks, 1, 1
+        if chunks:
+            needed = math.prod(-(-a // b) for a, b in zip(dataset.shape, chunks, strict=True))
+            there = dataset.id.get_num_chunks()
+    if not stored or there < needed:
+        lacking = f"{there:,} of {needed:,} chunks are there" if chunks else "nothing was written"
+        raise ValueError(
+            f"{name} in {file.filename} must be written to its end, but {lacking}; make the file "
+            "anew, or get it again"
+        )
 
 
 def read_whole(file: h5py.File, name: str, *, limit: int = SMALL) -> np.ndarray:
@@ -60,7 +188,7 @@ def read_whole(file: h5py.File, name: str, *, limit: int = SMALL) -> np.ndarray:
             check_chunks(dataset)
             values = read_rows(dataset, np.arange(len(dataset)))
         elif text:
-            values = _read_references(file, dataset)
+            values = read_references(dataset)
         else:
             values = np.asarray(dataset[()])
     if not text:
@@ -116,19 +244,21 @@ class Rows:
     as `hdf5_build.build_file` leaves them, are compared with these.
 
     Args:
-        path: the file.
+        path: the file, by its path or opened.
         name: the dataset, of one dimension or more. Texts of any length are always read whole.
         memory: bytes, see above.
 
     Raises:
-        FileNotFoundError, ValueError: see `open_file` and `find_dataset`; or if the dataset is a
-            single value, reaches beyond the end of the file, or has chunks of more than 256 MiB
-            (16 MiB if packed by other than gzip, shuffle and fletcher32).
+        FileNotFoundError: see `open_file`.
+        ValueError: see `open_file` and `find_dataset`; or if the dataset is a single value, reaches
+            beyond the end of the file, or has chunks of more than 256 MiB (16 MiB if packed by
+            other than gzip, shuffle and fletcher32).
     """
 
-    def __init__(self, path: str | Path, name: str, *, memory: int = MEMORY):
-        self.path, self.name, self.memory = Path(path), name, memory
-        with open_file(path) as file:
+    def __init__(self, path: str | Path | h5py.File, name: str, *, memory: int = MEMORY):
+        self.name, self.memory = name, memory
+        with nullcontext(path) if isinstance(path, h5py.File) else open_file(path) as file:
+            self.path = Path(file.filename)
             dataset = find_dataset(file, name)
             with whole(file, name):
                 self.shape, self.dtype = dataset.shape, dataset.dtype
@@ -137,10 +267,10 @@ class Rows:
                 self._offset = _find_offset(dataset)
             self._sums = _read_sums(file, name, dataset)
         if not self.shape:
-            raise ValueError(f"{name} in {path} must have rows, but it is a single value")
+            raise ValueError(f"{name} in {self.path} must have rows, but it is a single value")
         self._size = self.path.stat().st_size
         if self._offset is not None and self._offset + self.nbytes > self._size:
-            raise ValueError(f"{path} ends before its dataset {name}; get it again")
+            raise ValueError(f"{self.path} ends before its dataset {name}; get it again")
         self._source: np.ndarray | h5py.Dataset | None = None
         self._owner = 0
 
@@ -256,16 +386,6 @@ def _find_offset(dataset: h5py.Dataset) -> int | None:
     dtype = stored_dtype(dataset)
     plain = dtype is not None and dtype != REFERENCE and dataset.chunks is None
     return dataset.id.get_offset() if plain else None
-
-
-def _read_references(file: h5py.File, dataset: h5py.Dataset) -> np.ndarray:
-    """Returns the references of texts that lie one after the other."""
-    offset = dataset.id.get_offset()
-    if offset is None:  # in the header itself: there are few
-        return np.zeros(0, REFERENCE)
-    with open(file.filename, "rb") as raw:
-        raw.seek(offset)
-        return np.frombuffer(raw.read(dataset.size * REFERENCE.itemsize), REFERENCE)
 
 
 def _check_size(file: h5py.File, name: str, dataset: h5py.Dataset, size: int, limit: int) -> None:

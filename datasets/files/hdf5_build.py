@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .hdf5 import open_file, read_attribute
-from .hdf5_sums import make_sums, sum_items, sum_rest
+from .hdf5_stored import make_sums, sum_items, sum_rest
 from .reading import read_text, shown
 
 SETTINGS = "build_settings"  # attribute of a built file
@@ -33,7 +33,7 @@ def build_file(
     Works in `<path>.part` and notes in `<path>.part.json` how far it came. A kill loses a batch at
     most. What `create` makes must be contiguous (no chunks, no compression): its place in the file
     is then fixed before the first batch, and an interrupted write cannot harm the rest. Checksums
-    of all rows are kept in the file, which `Rows` and `read_whole` compare (see `hdf5_sums`).
+    of all rows are kept in the file, which `Rows` and `read_whole` compare (see `hdf5_stored`).
 
     Args:
         path: file to write; if it is there, with these settings, nothing is done.

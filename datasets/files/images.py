@@ -156,8 +156,9 @@ def cache_images(
         progress: show a bar.
 
     Raises:
-        FileNotFoundError, ValueError, ImportError: see `read_image`.
-        ValueError: if the file holds other pictures, or one has changed since.
+        FileNotFoundError: see `read_image`.
+        ImportError: see `read_image`.
+        ValueError: see `read_image`; or if the file holds other pictures, or one has changed since.
     """
     names = "\n".join(picture.name for picture in pictures)
 

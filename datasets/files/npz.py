@@ -39,10 +39,10 @@ def read_npz(
         advice: what to do with a file that is no good.
 
     Raises:
-        FileNotFoundError, ValueError: see `check_file`; or names the array that is missing, there
-            twice, of Python objects or records, damaged (its checksum, or its size, is not as the
-            file says), or beyond the limit. No memory is taken before its size is known to be
-            right.
+        FileNotFoundError: see `check_file`.
+        ValueError: see `check_file`; or names the array that is missing, there twice, of Python
+            objects or records, damaged (its checksum, or its size, is not as the file says), or
+            beyond the limit. No memory is taken before its size is known to be right.
     """
     arrays = {}
     with open_regular(path, advice=advice) as raw:

@@ -8,7 +8,7 @@ import numpy as np
 
 from .reading import shown
 
-INT64 = np.iinfo(np.int64)
+INT64 = range(-(1 << 63), 1 << 63)
 EMPTY = 1 << 26  # bytes of all but the empty dimensions of an empty array
 
 
@@ -65,7 +65,7 @@ def as_int64(
     if isinstance(values, (list, tuple)):  # as an array, 2**63 beside -1 would be a float
         for row, value in enumerate(values):
             whole = isinstance(value, (int, np.integer)) and type(value) is not bool
-            if not whole or not INT64.min <= value <= INT64.max:
+            if not whole or int(value) not in INT64:
                 _refuse_integer(what, row, rows, value)
         return np.array(values, dtype=np.int64)
     array = np.asarray(values)
@@ -75,7 +75,7 @@ def as_int64(
         wide = array.astype(np.promote_types(array.dtype, np.float64), copy=False)
         fits = (wide == np.trunc(wide)) & (wide >= -(2.0**63)) & (wide < 2.0**63)
     else:
-        fits = array <= INT64.max if array.dtype == np.uint64 else np.True_
+        fits = array < INT64.stop if array.dtype == np.uint64 else np.True_
     if not fits.all():
         place = tuple(np.argwhere(~fits)[0])
         _refuse_integer(what, int(place[0]) if place else 0, rows, array[place])

@@ -1,4 +1,4 @@
-"""What came out of a pickle, looked through: plain, not deep, and no larger than its file.
+"""A check of what came out of a pickle: plain, not deep, and no larger than its file.
 
 A pickle may hold one list many times. Nested so, a hundred bytes stand for more entries than any
 memory has, once they are copied, compared, printed or made an array of.

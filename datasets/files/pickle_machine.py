@@ -27,8 +27,11 @@ class Machine(Stack):
         """Returns what the pickle holds.
 
         Raises:
-            pickle.UnpicklingError, EOFError, TypeError, ValueError, BufferError: if it is damaged,
-                or goes beyond a bound.
+            pickle.UnpicklingError: if it is damaged, or goes beyond a bound.
+            EOFError: if it is cut off.
+            TypeError: if a call or an operation does not fit what it is given.
+            ValueError: if a number or an array of it is none.
+            BufferError: if it changes what an array holds.
             WrongEncoding: if a string of Python 2 is of another encoding.
         """
         read, operations = self._read, self._operations()

@@ -45,7 +45,7 @@ class Buffer:
 
 
 class Stack:
-    """What the operations of a pickle take from and leave on, and what its names stand for.
+    """The stack that the operations of a pickle work on, and its hooks for names and calls.
 
     Args:
         stream: an open file, at its start.

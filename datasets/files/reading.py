@@ -72,7 +72,8 @@ def read_bytes(path: str | Path, *, limit: int = LIMIT, advice: str = "get it ag
     """Returns a file's contents.
 
     Raises:
-        FileNotFoundError, ValueError: see `check_file`; or if it has more than `limit` bytes.
+        FileNotFoundError: see `check_file`.
+        ValueError: see `check_file`; or if it has more than `limit` bytes.
     """
     with open_regular(path, advice=advice) as file:
         if (size := os.fstat(file.fileno()).st_size) > limit:
@@ -89,7 +90,8 @@ def read_text(path: str | Path, *, limit: int = LIMIT, advice: str = "get it aga
     """Returns a file's text, UTF-8, a byte order mark left out.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_bytes`; or if it is not UTF-8.
+        FileNotFoundError: see `read_bytes`.
+        ValueError: see `read_bytes`; or if it is not UTF-8.
     """
     try:
         return read_bytes(path, limit=limit, advice=advice).decode("utf-8-sig")

@@ -83,7 +83,7 @@ DAMAGED = (pickle.UnpicklingError, EOFError, BufferError, TypeError, ValueError)
 
 
 class _Name:
-    """What a name in the pickle stands for; unlike a function or class, nothing can be set on it.
+    """A name in the pickle; unlike on a function or class, nothing can be set on it.
 
     A pickle may set the attributes of all that it holds, and so change code that others run.
     """

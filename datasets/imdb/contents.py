@@ -1,4 +1,4 @@
-"""What a file of MM-IMDB's layout holds: how many films, which genres, and which parts."""
+"""The contents of a file in MM-IMDB's layout: how many films, which genres, and which parts."""
 
 import json
 from collections import Counter
@@ -20,7 +20,7 @@ MOST_LABELS = LIMIT // 4
 
 
 class Contents(NamedTuple):
-    """What a file holds.
+    """The contents of a file, without its features.
 
     Attributes:
         films: number of rows.

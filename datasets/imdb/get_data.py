@@ -102,12 +102,17 @@ def get_dataloader(
 
     Args:
         path: the file, or the folder of `multimodal_imdb.hdf5`.
-        num_workers, vgg: MultiBench's `workers` and `image` (whether "vgg_features").
+        test_path: MultiBench's; not read, since its noisy test sets are not offered.
+        num_workers: MultiBench's name of `workers`.
         train_shuffle: whether train has a new order each pass.
         batch_size: films a batch.
+        vgg: MultiBench's choice of `image`: "vgg_features" if true, "images" if false.
+        skip_process: MultiBench's; must be False.
+        no_robust: MultiBench's; must be True.
         modalities: different names out of "text" and "image", in the order wanted.
-        text, image: the datasets read: (films, 300) and (films, 4096) or, for `image="images"`,
-            (films, 3, 256, 160); or others of your own.
+        text: the dataset of the text, (films, 300); or one of your own.
+        image: that of the images, (films, 4096) or, for "images", (films, 3, 256, 160); or one of
+            your own.
         workers: processes that read ahead.
         splits: films in train, validation and test; None takes the file's attribute `splits`
             (JSON counts) or `split` (Fuel's), else, for 25,959 films, MM-IMDB's own.

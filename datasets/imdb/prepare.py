@@ -13,8 +13,7 @@ from pathlib import Path
 
 from ..files.archives import check_archive, unpack
 from ..files.download import Expected, fetch, verify
-from ..files.hdf5 import find_dataset, open_file
-from ..files.hdf5_checks import follow, whole
+from ..files.hdf5 import find_dataset, follow, open_file, whole
 from ..files.json_files import read_json
 from ..files.reading import shown
 
@@ -47,8 +46,8 @@ def download(
         progress: whether to show bars.
 
     Raises:
-        ConnectionError, ValueError: see `datasets.files.download.fetch`,
-            `datasets.files.archives.unpack` and `check_raw`.
+        ConnectionError: see `datasets.files.download.fetch`.
+        ValueError: see there, `datasets.files.archives.unpack` and `check_raw`.
     """
     folder, address = Path(data_dir), (base_url or SOURCE).rstrip("/")
     expected = Expected(check=lambda path: check_features(path, films=films))

@@ -94,8 +94,9 @@ def get_dataloader(
     (films, labels) float32], its plots padded with 0 to the longest of the batch.
 
     Args:
-        folder, genres: see `read_films`.
+        folder: see `read_films`.
         modalities: "text" and "image", or one of them, in the order wanted.
+        genres: see `read_films`.
         tokens: splits the plots; it must be the one of the text encoder's weights. None learns
             word pieces from train's plots, the loaders' `dataset.tokens` has them.
         vocabulary: the most word pieces to learn.
@@ -111,9 +112,10 @@ def get_dataloader(
         progress: show a bar while the cache is made.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_films`; or the cache is of other posters, or the
-            features of other films. A poster that cannot be read, or a film whose features are
-            not finite, is named when its batch is.
+        FileNotFoundError: see `read_films`.
+        ValueError: see `read_films`; or the cache is of other posters, or the features of other
+            films. A poster that cannot be read, or a film whose features are not finite, is named
+            when its batch is.
         ImportError: if Pillow or tokenizers is not installed.
     """
     if not modalities or set(modalities) - set(MODALITIES):

@@ -1,4 +1,4 @@
-"""Which rows of a file in MM-IMDB's layout are train, validation and test."""
+"""The rows of train, validation and test in a file of MM-IMDB's layout."""
 
 import json
 import warnings

@@ -1,11 +1,12 @@
-"""Questions and annotations in VQA-v2's JSON layout (Goyal et al., 2017), plain or gzipped.
+"""The parts of VQA: questions and annotations as VQA-v2 has them, JSON (Goyal et al., 2017).
 
 - questions: {"questions": [{"question_id", "image_id", "question"}]},
 - annotations: {"annotations": [{"question_id", "image_id", "answer_type",
   "multiple_choice_answer", "answers": [{"answer", ...}]}]}, ten answers a question.
 
-Other entries are left aside. The two files may list the questions in different orders. Half a
-surrogate pair in a text is read as U+FFFD. Ids are whole numbers that int64 holds.
+Either may be gzipped. Other entries are left aside. The two files may list the questions in
+different orders. Half a surrogate pair in a text is read as U+FFFD. Ids are whole numbers that
+int64 holds. Of test there may be questions alone, whose answers its publisher keeps.
 """
 
 from collections import Counter
@@ -18,12 +19,22 @@ from typing import Any
 import numpy as np
 
 from ..files.json_files import read_json
+from ..files.numbers import INT64
 from ..files.reading import clean_text, shown
 
 ANSWER_TYPES = ("yes/no", "number", "other")
 KINDS = {"answer_type": str, "answers": list, "multiple_choice_answer": str}
-"""What annotations have beside their ids."""
-INT64 = range(-(1 << 63), 1 << 63)
+"""The entries of an annotation beside its ids."""
+OFFICIAL = {
+    "questions": "v2_OpenEnded_mscoco_{part}2014_questions.json",
+    "annotations": "v2_mscoco_{part}2014_annotations.json",
+}
+PLAIN = "{part}_{kind}.json"
+PARTS = "train", "valid", "val", "test"
+UNANSWERED = "test"  # the part of which there may be questions alone
+PUBLISHED = "v2_OpenEnded_mscoco_{part}2015_questions.json"
+"""The questions of VQA-v2's test and test-dev, which `find_questions` finds, and `read_parts` not:
+with them in the folder, val stays the part that is reported."""
 
 
 @dataclass(frozen=True)
@@ -206,3 +217,71 @@ def _align(
             f"same image, but {problem}; get both files of one part"
         )
     return order
+
+
+def find_parts(data_dir: str | Path) -> dict[str, tuple[Path, Path | None]]:
+    """Returns the (questions, annotations) of each part: train, then one or two others.
+
+    Test has None as annotations where there are none.
+
+    Raises:
+        FileNotFoundError: if the folder lacks train, or any other part.
+        ValueError: if there are two files of one kind, or four parts.
+    """
+    folder = Path(data_dir)
+    found = {name: [_find(folder, name, kind) for kind in OFFICIAL] for name in PARTS}
+    files = {}
+    for name, (questions, annotations) in found.items():
+        if questions and (annotations or name == UNANSWERED):
+            files[name] = questions, annotations
+        elif questions or annotations:
+            raise FileNotFoundError(
+                f"{folder} has only {questions or annotations} of {name}, which needs its "
+                "questions and its annotations; get the other file too"
+            )
+    if "train" not in files or len(files) == 1:
+        raise FileNotFoundError(
+            f"{folder} must hold the questions and annotations of train and of val, or of train, "
+            f"valid and test, got those of {sorted(files)}; for VQA-v2: "
+            f"deq-fusion prepare vqa --data-dir {folder}"
+        )
+    if len(files) == len(PARTS):
+        raise ValueError(
+            f"{folder} must hold at most three parts, got {list(files)}; move valid or val away"
+        )
+    return files
+
+
+def lacks_answers(data_dir: str | Path) -> bool:
+    """Says whether test of a folder is questions alone."""
+    questions, annotations = (_find(Path(data_dir), UNANSWERED, kind) for kind in OFFICIAL)
+    return bool(questions and not annotations)
+
+
+def find_questions(data_dir: str | Path, part: str) -> Path:
+    """Returns the file of a part's questions, which may be VQA-v2's "test" or "test-dev" of 2015.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if there are several.
+    """
+    found = _find(Path(data_dir), part, "questions", PUBLISHED)
+    if found is None:
+        names = PLAIN.format(part=part, kind="questions"), PUBLISHED.format(part=part)
+        raise FileNotFoundError(
+            f"no questions of {part} in {data_dir}, neither {names[0]} nor {names[1]}; get them, "
+            "or name their file"
+        )
+    return found
+
+
+def _find(folder: Path, part: str, kind: str, *more: str) -> Path | None:
+    names = [pattern.format(part=part, kind=kind) for pattern in (OFFICIAL[kind], PLAIN, *more)]
+    there = [folder / f"{name}{end}" for name in names for end in ("", ".gz")]
+    there = [path for path in there if path.is_file()]
+    if len(there) > 1:
+        raise ValueError(
+            f"the {kind} of {part} must be one file, got {there[0]} and {there[1].name}; move "
+            "one away"
+        )
+    return there[0] if there else None

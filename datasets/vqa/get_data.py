@@ -5,9 +5,9 @@ A folder holds questions and annotations as JSON (see `read_parts`) and image fe
 otherwise. `prepare.py` beside this file downloads the text; the README says more of the data.
 """
 
-import warnings
 from collections.abc import Sequence
-from operator import contains
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..loaders import make_loader
-from .annotations import ANSWER_TYPES, Part, Questions, read_questions
-from .features import Features, open_features
-from .parts import read_parts
-from .questions import Words
-from .vocabulary import PROTOCOLS, AnswerVocabulary
+from ..loaders import grouped_split, make_loader
+from .annotations import Part, Questions, find_parts, read_part, read_questions
+from .answers import warn_of_rule
+from .features import Features, open_for
+from .vocabulary import PROTOCOLS, AnswerVocabulary, Words, in_numbers
 
 MODALITIES = "question", "image"
 LENGTHS = {"mcan": 14, "mutan": 26}
-"""How many words of a question each tokeniser's method reads."""
+"""The words of a question that each tokeniser's method reads."""
 FITTED_ON = {"train": 1, "train+valid": 2, "all": 3}
-"""Which parts a vocabulary is fitted on: so many of train, valid and test."""
+"""The parts a vocabulary is fitted on: so many of train, valid and test."""
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class VQA(Dataset):
     """One part. Indexed with a list of rows, it returns a batch: the modalities, then the truth.
 
@@ -43,46 +43,49 @@ class VQA(Dataset):
       answers it has `question_id` alone.
 
     Attributes:
-        words: size of the question vocabulary, padding included.
-        vocabulary: the question vocabulary.
-        answers: the answer vocabulary; `len(answers)` classes.
-        widths: {"question": length, "image": dim} of the modalities asked for.
-        regions: rows of an image, None without images.
         part: the questions, row for row.
+        tokens: their words, (questions, length) int64; None without the questions.
         truth: the truth, row for row.
         dropped: how many questions were left out because no answer of theirs is in the vocabulary.
+        modalities: the names of those of a batch, in its order.
+        vocabulary: the question vocabulary.
+        answers: the answer vocabulary; `len(answers)` classes.
+        features: the images' features, which must hold every image; None without images.
+        dtype: of the images in a batch.
+
+    Raises:
+        ValueError: if an image has no features.
     """
 
-    def __init__(
-        self,
-        part: Part | Questions,
-        truth: dict[str, Tensor],
-        *,
-        modalities: Sequence[str],
-        vocabulary: Words,
-        length: int,
-        answers: AnswerVocabulary,
-        features: Features | None = None,
-        dtype: torch.dtype = torch.float32,
-        drop_unanswerable: bool = False,
-    ) -> None:
-        self.dropped = 0
-        if drop_unanswerable:
-            kept = (_learnt(truth) > 0).any(dim=1)
-            self.dropped = int((~kept).sum())
-            part = part.take(np.flatnonzero(kept.numpy()))
-            truth = {name: column[kept] for name, column in truth.items()}
-        self.part, self.modalities, self.truth = part, tuple(modalities), truth
-        self.vocabulary, self.words, self.answers = vocabulary, len(vocabulary), answers
-        self.features, self.dtype, self.regions = features, dtype, None
-        self.length = length
-        self.widths = {}
-        if "question" in modalities:
-            self.tokens = torch.from_numpy(vocabulary.encode(part.texts, length=length))
-            self.widths["question"] = length
-        if "image" in modalities:
-            features.check(part.image_ids)
-            self.widths["image"], self.regions = features.dim, features.regions
+    part: Part | Questions
+    tokens: Tensor | None
+    truth: dict[str, Tensor]
+    dropped: int
+    modalities: tuple[str, ...]
+    vocabulary: Words
+    answers: AnswerVocabulary
+    features: Features | None = None
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.features is not None:
+            self.features.check(self.part.image_ids)
+
+    @property
+    def words(self) -> int:
+        """The size of the question vocabulary, padding included."""
+        return len(self.vocabulary)
+
+    @property
+    def widths(self) -> dict[str, int]:
+        """The widths of the modalities asked for: {"question": length, "image": dim}."""
+        widths = {} if self.tokens is None else {"question": self.tokens.shape[1]}
+        return widths if self.features is None else widths | {"image": self.features.dim}
+
+    @property
+    def regions(self) -> int | None:
+        """The rows of an image, None without images."""
+        return None if self.features is None else self.features.regions
 
     def __len__(self) -> int:
         return len(self.part)
@@ -116,6 +119,58 @@ class VQA(Dataset):
         return images
 
 
+def read_parts(
+    data_dir: str | Path, *, valid_share: float = 0.1, split_seed: int = 0
+) -> tuple[Part, Part, Part | Questions]:
+    """Reads (train, valid, test).
+
+    With files of three parts, they are taken as they are. With train and one other, as published,
+    the other is the reported part, test, and validation is cut from train, by image: what is
+    selected on never saw what is reported.
+
+    Args:
+        data_dir: folder of the questions and annotations, by their official names or as
+            `train_questions.json`, `train_annotations.json` and alike for valid (or val) and
+            test; each may be gzipped. Of test, `test_questions.json` alone will do: it is then
+            read as questions without answers.
+        valid_share: validation's share of train's images, in (0, 1), where it is cut from train.
+        split_seed: chooses them; the same seed gives the same split.
+
+    Raises:
+        FileNotFoundError: if the folder lacks train, or any other part.
+        ValueError: names a damaged file, two files of one kind, or a question of two parts.
+
+    Warns:
+        UserWarning: where answers are not what the official accuracy is made for, see
+            `warn_of_rule`.
+    """
+    files = find_parts(data_dir)
+    parts = {name: _read(*paths) for name, paths in files.items()}
+    for one, other in combinations(parts, 2):
+        shared = np.intersect1d(parts[one].question_ids, parts[other].question_ids)
+        if len(shared):
+            raise ValueError(
+                f"no question may be in two parts, but question {shared[0]} is in "
+                f"{files[one][0]} and in {files[other][0]}; leave it out of one"
+            )
+    train, *others = parts.values()
+    if len(others) == 1:
+        try:
+            kept, held = grouped_split(train.image_ids, share=valid_share, seed=split_seed)
+        except ValueError as error:
+            raise ValueError(f"{files['train'][0]} cannot be split by image: {error}") from error
+        return train.take(kept), train.take(held), others[0]
+    return train, *others
+
+
+def _read(questions: Path, annotations: Path | None) -> Part | Questions:
+    if annotations is None:
+        return read_questions(questions)
+    part = read_part(questions, annotations)
+    warn_of_rule(annotations, part.answers)
+    return part
+
+
 def get_dataloader(
     data_dir: str | Path,
     *,
@@ -142,7 +197,7 @@ def get_dataloader(
     another file, see `question_loader`.
 
     Args:
-        data_dir, valid_share, split_seed: see `read_parts`.
+        data_dir: the folder, see `read_parts`.
         modalities: "question", "image" or both, in the order wanted.
         features: the features' file or folder; None looks for HDF5 files in `data_dir`, then for
             a folder `features` in it.
@@ -156,10 +211,12 @@ def get_dataloader(
         answers: the same for the answers; published MCAN results use "all".
         protocol: "mcan" or "mutan", which answers a vocabulary has, see `AnswerVocabulary.fit`;
             None is that of `tokenise`.
-        min_count, most: how frequent an answer must be, and how many are kept; None is the
-            protocol's.
+        min_count: how often an answer must occur at least; None is the protocol's.
+        most: how many answers are kept; None is the protocol's.
         drop_unanswerable: whether train's questions that have no answer in the vocabulary are
             left out; validation's and test's never are.
+        valid_share: see `read_parts`.
+        split_seed: see `read_parts`.
         workers: processes that load batches ahead; 0 loads in this one.
 
     Raises:
@@ -178,20 +235,25 @@ def get_dataloader(
     _check_choices(modalities, tokenise=tokenise, protocol=protocol, words=words, answers=answers)
     parts = read_parts(data_dir, valid_share=valid_share, split_seed=split_seed)
     texts = [text for part in parts[: FITTED_ON[words]] for text in part.texts]
-    shared = {
+    answered = [part for part in parts[: FITTED_ON[answers]] if isinstance(part, Part)]
+    vocabulary = Words.fit(texts, tokenise=tokenise)
+    choice = AnswerVocabulary.fit(answered, protocol=protocol, min_count=min_count, most=most)
+    shared: dict[str, Any] = {
         "modalities": modalities,
-        "vocabulary": Words.fit(texts, tokenise=tokenise),
-        "length": LENGTHS[tokenise] if length is None else length,
-        "answers": AnswerVocabulary.fit(
-            [part for part in parts[: FITTED_ON[answers]] if isinstance(part, Part)],
-            protocol=protocol,
-            min_count=min_count,
-            most=most,
-        ),
-        "features": _open(data_dir, features, regions) if "image" in modalities else None,
+        "vocabulary": vocabulary,
+        "answers": choice,
+        "features": open_for(data_dir, features, regions) if "image" in modalities else None,
         "dtype": dtype,
     }
-    datasets = _make_datasets(parts, drop_unanswerable, **shared)
+    length = LENGTHS[tokenise] if length is None else length
+    numbers = in_numbers(
+        dict(zip(("train", "valid", "test"), parts, strict=True)),
+        vocabulary,
+        choice,
+        length=length if "question" in modalities else None,
+        drop_unanswerable=drop_unanswerable,
+    )
+    datasets = [VQA(**columns, **shared) for columns in numbers]
     train, valid, test = (
         make_loader(data, batch_size=batch_size, shuffle=data is datasets[0], workers=workers)
         for data in datasets
@@ -208,104 +270,24 @@ def question_loader(
         like: the part that a model was trained on, whose words, answers, features and options
             are taken.
         questions: the file, see `read_questions`.
-        batch_size, workers: see `get_dataloader`.
+        batch_size: questions a batch, the last one may be smaller.
+        workers: processes that load batches ahead; 0 loads in this one.
 
     Raises:
-        FileNotFoundError, ValueError: see `read_questions`; or an image has no features.
+        FileNotFoundError: if there is no such file.
+        ValueError: see `read_questions`; or an image has no features.
     """
-    part = read_questions(questions)
+    part, length = read_questions(questions), like.widths.get("question")
+    (numbers,) = in_numbers({"questions": part}, like.vocabulary, like.answers, length=length)
     data = VQA(
-        part,
-        _truth(part, like.answers),
+        **numbers,
         modalities=like.modalities,
         vocabulary=like.vocabulary,
-        length=like.length,
         answers=like.answers,
         features=like.features,
         dtype=like.dtype,
     )
     return make_loader(data, batch_size=batch_size, shuffle=False, workers=workers)
-
-
-def _make_datasets(
-    parts: Sequence[Part | Questions], drop_unanswerable: bool, **shared: Any
-) -> list[VQA]:
-    truths = _pad_alike([_truth(part, shared["answers"]) for part in parts])
-    for name, part, truth in zip(("train", "valid", "test"), parts, truths, strict=True):
-        _check_answerable(name, part, truth, len(shared["answers"]))
-    drop = drop_unanswerable, False, False  # what is scored is never left out
-    return [
-        VQA(part, truth, drop_unanswerable=dropped, **shared)
-        for part, truth, dropped in zip(parts, truths, drop, strict=True)
-    ]
-
-
-def _check_answerable(name: str, part: Part | Questions, truth: dict[str, Tensor], most: int):
-    """From a part without any answer of the vocabulary nothing is learnt, nor is anything told."""
-    if not isinstance(part, Part) or (_learnt(truth) > 0).any():
-        return
-    named = sum(map(contains, part.answers, part.multiple_choice))
-    among = f"the answers of {named} of them" if named else "no question's answers"
-    why = (
-        f"none has one of the {most} answers of the vocabulary, which are chosen by "
-        f"multiple_choice_answer, and that is among {among}"
-    )
-    if name == "train":
-        raise ValueError(
-            f"all {len(part)} questions of train would be left out: {why}; look at the annotations"
-        )
-    warnings.warn(
-        f"every prediction for the {len(part)} questions of {name} scores 0: {why}",
-        UserWarning,
-        stacklevel=4,
-    )
-
-
-def _learnt(truth: dict[str, Tensor]) -> Tensor:
-    return truth.get("share", truth["target"])  # Mutan learns an answer as written
-
-
-def _truth(part: Part | Questions, answers: AnswerVocabulary) -> dict[str, Tensor]:
-    columns = {"question_id": part.question_ids}
-    if isinstance(part, Part):
-        columns |= answers.targets(part)._asdict()
-        kinds = [ANSWER_TYPES.index(kind) for kind in part.answer_types]
-        columns["type"] = np.array(kinds, np.int64)
-        if not answers.normalised:
-            columns["share"] = answers.sampling(part)
-    return {name: torch.from_numpy(column) for name, column in columns.items()}
-
-
-def _pad_alike(truths: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-    """Makes all parts have equally many candidates a question, so that any batch has one shape."""
-    width = max(truth["answer"].shape[1] for truth in truths if "answer" in truth)
-
-    def fill(name: str, column: Tensor) -> Tensor:
-        if column.ndim < 2:
-            return column
-        lacking = (0, width - column.shape[1])
-        return torch.nn.functional.pad(column, lacking, value=-1 if name == "answer" else 0)
-
-    return [{name: fill(name, column) for name, column in truth.items()} for truth in truths]
-
-
-def find_features(data_dir: str | Path) -> Path | None:
-    """Returns what `get_dataloader` takes for a folder's image features, None if there are none."""
-    folder = Path(data_dir)
-    if any(folder.glob("*.hdf5")) or any(folder.glob("*.h5")):
-        return folder
-    return folder / "features" if (folder / "features").is_dir() else None
-
-
-def _open(data_dir: str | Path, features: str | Path | None, regions: int | None) -> Features:
-    path = features or find_features(data_dir)
-    if path is None:
-        raise FileNotFoundError(
-            f"no image features in {data_dir}, neither *.hdf5 nor a folder `features`; say by "
-            "`features` where they are, or make them with: "
-            "python -m deq_fusion.examples.vqa.extract_features --help"
-        )
-    return open_features(path, regions=regions)
 
 
 def _check_choices(modalities: tuple[str, ...], **chosen: str) -> None:
@@ -317,7 +299,12 @@ def _check_choices(modalities: tuple[str, ...], **chosen: str) -> None:
         raise ValueError(
             f"modalities must be different names out of {list(MODALITIES)}, got {list(modalities)}"
         )
-    choices = {"tokenise": LENGTHS, "protocol": PROTOCOLS, "words": FITTED_ON, "answers": FITTED_ON}
+    choices = {
+        "tokenise": [*LENGTHS],
+        "protocol": [*PROTOCOLS],
+        "words": [*FITTED_ON],
+        "answers": [*FITTED_ON],
+    }
     for name, value in chosen.items():
         if value not in choices[name]:
-            raise ValueError(f"{name} must be one of {list(choices[name])}, got {value!r}")
+            raise ValueError(f"{name} must be one of {choices[name]}, got {value!r}")

@@ -2,8 +2,10 @@
 
 The questions of train and val and their annotations (Goyal et al., 2017) are four zip files of
 one JSON file each. No checksums of them are known here; unpacking checks the archive's own, and
-every question must have its annotation. Features of the images come from elsewhere: those that
-lie in an npz file an image are joined to one HDF5 file by ``--npz FOLDER --output FILE.hdf5``.
+every question must have its annotation.
+
+Features of the images come from elsewhere. Those that lie in an npz file an image are joined to
+one HDF5 file by ``--npz FOLDER --output FILE.hdf5``, see `features.convert_npz`.
 """
 
 import argparse
@@ -13,7 +15,7 @@ from pathlib import Path
 
 from ..files.archives import check_archive, unpack
 from ..files.download import Expected, fetch
-from .annotations import read_part
+from .annotations import OFFICIAL, read_part
 
 SOURCE = "https://s3.amazonaws.com/cvmlp/vqa/mscoco/vqa"
 ARCHIVES = {
@@ -45,8 +47,8 @@ def download(
         progress: whether to show bars.
 
     Raises:
-        ConnectionError, ValueError: see `datasets.files.download.fetch`,
-            `datasets.files.archives.unpack` and `check`.
+        ConnectionError: see `datasets.files.download.fetch`.
+        ValueError: see there, `datasets.files.archives.unpack` and `check`.
     """
     folder, address = Path(data_dir), (base_url or SOURCE).rstrip("/")
     for archive, name in ARCHIVES.items():
@@ -61,13 +63,16 @@ def check(data_dir: str | Path, *, counts: Mapping[str, int] = COUNTS) -> dict[s
     """Reads what is unpacked, and returns the number of questions of each part.
 
     Raises:
-        FileNotFoundError, ValueError: if a file is missing or damaged, the questions and the
-            annotations of a part do not belong together, or are not as many as `counts` says.
+        FileNotFoundError: if a file is missing.
+        ValueError: if a file is damaged, the questions and the annotations of a part do not belong
+            together, or are not as many as `counts` says.
     """
     found = {}
     for part, count in counts.items():
-        questions = Path(data_dir) / f"v2_OpenEnded_mscoco_{part}2014_questions.json"
-        annotations = Path(data_dir) / f"v2_mscoco_{part}2014_annotations.json"
+        questions, annotations = (
+            Path(data_dir) / OFFICIAL[kind].format(part=part)
+            for kind in ("questions", "annotations")
+        )
         found[part] = len(read_part(questions, annotations).texts)
         if found[part] != count:
             raise ValueError(
@@ -91,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             counts = ", ".join(f"{count:,} of {part}" for part, count in found.items())
             sys.stdout.write(f"questions with their answers in {args.data_dir}: {counts}\n")
         if args.npz is not None:
-            from .convert import convert_npz
+            from .features import convert_npz  # needs torch, whose import takes longer than a check
 
             convert_npz(args.npz, args.output, progress=True)
             sys.stdout.write(f"features of {args.npz} in {args.output}\n")

@@ -1,6 +1,7 @@
-"""Which answers a model can give, and how right each of them is for a question.
+"""Questions and answers as numbers: the words that a model knows, and the answers it can give.
 
-Two published protocols (`PROTOCOLS`), both over `multiple_choice_answer`:
+Two tokenisers (`TOKENISERS`), and two protocols for the answers (`PROTOCOLS`), both over
+`multiple_choice_answer`:
 
 - "mcan" (Yu et al., 2019): normalised answers occurring more than 8 times. The published code
   counts them in train and val: pass both parts to do so, and know that the answers of the part
@@ -9,13 +10,18 @@ Two published protocols (`PROTOCOLS`), both over `multiple_choice_answer`:
 - "mutan" (Ben-younes et al., 2017): train's 2000 most frequent answers, as written.
 """
 
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import contains
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from .annotations import Part
+from ..files.reading import shown
+from .annotations import ANSWER_TYPES, Part, Questions
 from .answers import (
     accuracy_of_count,
     cached_normalise,
@@ -23,11 +29,114 @@ from .answers import (
     merge_counts,
     normalise,
 )
-from .questions import list_texts
+
+PAD, UNK = 0, 1
+
+_SPACES = dict.fromkeys("-/", " ")
+_MCAN = str.maketrans(dict.fromkeys(".,'!?\"()*#:;", "") | _SPACES)
+_MUTAN = str.maketrans(dict.fromkeys("?!'\"$:@(),.;", "") | _SPACES)
+
+
+def tokenise_mcan(text: str) -> list[str]:
+    """Splits a question as MCAN does (Yu et al., 2019): $ and @ stay, * and # go."""
+    return text.lower().translate(_MCAN).split()
+
+
+def tokenise_mutan(text: str) -> list[str]:
+    """Splits a question as Mutan's code does (Ben-younes et al., 2017): * and # stay."""
+    return text.lower().translate(_MUTAN).split()
+
+
+TOKENISERS = {"mcan": tokenise_mcan, "mutan": tokenise_mutan}
+
+
+class Words:
+    """The words a model knows: number 0 pads, 1 is any unknown word, 2 and more are `words`.
+
+    Args:
+        words: different words.
+        tokenise: "mcan", "mutan", or a function from a text to its words.
+
+    Raises:
+        ValueError: if a word occurs twice or is no text, or there is no tokeniser of that name.
+    """
+
+    def __init__(self, words: Iterable[str], *, tokenise: str | Callable[[str], Sequence[str]]):
+        self.words = list_texts(words, "words")
+        self.tokenise = _find_tokeniser(tokenise)
+        self._number_of = {word: number for number, word in enumerate(self.words, UNK + 1)}
+        if len(self._number_of) < len(self.words):
+            raise ValueError(
+                f"words must differ, {len(self.words) - len(self._number_of)} of "
+                f"{len(self.words)} are repeated; leave the copies out"
+            )
+
+    def __len__(self) -> int:
+        """Returns how many numbers there are, padding and the unknown word included."""
+        return len(self.words) + UNK + 1
+
+    @classmethod
+    def fit(
+        cls,
+        texts: Iterable[str],
+        *,
+        tokenise: str | Callable[[str], Sequence[str]],
+        min_count: int = 1,
+    ) -> "Words":
+        """Learns the words of some texts, the most frequent first and then by alphabet.
+
+        Args:
+            texts: train's questions. The published codes add those of the other parts (MCAN: of
+                val, test and Visual Genome); pass them as well to do so.
+            tokenise: "mcan", "mutan", or a function from a text to its words.
+            min_count: how often a word must occur to be known.
+        """
+        if min_count < 1:
+            raise ValueError(f"min_count must be at least 1, got {min_count}")
+        split = _find_tokeniser(tokenise)
+        counts = Counter(word for text in texts for word in split(text))
+        known = [word for word in counts if counts[word] >= min_count]
+        return cls(sorted(known, key=lambda word: (-counts[word], word)), tokenise=tokenise)
+
+    def encode(self, texts: Sequence[str], *, length: int) -> np.ndarray:
+        """Returns the first `length` words of every text, (n, length) int64, zeros after them.
+
+        A text without any word is one unknown word, since models cannot read nothing.
+        """
+        if length < 1:
+            raise ValueError(f"length must be at least 1, got {length}; MCAN has 14, Mutan 26")
+        numbers = np.full((len(texts), length), PAD, dtype=np.int64)
+        for row, text in enumerate(texts):
+            words = self.tokenise(text)[:length]
+            found = [self._number_of.get(word, UNK) for word in words] or [UNK]
+            numbers[row, : len(found)] = found
+        return numbers
+
+
+def list_texts(texts: Iterable[str], what: str) -> list[str]:
+    """Returns the texts as a list; ValueError if one is none, or all are one text."""
+    listed = [texts] if isinstance(texts, str | bytes) else list(texts)
+    wrong = next((text for text in listed if not isinstance(text, str)), None)
+    if wrong is not None or isinstance(texts, str):
+        raise ValueError(
+            f"{what} must be a list of texts, got {shown(texts if wrong is None else wrong)}, of "
+            f"type {type(texts if wrong is None else wrong).__name__}"
+        )
+    return listed
+
+
+def _find_tokeniser(tokenise: str | Callable[[str], Sequence[str]]):
+    if callable(tokenise):
+        return tokenise
+    if tokenise not in TOKENISERS:
+        raise ValueError(
+            f"tokenise must be one of {sorted(TOKENISERS)} or a function, got {tokenise!r}"
+        )
+    return TOKENISERS[tokenise]
 
 
 class Protocol(NamedTuple):
-    """How a vocabulary is chosen.
+    """The rule by which a vocabulary is chosen.
 
     Attributes:
         normalised: whether answers are counted and given in normalised form, or as written.
@@ -44,7 +153,7 @@ PROTOCOLS = {"mcan": Protocol(True, 9, None), "mutan": Protocol(False, 1, 2000)}
 
 
 class Targets(NamedTuple):
-    """What is right, for n questions; K is the largest number of right answers of one of them.
+    """The right answers of n questions; K is the largest number of right answers of one of them.
 
     Attributes:
         answer: (n, K) int64, places in the vocabulary, the best target first; -1 where a
@@ -171,3 +280,105 @@ def _pad(rows: list[list[tuple[int, float, float]]]) -> Targets:
             table[row, : len(right)] = right
     answer, target, accuracy = np.moveaxis(table, -1, 0)
     return Targets(answer.astype(np.int64), target.astype(np.float32), accuracy.astype(np.float32))
+
+
+def in_numbers(
+    parts: Mapping[str, Part | Questions],
+    words: Words,
+    answers: AnswerVocabulary,
+    *,
+    length: int | None,
+    drop_unanswerable: bool = False,
+) -> list[dict[str, Any]]:
+    """Returns each part's questions and answers as numbers; all have K candidates a question.
+
+    Args:
+        parts: their names, "train" among them or not, and the parts.
+        words: the words of the questions.
+        answers: the answers that can be given.
+        length: words kept of a question; None leaves the questions out.
+        drop_unanswerable: whether train's questions that have no answer in the vocabulary are
+            left out; those of other parts, which are scored, never are.
+
+    Returns:
+        For each part its `part`, row for row, the `tokens`, (questions, length) int64 or None,
+        the `truth`, as a batch of `VQA` has it, and how many questions were `dropped`.
+
+    Raises:
+        ValueError: if no question of train has an answer in the vocabulary.
+
+    Warns:
+        UserWarning: if none of another part has.
+    """
+    truths = _pad_alike([_truth(part, answers) for part in parts.values()])
+    for (name, part), truth in zip(parts.items(), truths, strict=True):
+        _check_answerable(name, part, truth, len(answers))
+    numbers = []
+    for (name, part), truth in zip(parts.items(), truths, strict=True):
+        size = len(part)
+        if drop_unanswerable and name == "train":
+            part, truth = _keep_answerable(part, truth)
+        tokens = (
+            None if length is None else torch.from_numpy(words.encode(part.texts, length=length))
+        )
+        numbers.append(
+            {"part": part, "tokens": tokens, "truth": truth, "dropped": size - len(part)}
+        )
+    return numbers
+
+
+def _truth(part: Part | Questions, answers: AnswerVocabulary) -> dict[str, Tensor]:
+    columns = {"question_id": part.question_ids}
+    if isinstance(part, Part):
+        columns |= answers.targets(part)._asdict()
+        kinds = [ANSWER_TYPES.index(kind) for kind in part.answer_types]
+        columns["type"] = np.array(kinds, np.int64)
+        if not answers.normalised:
+            columns["share"] = answers.sampling(part)
+    return {name: torch.from_numpy(column) for name, column in columns.items()}
+
+
+def _pad_alike(truths: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Makes all parts have equally many candidates a question, so that any batch has one shape."""
+    width = max((truth["answer"].shape[1] for truth in truths if "answer" in truth), default=0)
+
+    def fill(name: str, column: Tensor) -> Tensor:
+        if column.ndim < 2:
+            return column
+        lacking = (0, width - column.shape[1])
+        return torch.nn.functional.pad(column, lacking, value=-1 if name == "answer" else 0)
+
+    return [{name: fill(name, column) for name, column in truth.items()} for truth in truths]
+
+
+def _check_answerable(name: str, part: Part | Questions, truth: dict[str, Tensor], most: int):
+    """From a part without any answer of the vocabulary nothing is learnt, nor is anything told."""
+    if not isinstance(part, Part) or (_learnt(truth) > 0).any():
+        return
+    named = sum(map(contains, part.answers, part.multiple_choice))
+    among = f"the answers of {named} of them" if named else "no question's answers"
+    why = (
+        f"none has one of the {most} answers of the vocabulary, which are chosen by "
+        f"multiple_choice_answer, and that is among {among}"
+    )
+    if name == "train":
+        raise ValueError(
+            f"all {len(part)} questions of train would be left out: {why}; look at the annotations"
+        )
+    warnings.warn(
+        f"every prediction for the {len(part)} questions of {name} scores 0: {why}",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def _keep_answerable(
+    part: Part | Questions, truth: dict[str, Tensor]
+) -> tuple[Part | Questions, dict[str, Tensor]]:
+    kept = (_learnt(truth) > 0).any(dim=1)
+    part = part.take(np.flatnonzero(kept.numpy()))
+    return part, {name: column[kept] for name, column in truth.items()}
+
+
+def _learnt(truth: dict[str, Tensor]) -> Tensor:
+    return truth.get("share", truth["target"])  # Mutan learns an answer as written

@@ -1,4 +1,4 @@
-"""What every study leaves in its output folder: tables as data and as text, numbers, pictures."""
+"""The output folder of every study: tables as data and as text, numbers, pictures."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a study found.
+    """The findings of a study.
 
     Attributes:
         tables: for people, and to be published.

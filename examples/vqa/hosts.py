@@ -51,7 +51,11 @@ class Host:
         epochs: the most a run may take.
         batch_size: questions a step, taken in `accumulate` batches.
         protocol: "mcan" or "mutan", whose words and answers it learns.
-        objective, optimizer, scheduler, accumulate, fusion_options: see `Recipe`.
+        objective: see `Recipe`.
+        optimizer: see `Recipe`.
+        scheduler: see `Recipe`.
+        accumulate: see `Recipe`.
+        fusion_options: see `Recipe`.
     """
 
     build: Callable[[Fusion, DataLoader], nn.Module]

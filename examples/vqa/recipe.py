@@ -25,8 +25,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from deq_fusion.datasets.loaders import make_loader
-from deq_fusion.datasets.vqa.get_data import VQA, find_features, get_dataloader
-from deq_fusion.datasets.vqa.parts import lacks_answers
+from deq_fusion.datasets.vqa.annotations import lacks_answers
+from deq_fusion.datasets.vqa.features import find_features
+from deq_fusion.datasets.vqa.get_data import VQA, get_dataloader
 from deq_fusion.examples.checks import check_positive, own_split
 from deq_fusion.examples.vqa.hosts import SIZES, Host, find_host
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score

@@ -11,11 +11,10 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from deq_fusion.datasets.vqa.annotations import read_questions
+from deq_fusion.datasets.vqa.annotations import find_questions, read_questions
 from deq_fusion.datasets.vqa.answers import write_results
 from deq_fusion.datasets.vqa.features import open_features
 from deq_fusion.datasets.vqa.get_data import question_loader
-from deq_fusion.datasets.vqa.parts import find_questions
 from deq_fusion.examples.vqa.recipe import features_of, view_loader
 from deq_fusion.training_structures.comparison import Recipe
 from deq_fusion.training_structures.comparison.single_run import Analysis, Trained

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, cast
 
 Rule = Callable[[str, Any], None]
 
@@ -50,7 +50,7 @@ def check_count(name: str, value: Any, most: int = MOST_STEPS) -> None:
     """Raises ValueError unless `value` is an integer from 1 to `most`; numpy's are integers."""
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         raise ValueError(f"{name} must be an integer of at least 1, got {shown(value)}")
-    if value > most:
+    if cast(int, value) > most:
         raise ValueError(f"{name} must be at most {most}, got {shown(value)}")
 
 
@@ -80,7 +80,8 @@ def check_range(name: str, value: Any, low: float, high: float, *, above: bool =
         wanted = f"above {low:g} and at most {high:g}"
     if not isinstance(value, Real) or isinstance(value, bool):
         raise ValueError(f"{name} must be a number, {wanted}, got {shown(value)}")
-    if not (low < value <= high if above else low <= value < high):
+    number = cast(float, value)  # a Real has no order that mypy knows
+    if not (low < number <= high if above else low <= number < high):
         raise ValueError(f"{name} must be {wanted}, got {shown(value)}")
 
 

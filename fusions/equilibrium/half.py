@@ -6,10 +6,11 @@ So what is of half precision is computed with in float32 (`wide`); and under aut
 where products alone are half, their operands are brought to unit size first (`product`).
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -18,7 +19,7 @@ def wide_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def wide(x: Tensor) -> Tensor:
-    """Returns a tensor in the dtype that it is computed with in."""
+    """Returns a tensor in the dtype of its computations, see `wide_dtype`."""
     return x.to(wide_dtype(x.dtype))
 
 
@@ -73,11 +74,11 @@ class _Product(torch.autograd.Function):
         return (a.half() @ b.half()).float() * of_rows * of_matrix
 
     @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
         ctx.save_for_backward(*inputs)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None]:
         a, b = ctx.saved_tensors
         of_a, of_b = ctx.needs_input_grad
         return product(g, b.mT) if of_a else None, product(a.mT, g) if of_b else None

@@ -7,10 +7,10 @@ solver's steps are not recorded: memory is that of one evaluation of f.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from .half import autocast_enabled
 from .maps import Adjoint, FixedPointMap
@@ -36,8 +36,9 @@ def implicit_fixed_point(
             forward pass, so it must make the same map then.
         inputs: **every** tensor that the map depends on and that shall receive a gradient,
             parameters included; None entries are passed through.
-        solve, solve_adjoint: solve the forward and the adjoint problem, for example
+        solve: solves the forward problem, for example
             `functools.partial(solve, solver="anderson", tol=1e-6, max_steps=40)`.
+        solve_adjoint: solves the adjoint problem, likewise.
     """
     forbid_transforms()  # torch's own error would come before the solve's
     learns = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
@@ -49,7 +50,7 @@ class _ImplicitGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx,
+        ctx: Any,
         make: Make,
         solve: Solve,
         solve_adjoint: Solve,
@@ -69,7 +70,7 @@ class _ImplicitGradient(torch.autograd.Function):
         return solution.value
 
     @staticmethod
-    def backward(ctx: FunctionCtx, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         forbid_transforms(g)
         value, *saved = ctx.saved_tensors
         inputs, trace = saved[: ctx.count], saved[ctx.count :]
@@ -97,14 +98,14 @@ def unit_cotangent(g: Tensor) -> tuple[Tensor, Tensor]:
     return torch.nan_to_num(g / scale), scale
 
 
-def _autocast(state: dict) -> AbstractContextManager:
-    """Brings about a state of autocast; entering one costs time, so only if it is another."""
+def _autocast(state: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Enters a state of autocast, unless autocast is off in it and now: entering costs time."""
     if state["enabled"] or autocast_enabled(state["device_type"]):
         return torch.autocast(**state)
     return nullcontext()
 
 
-def autocast_state(device: str) -> dict:
+def autocast_state(device: str) -> dict[str, Any]:
     """Returns the arguments with which `torch.autocast` brings about the present state."""
     return {
         "device_type": device,
@@ -117,11 +118,11 @@ class _SecondDerivative(torch.autograd.Function):
     """Identity on the first `count` tensors whose backward raises."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, count: int, *tensors) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, count: int, *tensors: Any) -> tuple[Tensor, ...]:
         return tuple(x.view_as(x) for x in tensors[:count])
 
     @staticmethod
-    def backward(ctx: FunctionCtx, *cotangents):
+    def backward(ctx: Any, *cotangents: Any) -> Any:
         raise RuntimeError(
             "the implicit gradient of a fixed point can be taken once, and its derivative was "
             "asked for; for second derivatives, differentiate through unrolled steps instead"

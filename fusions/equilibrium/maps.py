@@ -1,4 +1,4 @@
-"""What a map must offer to be solved for its fixed point and differentiated there.
+"""The interface of a map that is solved for its fixed point and differentiated there.
 
 A map f has states (..., batch, size): each sample has one part, or several that converge on their
 own (the states of several modalities, say). Any function of torch becomes a map by `AutogradMap`;
@@ -8,18 +8,19 @@ operations.
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 
 class Pace(NamedTuple):
-    """How a map likes to be solved; the result depends on `plain` and `rough` alone.
+    """The pace of a map's solves; the result depends on `plain` and `rough` alone.
 
     Attributes:
-        first, then: steps until the host asks whether all have converged, and between later
-            questions. It waits for the device each time; what has converged stays as it was.
+        first: steps until the host asks whether all have converged. It waits for the device
+            then; what has converged stays as it was.
+        then: steps between later questions.
         plain: first steps that are plain iteration, if the rule can be told of them afterwards.
         rough: those of them that `FixedPointMap.rough` takes in place of the map itself.
     """
@@ -37,16 +38,23 @@ class FixedPointMap(Protocol):
     """A map at work on some samples, all of them at first.
 
     Attributes:
-        pace: how it likes to be solved.
+        pace: the pace of its solves.
         residual: `relative_residual`, or `normal_residual` where that will do.
         narrows: whether samples can leave.
-        trace: what the last evaluation worked out on the way.
+        trace: intermediate results of the last evaluation, for `at`.
     """
 
-    pace: Pace
-    residual: Residual
-    narrows: bool
-    trace: tuple[Tensor, ...]
+    @property
+    def pace(self) -> Pace: ...
+
+    @property
+    def residual(self) -> Residual: ...
+
+    @property
+    def narrows(self) -> bool: ...
+
+    @property
+    def trace(self) -> tuple[Tensor, ...]: ...
 
     def start(self) -> Tensor:
         """Returns the first iterate, (..., batch, size)."""
@@ -61,7 +69,7 @@ class FixedPointMap(Protocol):
         """Goes on with the samples of the given indices, in ascending order, only."""
 
     def at(self, z: Tensor, trace: Sequence[Tensor] = ()) -> "Linearised":
-        """Returns the map of all samples at z, from what an evaluation there worked out."""
+        """Returns the map of all samples, linearised at z; `trace` is of an evaluation there."""
 
 
 class Linearised(Protocol):
@@ -81,7 +89,8 @@ class Function:
     """A function of (batch, ...) as a map of (batch, size) that cannot be differentiated."""
 
     def __init__(self, f: Callable[[Tensor], Tensor], start: Tensor) -> None:
-        self._f, self._start = f, start.detach()
+        self._f: Any = f  # it may have a method `narrow`
+        self._start = start.detach()
         self.narrows, self.residual = hasattr(f, "narrow"), relative_residual
         self.pace = Pace() if start.is_cpu else Pace(first=5, then=4)
 
@@ -90,6 +99,9 @@ class Function:
 
     def __call__(self, z: Tensor) -> Tensor:
         return self._f(z.view(len(z), *self._start.shape[1:])).flatten(1).to(z.dtype)
+
+    def rough(self, z: Tensor) -> Tensor:
+        return self(z)
 
     def narrow(self, rows: Tensor) -> None:
         self._f.narrow(rows)
@@ -106,7 +118,7 @@ class AutogradMap(Function):
             included; None entries are passed through.
     """
 
-    trace = ()
+    trace: tuple[Tensor, ...] = ()
 
     def __init__(
         self, f: Callable[..., Tensor], start: Tensor, inputs: Sequence[Tensor | None]

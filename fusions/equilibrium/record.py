@@ -1,4 +1,4 @@
-"""What the solves of one forward pass, and of its backward pass, did."""
+"""Records of the solves of one forward pass, and of its backward pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,16 +44,16 @@ class _Solved(NamedTuple):
             steps = steps.masked_fill(self.ignored.view_as(steps), 0)
         if self.given is not None:
             steps = steps * self.given
-        columns = (steps, self.residual, self.converged)
-        columns = [x.reshape(len(self.names), *leading) for x in columns]
+        values = steps, self.residual, self.converged
+        columns = [x.reshape(len(self.names), *leading) for x in values]
         return {name: SolveStats(*(x[i] for x in columns)) for i, name in enumerate(self.names)}
 
 
 class SolveRecord:
     """The statistics of several named solves over the same samples.
 
-    What was solved for is not taken apart before somebody asks. More of it replaces what is
-    there, so that other threads see solves as a whole or not at all.
+    Solves are taken apart by name when a property is read. A further one replaces the list of
+    them, so that other threads see solves as a whole or not at all.
     """
 
     def __init__(self, leading: Sequence[int]) -> None:
@@ -92,7 +92,7 @@ class SolveRecord:
         return self._by_name("backward")
 
     def _by_name(self, direction: str) -> dict[str, SolveStats]:
-        found = {}
+        found: dict[str, SolveStats] = {}
         for solved in self._solves[direction]:
             found |= solved.by_name(self._leading)
         return found
@@ -116,7 +116,7 @@ class SolveRecord:
         """Returns mean steps, share converged and worst residual over all samples and solves.
 
         The keys are `steps`, `converged`, `residual`, and with the prefix `backward_` those
-        of the adjoint solves once they have run. What had nothing to solve does not count.
+        of the adjoint solves once they have run. Samples with nothing to solve do not count.
         """
         numbers = {}
         for prefix, solves in (("", self.forward), ("backward_", self.backward)):
@@ -135,7 +135,7 @@ class SolveRecord:
 
 
 class Outcome(NamedTuple):
-    """What a forward leaves behind: one object, so that who reads it never sees half of two."""
+    """The record and the penalty of one forward, in one object: no reader sees half of two."""
 
     record: SolveRecord | None = None
     penalty: Tensor | None = None

@@ -41,11 +41,15 @@ class Anderson:
             the precision of the dtype.
     """
 
+    _residuals: Tensor  # (..., memory, size)
+    _images: Tensor
+    _gram: Tensor  # (..., memory, memory)
+
     def __init__(self, memory: int = 6, ridge: float | None = None) -> None:
         check_count("memory", memory)
         self.memory, self.ridge = memory, ridge
         self._taken = 0  # differences, of which the oldest make room
-        self._last: tuple[Tensor, Tensor] | None = None  # residual, image
+        self._last: tuple[Tensor, ...] | None = None  # residual, image
 
     def __call__(self, z: Tensor, fz: Tensor) -> Tensor:
         right = self._take(z, fz)
@@ -117,7 +121,7 @@ class Broyden:
     def __init__(self, memory: int = 20) -> None:
         check_count("memory", memory)
         self.memory = memory
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._last: tuple[Tensor, ...] | None = None  # z, f(z) - z
         self._left: list[Tensor] = []
         self._right: list[Tensor] = []
 
@@ -125,7 +129,8 @@ class Broyden:
         g = fz - z
         if self._last is not None:
             if len(self._left) == self.memory:
-                self._left.clear(), self._right.clear()
+                self._left.clear()
+                self._right.clear()
             self._update(z - self._last[0], g - self._last[1])
         self._last = z, g
         return z - self._apply(g, self._left, self._right)

@@ -1,9 +1,10 @@
-"""One place for how an equilibrium is solved, forward and backward, and what failure means."""
+"""Settings of an equilibrium: how it is solved, forward and backward, and what failure means."""
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from .checks import Rule as OptionRule
 from .checks import check_count, check_not_negative, check_options, check_range, one_of, optional
 from .implicit import Make, implicit_fixed_point
-from .maps import Adjoint, FixedPointMap
+from .maps import FixedPointMap
 from .record import SolveRecord
 from .rules import Rule, make_rule
 from .solve import Observer, Solution, solve
@@ -50,12 +51,15 @@ class Equilibrium:
 
     Args:
         solver: key of `SOLVERS`, or a callable that returns a rule; for both solves.
-        tol, max_steps: bounds of the forward solve (see `find_fixed_point`).
-        backward_tol, backward_max_steps: those of the adjoint solve; None: the same.
-        on_failure: what to do about samples that do not converge .
+        tol: bound on the residual of the forward solve, see `find_fixed_point`.
+        max_steps: bound on its evaluations.
+        backward_tol: the tolerance of the adjoint solve; None: the same.
+        backward_max_steps: its bound on evaluations; None: the same.
+        on_failure: "warn" of, "raise" for or "ignore" samples that do not converge.
         gradient: "exact", "one_step" or "neumann". Only the exact one solves: the others have
             no convergence to record.
-        neumann_terms, neumann_damping: K, and a, above 0 and at most 1.
+        neumann_terms: K.
+        neumann_damping: a, above 0 and at most 1.
         ask_every: steps between the questions whether all have converged (`find_fixed_point`);
             None: as suits the map. The result is the same.
     """
@@ -114,7 +118,7 @@ class Equilibrium:
         observe: Observer | None = None,
     ) -> Solution:
         tol, max_steps = self._limits(direction)
-        settings = {"tol": tol, "max_steps": max_steps, "ask_every": self.ask_every}
+        settings: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "ask_every": self.ask_every}
         solution = solve(f, solver=self.solver, **settings, observe=observe)
         # an adjoint solve starts from the cotangent; see `unit_cotangent` for those of zero
         given = f.start().any(-1) if direction == "backward" else None
@@ -124,10 +128,10 @@ class Equilibrium:
             _handle_failure(solution, policy=self.on_failure, what=what, tol=tol)
         return solution
 
-    def _series(self, f: Adjoint) -> Solution:
+    def _series(self, f: FixedPointMap) -> Solution:
         """Returns the u of an approximate gradient as a `Solution` that has not converged.
 
-        What is left out of the series is to be the only error: no step is rough.
+        Cutting the series off is to be the only error: no step is rough.
         """
         terms, a = self.neumann_terms, self.neumann_damping
         if self.gradient == "one_step":

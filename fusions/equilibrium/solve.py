@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -100,8 +101,9 @@ def find_fixed_point(
     forbid_transforms()
     if observe is not None:
         observe = _shaped(observe, start.shape)
-    limits = {"tol": tol, "max_steps": max_steps, "ask_every": ask_every}
-    found = solve(Function(f, start), solver=solver, **limits, observe=observe)
+    limits: dict[str, Any] = {"tol": tol, "max_steps": max_steps, "ask_every": ask_every}
+    function = cast(FixedPointMap, Function(f, start))  # it lacks derivatives, and needs none
+    found = solve(function, solver=solver, **limits, observe=observe)
     return Solution(found.value.view(start.shape), *list(vars(found).values())[1:])
 
 
@@ -135,20 +137,22 @@ class _Solve:
         ask_every: int | None,
         observe: Observer | None,
     ) -> None:
-        self.f, self.rule, self.max_steps, self.observe = f, rule, max_steps, observe
+        self.rule: Any = rule  # it may have methods `narrow` and `recall`
+        self.f, self.max_steps, self.observe = f, max_steps, observe
         self.z = f.start()
         half, pace = self.z.dtype.itemsize < 4, f.pace
         self.tol = _within_reach(tol, self.z.dtype) if half else tol
         self.first, self.then = (pace.first, pace.then) if ask_every is None else [ask_every] * 2
         self.plain = pace.plain if hasattr(rule, "recall") else 0
-        # nearer than to lower precision rough steps do not come
+        # rough steps come no nearer to the fixed point than their precision
         self.rough = max(0, min(pace.rough, max_steps - 2)) if tol > 1e-6 else 0
         self.narrows = f.narrows and hasattr(rule, "narrow")
-        self.noted: tuple[Tensor, Tensor] | None = None  # (z, f(z)) of the last plain step
+        self.noted: tuple[Tensor, ...] | None = None  # (z, f(z)) of the last plain step
         self.rough_steps: list[tuple[int, Tensor, Tensor]] = []  # (step, z, f(z))
         # of each part at the last question: the best iterate, its residual, the steps so far, and
         # whether it has converged
-        self.best, self.done = (), None
+        self.best: tuple[Tensor, Tensor, Tensor]
+        self.done: Tensor | None = None
         self.left: Left | None = None  # of what has left
         self.wasted = 0.0
 
@@ -165,12 +169,13 @@ class _Solve:
             if not window.failed or step == self.max_steps:
                 break
             following, failed = self._following(step, window.image), window.failed
-            window = None  # makes room for the next
+            del window  # makes room for the next
             self._go_on(following, failed)
         if self.left is None:
+            assert self.done is not None
             return Solution(*self.best, self.done, window.failed, latest=not window.failed)
-        best = self.left.whole(self.best)
-        return Solution(*best, best[1] <= self.tol, window.failed)
+        value, residual, steps = self.left.whole(self.best)
+        return Solution(value, residual, steps, residual <= self.tol, window.failed)
 
     def _walk(self, first: int, last: int) -> Window:
         """Takes the steps `first` to `last`, and asks how many parts have not converged then.
@@ -178,10 +183,12 @@ class _Solve:
         Before the last step every part is put back to where it converged, if it has: the last
         evaluation is that of what the solve returns.
         """
-        states, images, table, index = [], [], None, None
+        states: Any = []  # of tensors, then one of them all
+        images: list[Tensor] = []
+        table = index = None
         for step in range(first, last):
             image = self._evaluate(step)
-            if step <= self.rough:  # decides nothing
+            if step <= self.rough:  # its residual decides nothing
                 if self.observe is not None:
                     self.rough_steps.append((step, self.z, image))
                 self.z, first = image, step + 1
@@ -232,11 +239,11 @@ class _Solve:
             step, bad = found
             rows = bad.nonzero().squeeze(1)
             rows, total = (rows, len(bad)) if self.left is None else self.left.original(rows)
-            rows = rows.tolist()
+            samples = rows.tolist()
             raise FloatingPointError(
                 f"iterates must stay finite, but f returned NaN or infinity at step {step} of "
-                f"{self.max_steps} for {len(rows)} of {total} samples (first: "
-                f"{rows[:5]}); check the inputs and weights, or try solver='picard'"
+                f"{self.max_steps} for {len(samples)} of {total} samples (first: "
+                f"{samples[:5]}); check the inputs and weights, or try solver='picard'"
             )
 
     def _settle(self, value: Tensor, residual: Tensor, steps: Tensor) -> None:
@@ -251,6 +258,7 @@ class _Solve:
 
     def _go_on(self, following: Tensor, failed: int) -> None:
         """Leaves alone what has converged, or goes on without it."""
+        assert self.done is not None
         parts = self.done.numel()
         self.wasted += self.then * (parts - failed) / parts
         if self.narrows and self.wasted > PATIENCE and 2 * failed < parts:
@@ -264,10 +272,13 @@ class _Solve:
 
     def _narrowed(self, rows: Tensor, following: Tensor) -> Tensor:
         """Goes on with the samples of the given indices, and returns their next iterates."""
+        assert self.done is not None
         self.wasted = 0.0
         self.left = Left(rows, self.best, self.left)
-        value, *numbers = self.best
-        self.best = value.index_select(-2, rows), *(x.index_select(-1, rows) for x in numbers)
+        value, residual, steps = (
+            x.index_select(dim, rows) for x, dim in zip(self.best, (-2, -1, -1), strict=True)
+        )
+        self.best = value, residual, steps
         self.done = self.done.index_select(-1, rows)
         if self.noted is not None:
             self.noted = tuple(x.index_select(-2, rows) for x in self.noted)
@@ -276,7 +287,8 @@ class _Solve:
         return following.index_select(-2, rows)
 
     def _show(self, window: Window) -> None:
-        """Shows who observes what was evaluated; what has converged stays as it was."""
+        """Passes the evaluations on to `observe`; what has converged stays as it was."""
+        assert self.observe is not None
         for step, z, image in self.rough_steps:
             self.observe(step, z, self.f.residual(z, image))
         self.rough_steps = []

@@ -1,11 +1,15 @@
-"""What PyTorch's tools make of a solve: what they can follow, what can be looked at, and when."""
+"""Solves under PyTorch's transforms, compiler and tracers: what these can follow, and when."""
 
 import warnings
 from collections.abc import Callable
 from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 # Whether a transform of torch.func (grad, vmap, jacrev, ...) is at work. torch's own
 # autograd.Function asks so too; without the name, its own errors speak.
@@ -52,15 +56,15 @@ def forbid_transforms(*tensors: Tensor) -> None:
         )
 
 
-def untraced(f: Callable) -> Callable:
+def untraced(f: Callable[P, T]) -> Callable[P, T]:
     """Returns f as torch.compile leaves it alone: a graph break, and nothing inside is traced.
 
     Where torch.export or torch.jit.trace would have to follow it raises a RuntimeError.
     """
-    disabled = None  # made where it is needed, for that imports the compiler
+    disabled: Callable[P, T] | None = None  # made where it is needed, for that imports the compiler
 
     @wraps(f)
-    def call(*args, **options):
+    def call(*args: P.args, **options: P.kwargs) -> T:
         nonlocal disabled
         if torch.jit.is_tracing() or (torch.compiler.is_compiling() and exporting()):
             raise RuntimeError(

@@ -1,4 +1,4 @@
-"""What a solve sees from one question to the next, and what it keeps of samples that left."""
+"""The evaluations of a solve between two questions, and the samples that have left it."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,15 +11,18 @@ from .maps import relative_residual
 
 @dataclass(frozen=True)
 class Window:
-    """The evaluations between two questions; k states, of which the last is `z`.
+    """The evaluations between two questions whether all have converged: k states, the last `z`.
 
     Attributes:
-        first, last: steps of the first and of the last state.
+        first: step of the first state.
+        last: step of the last state.
         states: (k, ..., batch, size), the last one before parts were put back to where they
             converged; empty for k = 1.
         table: (k - 1, ..., batch) residuals of all but the last; None for k = 1.
         index: (..., batch) which of all states converged first, or the last; None for k = 1.
-        z, image, residual: the last state, its image and its residual.
+        z: the last state.
+        image: f of the last state.
+        residual: its relative residual.
         failed: how many parts have not converged.
     """
 
@@ -52,6 +55,7 @@ class Window:
         if self.table is None:
             return z, residual, steps
         table = self._whole_table()
+        assert isinstance(self.states, Tensor)
         # of equal values `min` takes the first
         index = table.nan_to_num(nan=torch.inf, posinf=torch.inf).clamp_min(tol).min(0).indices
         return picked(self.states, index), _of(table, index), steps
@@ -59,7 +63,7 @@ class Window:
     def not_finite(self, done: Tensor | None) -> tuple[int, Tensor] | None:
         """Returns the first step whose image is not finite, and of which samples; None if all are.
 
-        What is done does not count.
+        Parts that are done do not count.
         """
         bad = relative_residual(self.z, self.image).isnan()
         bad = bad if done is None else bad & ~done
@@ -80,6 +84,7 @@ class Window:
                 torch.zeros_like(self.residual, dtype=torch.bool),
             )
             return
+        assert self.index is not None
         table = self._whole_table()
         for i, (z, residual) in enumerate(zip(self.states, table, strict=True)):
             over = self.index < i
@@ -103,13 +108,15 @@ def _of(table: Tensor, index: Tensor) -> Tensor:
 
 
 class Left:
-    """What is kept of all samples when only some stay at work.
+    """The states of all samples, kept while only some stay at work.
 
     Args:
         rows: indices, among those at work so far, of those that stay.
         parts: what those at work so far have; the first is (..., batch, size), others (..., batch).
         before: what was kept when others left.
     """
+
+    _rows: Tensor
 
     def __init__(self, rows: Tensor, parts: Sequence[Tensor], before: "Left | None") -> None:
         self._kept = tuple(parts) if before is None else before.whole(parts)

@@ -28,8 +28,8 @@ PREPARED: Mapping[str, tuple[str, str]] = {  # benchmark -> its folder, what it 
 EPILOG = """\
 deq-fusion PART --help tells the options of each. The first thing to try, which needs no data:
   deq-fusion compare --dataset digits --fusions deq,concat --runs 3
-Studies and single fusions are modules: python -m deq_fusion.examples.studies.ablation, .convergence, .gates,
-.brca.brca_deq, ..."""
+One fusion alone, and studies of DEQ fusion, are modules: python -m deq_fusion.examples.brca.train,
+python -m deq_fusion.examples.studies.ablation, ... (--help says what they do)."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from deq_fusion.datasets.loaders import grouped_split
-from deq_fusion.datasets.vqa.get_data import find_features, get_dataloader
-from deq_fusion.datasets.vqa.parts import OFFICIAL, find_parts, read_parts
+from deq_fusion.datasets.vqa.annotations import OFFICIAL, find_parts
+from deq_fusion.datasets.vqa.features import find_features
+from deq_fusion.datasets.vqa.get_data import get_dataloader, read_parts
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 TYPES = "yes/no", "number", "other"

@@ -11,6 +11,10 @@ import pytest
 
 from deq_fusion.datasets.vqa.annotations import Part
 from deq_fusion.datasets.vqa.answers import (
+    ARTICLES,
+    CONTRACTIONS,
+    NUMBERS,
+    PUNCTUATION,
     accuracy_of_count,
     count_references,
     normalise,
@@ -20,7 +24,6 @@ from deq_fusion.datasets.vqa.answers import (
     warn_of_rule,
     write_results,
 )
-from deq_fusion.datasets.vqa.tables import ARTICLES, CONTRACTIONS, NUMBERS, PUNCTUATION
 
 METRIC = Path(__file__).resolve().parents[3] / "shared" / "facts" / "vqa_metric.json"
 

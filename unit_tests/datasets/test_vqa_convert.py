@@ -6,9 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from deq_fusion.datasets.vqa import convert
-from deq_fusion.datasets.vqa.convert import convert_npz
-from deq_fusion.datasets.vqa.features import HDF5Features, NpzFeatures
+from deq_fusion.datasets.vqa import features as module
+from deq_fusion.datasets.vqa.features import HDF5Features, convert_npz
+from deq_fusion.datasets.vqa.image_files import NpzFeatures
 
 DIM, IMAGES = 5, 11
 
@@ -57,7 +57,7 @@ def test_regions_are_cut(folder, tmp_path):
 def test_a_stopped_run_goes_on_where_it_ended(folder, tmp_path, monkeypatch):
     expected = convert_quietly(folder, tmp_path / "whole.hdf5")
     output = tmp_path / "all.hdf5"
-    read, paths = convert._read, []
+    read, paths = module._read_narrow, []
 
     def stopping(path, *options):
         if len(paths) == 5:
@@ -65,13 +65,15 @@ def test_a_stopped_run_goes_on_where_it_ended(folder, tmp_path, monkeypatch):
         paths.append(path)
         return read(path, *options)
 
-    monkeypatch.setattr(convert, "_read", stopping)
+    monkeypatch.setattr(module, "_read_narrow", stopping)
     with pytest.raises(KeyboardInterrupt):
         convert_quietly(folder, output, batch_size=2)
     assert not output.exists()
     first = set(paths[:4])  # two batches were complete, the fifth image is read again
     paths.clear()
-    monkeypatch.setattr(convert, "_read", lambda *args: (paths.append(args[0]), read(*args))[1])
+    monkeypatch.setattr(
+        module, "_read_narrow", lambda *args: (paths.append(args[0]), read(*args))[1]
+    )
     convert_quietly(folder, output, batch_size=2)
     assert len(paths) == IMAGES - 4 and not first & set(paths)
     ids = HDF5Features(expected).image_ids

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from deq_fusion.datasets.vqa.annotations import Part, Questions
-from deq_fusion.datasets.vqa.get_data import get_dataloader, question_loader
-from deq_fusion.datasets.vqa.parts import PUBLISHED, find_questions, lacks_answers, read_parts
+from deq_fusion.datasets.vqa.annotations import (
+    PUBLISHED,
+    Part,
+    Questions,
+    find_questions,
+    lacks_answers,
+)
+from deq_fusion.datasets.vqa.get_data import get_dataloader, question_loader, read_parts
 from unit_tests.datasets import test_vqa
 
 made, folder = test_vqa.made, test_vqa.folder  # its fixtures

@@ -134,7 +134,7 @@ def test_features_are_handed_to_the_converter(tmp_path, capsys, monkeypatch):
     def convert(folder, output, *, progress):
         calls.append((folder, output, progress))
 
-    monkeypatch.setattr("deq_fusion.datasets.vqa.convert.convert_npz", convert)
+    monkeypatch.setattr("deq_fusion.datasets.vqa.features.convert_npz", convert)
     main(["--npz", "folder", "--output", "features.hdf5"])
     assert calls == [("folder", "features.hdf5", True)]
     assert "features of folder in features.hdf5" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from deq_fusion.datasets.vqa.annotations import read_questions
-from deq_fusion.datasets.vqa.questions import PAD, UNK, Words, tokenise_mcan, tokenise_mutan
+from deq_fusion.datasets.vqa.vocabulary import PAD, UNK, Words, tokenise_mcan, tokenise_mutan
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 TEXTS = ["Is the dog red?", "is it a dog/cat?", "What is the dog's name?", "the end"]

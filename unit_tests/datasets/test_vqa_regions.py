@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from deq_fusion.datasets.vqa.annotations import INT64
-from deq_fusion.datasets.vqa.features import HDF5Features, NpzFeatures, open_features
-from deq_fusion.datasets.vqa.image_files import image_id, read_npz
+from deq_fusion.datasets.files.numbers import INT64
+from deq_fusion.datasets.vqa.features import HDF5Features, open_features
+from deq_fusion.datasets.vqa.image_files import NpzFeatures, image_id, read_npz
 from unit_tests.datasets import test_vqa_features
 
 images = test_vqa_features.images  # its fixture

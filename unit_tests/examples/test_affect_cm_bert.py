@@ -1,11 +1,9 @@
 """CM-BERT's recipe on small files of the real layouts: what is fitted, on train alone; what is
 padded, without effect; and that every slot trains."""
 
-import os
 import pickle
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,15 +13,15 @@ from torch import nn
 from deq_fusion.datasets.affect import transcripts
 from deq_fusion.datasets.affect.utterance import FILE, split_rows
 from deq_fusion.datasets.files.text import WordPieces
-from deq_fusion.examples.affect import cm_bert, mosi_deq
+from deq_fusion.examples.affect import cm_bert, train
 from deq_fusion.examples.affect.recipe import recipe as mosi
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison.methods import Method, only, refusal
 from deq_fusion.training_structures.comparison.single_run import run_fusion
 from deq_fusion.unimodals.cm_bert import CMBERT, CMBERTPooled
 from deq_fusion.unimodals.pretrained import BertEncoder
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 VIDEOS, EACH, FEATURES = 14, 3, 7
 WORDS = "GOOD BAD FILM VERY NOT STORY ACTING LONG SHORT BORING GREAT MUSIC".split()
 param = pytest.mark.parametrize
@@ -109,7 +107,7 @@ def test_the_tables_of_cm_bert_train(tables, host):
     _, audio, _ = recipe.loaders(0)[0].dataset.tensors
     assert not audio[:, 0].any() and audio[:, 1:5].any(dim=2).all() and not audio[:, 5:].any()
     arguments = ["--data-dir", str(tables), "--epochs", "1", "--set", f"host={host}"]
-    assert mosi_deq.main(arguments)["solver_converged"] > 0.9
+    assert train.main(arguments)["solver_converged"] > 0.9
 
 
 @param("host", cm_bert.HOSTS)
@@ -384,9 +382,7 @@ def test_what_does_not_fit_is_said(write, arrays, tables):
 
 
 def test_the_real_utterances():
-    folder = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "mosi"
-    if not (folder / FILE).is_file():
-        pytest.skip(f"no {folder / FILE}")
+    folder = real(f"mosi/{FILE}").parent
     recipe = small(folder, "cm_bert")
     train, valid, test = recipe.loaders(0)
     assert len(train.dataset) + len(valid.dataset) == 1447 and len(test.dataset) == 752

@@ -184,6 +184,7 @@ def history_of(trained, recipe):
     return trained.history.epochs
 
 
+@pytest.mark.slow
 @param("name", ["deq_paper", "concat"])
 def test_training_as_published_lessens_the_loss(name):
     recipe = replace(made(sizes="authors", hidden=16), epochs=20)

@@ -16,6 +16,7 @@ from deq_fusion.training_structures.comparison.methods import Method, only, refu
 from deq_fusion.training_structures.comparison.single_run import run_fusion
 from deq_fusion.training_structures.Supervised_Learning import MMDL
 
+pytestmark = pytest.mark.slow
 DIGITS = replace(digits_recipe(), epochs=20)
 GOOD, GAIN = 0.95, 0.10  # accuracy on test, and its distance from the best single quadrant's
 LESS = {  # -> accuracy, where less than GOOD is to be expected, and why

@@ -1,11 +1,14 @@
 """The examples run, on embedded data and on small files of the real layout."""
 
+from importlib import import_module
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from deq_fusion.examples.brca import brca_deq
+from deq_fusion.examples.brca import train as brca
 from deq_fusion.examples.compare_fusions import PROGRAM, RECIPES
-from deq_fusion.examples.digits import digits_deq
+from deq_fusion.examples.digits import train as digits
 from deq_fusion.examples.digits.recipe import WIDTH
 from deq_fusion.fusions.registry import FUSIONS, LATER
 from deq_fusion.training_structures.comparison import command_line
@@ -29,8 +32,8 @@ def compared(*arguments):
     return command_line(RECIPES, FUSIONS, arguments, **options)
 
 
-def test_digits_deq_learns(capsys):
-    result = digits_deq.main(["--epochs", "6"])
+def test_digits_learns(capsys):
+    result = digits.main(["--epochs", "6"])
     assert result["scores"]["accuracy"] > 0.85  # chance is 0.1
     assert result["solver_converged"] > 0.99
     assert "converged" in capsys.readouterr().out
@@ -51,12 +54,12 @@ def test_the_equations_are_options_of_a_comparison(tmp_path):
     assert result["fusion_parameters"] == without_gate
 
 
-def test_brca_deq_runs_and_resumes(omics, tmp_path):
+def test_brca_runs_and_resumes(omics, tmp_path):
     path = tmp_path / "run.ckpt"
     arguments = ["--data-dir", str(omics), "--official", "--checkpoint", str(path)]
-    brca_deq.main([*arguments, "--epochs", "2"])
-    resumed = brca_deq.main([*arguments, "--epochs", "4"])
-    whole = brca_deq.main([*arguments[:3], "--epochs", "4"])
+    brca.main([*arguments, "--epochs", "2"])
+    resumed = brca.main([*arguments, "--epochs", "4"])
+    whole = brca.main([*arguments[:3], "--epochs", "4"])
     assert resumed["scores"] == whole["scores"]
     assert resumed["valid"] == whole["valid"]
 
@@ -67,16 +70,16 @@ def test_brca_deq_runs_and_resumes(omics, tmp_path):
 def test_a_checkpoint_is_not_resumed_by_another_run(omics, tmp_path, other, capsys):
     arguments = ["--data-dir", str(omics), "--epochs", "1"]
     arguments += ["--checkpoint", str(tmp_path / "run.ckpt")]
-    brca_deq.main(arguments)
+    brca.main(arguments)
     with pytest.raises(SystemExit):
-        brca_deq.main([*arguments, *other])
+        brca.main([*arguments, *other])
     message = capsys.readouterr().err
     assert "with the same settings" in message or "weights of this very model" in message
 
 
-def test_brca_deq_takes_a_choice_of_views(omics):
-    one = brca_deq.main(["--data-dir", str(omics), "--epochs", "1", "--modalities", "miRNA"])
-    all_three = brca_deq.main(["--data-dir", str(omics), "--epochs", "1"])
+def test_brca_takes_a_choice_of_views(omics):
+    one = brca.main(["--data-dir", str(omics), "--epochs", "1", "--modalities", "miRNA"])
+    all_three = brca.main(["--data-dir", str(omics), "--epochs", "1"])
     assert one["parameters"] < all_three["parameters"]
 
 
@@ -101,7 +104,7 @@ def test_missing_data_is_explained(capsys):
 
 def test_a_folder_without_data_is_explained(tmp_path, capsys):
     for command in (
-        lambda: brca_deq.main(["--data-dir", str(tmp_path)]),
+        lambda: brca.main(["--data-dir", str(tmp_path)]),
         lambda: compared(
             "--dataset", "brca", "--data-dir", str(tmp_path), "--output", str(tmp_path / "out")
         ),
@@ -109,3 +112,27 @@ def test_a_folder_without_data_is_explained(tmp_path, capsys):
         with pytest.raises(SystemExit):
             command()
         assert "get it with: deq-fusion prepare brca" in capsys.readouterr().err
+
+
+BENCHMARKS = {"affect", "brca", "digits", "imdb", "vqa"}
+
+
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+def test_the_help_of_every_benchmark_teaches(name, capsys):
+    script = import_module(f"deq_fusion.examples.{name}.train")
+    with pytest.raises(SystemExit) as end:
+        script.main(["--help"])
+    told = capsys.readouterr().out
+    assert end.value.code == 0 and script.__doc__.strip() in told and "None" not in told
+    assert f"python -m deq_fusion.examples.{name}.train" in told
+    for argument in ("--fusion", "--own-fusion", "--unimodal", "--set", "--modalities"):
+        assert f"  {argument}" in told
+
+
+def test_examples_are_a_script_a_benchmark_and_a_few_short_ones():
+    folder = Path(import_module("deq_fusion.examples").__file__).parent
+    there = {path.name for path in folder.iterdir() if path.name != "__pycache__"}
+    short = {"quickstart.py", "own_fusion.py", "own_dataset.py", "inside_multibench.py"}
+    shared = {"__init__.py", "compare_fusions.py", "run_one.py", "checks.py", "studies"}
+    assert there == BENCHMARKS | short | shared
+    assert all((folder / name / "recipe.py").is_file() for name in BENCHMARKS)

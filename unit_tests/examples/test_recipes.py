@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from deq_fusion.examples import compare_subsets
-from deq_fusion.examples.affect import mosi_deq, mosi_unimodal, mosi_weighted_sum
+from deq_fusion.examples.affect import train as affect_train
 from deq_fusion.examples.affect.recipe import recipe as mosi
-from deq_fusion.examples.brca import brca_concat, brca_unimodal
+from deq_fusion.examples.brca import train as brca_train
 from deq_fusion.examples.compare_fusions import PROGRAM, RECIPES
-from deq_fusion.examples.imdb import imdb_deq, imdb_late_fusion, imdb_unimodal
+from deq_fusion.examples.imdb import train as imdb_train
 from deq_fusion.examples.imdb.recipe import recipe as imdb
-from deq_fusion.examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
+from deq_fusion.examples.vqa import train as vqa_train
 from deq_fusion.examples.vqa.recipe import recipe as vqa
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import command_line
@@ -105,10 +104,10 @@ def called(main, folder, *more):
 
 def test_films_are_learnt_from_features(films, capsys):
     more = ["--set", "width=8", "--set", "balanced=True", "--set", "lr=0.02", "--epochs", "30"]
-    for main in (imdb_deq.main, imdb_late_fusion.main):
-        assert called(main, films, *more)["scores"]["f1_micro"] > 0.9
+    for fusion in ("deq", "concat"):
+        assert called(imdb_train.main, films, *more, "--fusion", fusion)["scores"]["f1_micro"] > 0.9
     assert "f1_macro" in capsys.readouterr().out
-    alone = called(imdb_unimodal.main, films, *more)
+    alone = called(imdb_train.main, films, "--unimodal", *more)
     assert list(alone) == ["text", "image"]
     assert alone["text"]["parameters"] < alone["image"]["parameters"]
 
@@ -126,8 +125,8 @@ def test_films_are_read_raw(raw_films, encoders):
     more = [f"encoders={encoders}", "width=8", "size=32", "length=8", "batch_size=8"]
     more += ["balanced=True"]
     arguments = [word for setting in more for word in ("--set", setting)]
-    assert called(imdb_deq.main, raw_films, *arguments)["solver_converged"] > 0.9
-    alone = called(imdb_unimodal.main, raw_films, *arguments)
+    assert called(imdb_train.main, raw_films, *arguments)["solver_converged"] > 0.9
+    alone = called(imdb_train.main, raw_films, "--unimodal", *arguments)
     assert list(alone) == ["text", "image"]
 
 
@@ -142,9 +141,11 @@ def test_published_rows_differ_as_the_paper_says(films):
 
 def test_colours_are_answered_from_pictures(pictures):
     more = ["--set", "width=16", "--set", "batch_size=8", "--set", "lr=0.01", "--epochs", "40"]
-    for main in (vqa_deq.main, vqa_mutan.main):
-        assert called(main, pictures, *more)["scores"]["accuracy"] > 0.7
-    alone = called(vqa_unimodal.main, pictures, *more)
+    for fusion in ("deq", "mutan"):
+        assert (
+            called(vqa_train.main, pictures, *more, "--fusion", fusion)["scores"]["accuracy"] > 0.7
+        )
+    alone = called(vqa_train.main, pictures, "--unimodal", *more)
     assert alone["image"]["scores"]["accuracy"] > 0.7
     assert alone["question"]["scores"]["accuracy"] < 0.6  # chance is a third
 
@@ -152,7 +153,7 @@ def test_colours_are_answered_from_pictures(pictures):
 def test_questions_alone_have_two_views(questions):
     recipe = small(vqa, questions, min_count=1)
     assert recipe.modalities == ("question", "words")
-    result = called(vqa_deq.main, questions, "--set", "width=8")
+    result = called(vqa_train.main, questions, "--set", "width=8")
     assert result["solver_converged"] > 0.9
 
 
@@ -198,11 +199,12 @@ def multibench_file(tmp_path):
 
 def test_sequences_of_multibench_are_fused(multibench_file):
     assert small(mosi, multibench_file).modalities == ("vision", "audio", "text")
-    for main in (mosi_deq.main, mosi_weighted_sum.main):
-        more = ["--modalities", "text,audio", "--epochs", "60"]
+    main = affect_train.main
+    for fusion in ("deq", "weighted_sum"):
+        more = ["--modalities", "text,audio", "--epochs", "60", "--fusion", fusion]
         result = called(main, multibench_file, *more)
         assert result["scores"]["corr"] > 0.8
-    assert list(called(mosi_unimodal.main, multibench_file)) == ["vision", "audio", "text"]
+    assert list(called(main, multibench_file, "--unimodal")) == ["vision", "audio", "text"]
 
 
 def test_a_folder_without_a_known_file_is_explained(tmp_path, multibench_file):
@@ -238,22 +240,14 @@ def omics(tmp_path):
 
 def test_brca_scripts(omics):
     more = ["--set", "hidden=16"]
-    assert called(brca_concat.main, omics, *more)["fusion_parameters"] == 0  # concatenation
-    assert list(called(brca_unimodal.main, omics, *more)) == ["mRNA", "methylation", "miRNA"]
-
-
-def test_every_subset_is_compared_and_kept(omics, tmp_path, capsys):
-    arguments = ["--dataset", "brca", "--data-dir", str(omics), "--runs", "1", "--epochs", "1"]
-    arguments += ["--output", str(tmp_path / "out")]
-    table = compare_subsets.main(arguments)
-    rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in table.splitlines()[2:]]
-    whole = "mRNA + methylation + miRNA"
-    assert {(whole, "linear"), (whole, "deq"), (whole, "concat")} <= set(map(tuple, rows))
-    pairs = ["mRNA + methylation", "mRNA + miRNA", "methylation + miRNA"]
-    assert {(pair, name) for pair in pairs for name in ("deq", "concat")} <= set(map(tuple, rows))
-    assert {(view, "itself") for view in ("mRNA", "methylation", "miRNA")} <= set(map(tuple, rows))
-    assert (tmp_path / "out" / "subsets.md").read_text().strip() == table
-    assert compare_subsets.main(arguments) == table  # nothing is done twice
+    assert (
+        called(brca_train.main, omics, *more, "--fusion", "concat")["fusion_parameters"] == 0
+    )  # concatenation
+    assert list(called(brca_train.main, omics, "--unimodal", *more)) == [
+        "mRNA",
+        "methylation",
+        "miRNA",
+    ]
 
 
 def test_the_command_line_takes_settings_of_every_set(films, pictures, tmp_path):
@@ -264,15 +258,6 @@ def test_the_command_line_takes_settings_of_every_set(films, pictures, tmp_path)
         found = command_line(RECIPES, FUSIONS, arguments, program=PROGRAM)
         assert not found.failures
         assert found.skipped == {"evidential": "does not do multilabel"}
-
-
-def test_subsets_list_the_fusions_and_take_them_either_way(omics, tmp_path, capsys):
-    assert compare_subsets.main(["--list"]) == ""
-    assert "concat" in capsys.readouterr().out
-    arguments = ["--dataset", "brca", "--data-dir", str(omics), "--runs", "1", "--epochs", "1"]
-    arguments += ["--modalities", "mRNA,miRNA", "--fusions=concat"]
-    table = compare_subsets.main([*arguments, "--output", str(tmp_path / "out")])
-    assert "concat" in table and "deq" not in table
 
 
 def test_vocabularies_follow_the_method_of_tokenising(questions):

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deq_fusion.examples.digits import digits_deq
 from deq_fusion.examples.digits import recipe as digits
+from deq_fusion.examples.digits import train
 from deq_fusion.fusions.registry import FUSIONS
-from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.methods import Method, single
 from deq_fusion.training_structures.comparison.single_run import run_fusion
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ ARGUMENTS = ["--fusion", "sum", "--epochs", "2"]
 SCRIPT = """
 import json, os, sys
 import torch
-from deq_fusion.examples.digits import digits_deq, recipe
+from deq_fusion.examples.digits import recipe, train
 
 recipe.DROPOUT, seeds, build = 0.0, [], recipe.build
 
@@ -31,7 +31,7 @@ def watched(fusion, train):
     return model
 
 recipe.build = watched
-result = digits_deq.main(sys.argv[2:]) | {"seeds": sorted(set(seeds))}
+result = train.main(sys.argv[2:]) | {"seeds": sorted(set(seeds))}
 with open(f"{sys.argv[1]}/{os.environ['RANK']}.json", "w") as file:
     json.dump(result, file)
 """
@@ -41,6 +41,7 @@ def without_times(result):
     return {name: value for name, value in result.items() if name != "seconds"}
 
 
+@pytest.mark.slow
 def test_two_processes_print_once_what_one_prints(tmp_path, monkeypatch, capsys):
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)
@@ -54,7 +55,7 @@ def test_two_processes_print_once_what_one_prints(tmp_path, monkeypatch, capsys)
     )
     assert done.returncode == 0, done.stderr
     monkeypatch.setattr(digits, "DROPOUT", 0.0)
-    alone = digits_deq.main(ARGUMENTS)
+    alone = train.main(ARGUMENTS)
     said, expected = done.stdout.splitlines(), capsys.readouterr().out.splitlines()
     assert said[:2] == expected[:2] and len(said) == len(expected) == 3
     both = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2)]
@@ -99,26 +100,43 @@ def test_a_fusion_of_ones_own_is_trained(tmp_path, monkeypatch, capsys):
     code += "    return Concat(), sum(input_dims)\n"
     (tmp_path / "my_fusions.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    found = digits_deq.main(["--own-fusion", "my_fusions:Own", "--epochs", "2"])
+    found = train.main(["--own-fusion", "my_fusions:Own", "--epochs", "2"])
     assert ": Own, seed 0" in capsys.readouterr().out
-    known = digits_deq.main(["--fusion", "concat", "--epochs", "2"])
+    known = train.main(["--fusion", "concat", "--epochs", "2"])
     assert (found["scores"], found["valid"]) == (known["scores"], known["valid"])
 
 
 def test_every_epoch_can_be_logged(tmp_path):
     pytest.importorskip("tensorboard")
-    found = digits_deq.main([*ARGUMENTS, "--log", str(tmp_path)])
+    found = train.main([*ARGUMENTS, "--log", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["sum-0"]
-    assert without_times(found)["scores"] == digits_deq.main(ARGUMENTS)["scores"]
+    assert without_times(found)["scores"] == train.main(ARGUMENTS)["scores"]
 
 
 def test_precision_on_the_command_line(capsys):
-    full = digits_deq.main([*ARGUMENTS])["curve"][-1]["train_loss"]
-    half = digits_deq.main([*ARGUMENTS, "--precision", "bf16"])["curve"][-1]["train_loss"]
+    full = train.main([*ARGUMENTS])["curve"][-1]["train_loss"]
+    half = train.main([*ARGUMENTS, "--precision", "bf16"])["curve"][-1]["train_loss"]
     assert half != full and half == pytest.approx(full, rel=0.05)
     with pytest.raises(SystemExit):
-        digits_deq.main(["--precision", "fp8"])
+        train.main(["--precision", "fp8"])
     assert "invalid choice: 'fp8'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
-        digits_deq.main(["--help"])
+        train.main(["--help"])
     assert "torchrun --nproc-per-node 2 -m " in capsys.readouterr().out
+
+
+def test_every_modality_is_trained_alone_with_the_seed_and_a_checkpoint_of_its_own(tmp_path):
+    arguments = ["--epochs", "1", "--modalities", "top left,top right", "--seed", "3"]
+    found = train.main([*arguments, "--unimodal", "--checkpoint", str(tmp_path / "c.pt")])
+    assert list(found) == ["top left", "top right"]
+    made = replace(digits.recipe(), epochs=1)
+    for name, result in found.items():
+        assert result["scores"] == run_fusion(single(made, name), 3)["scores"]
+        assert (tmp_path / f"c.pt.{name}").is_file()
+
+
+@pytest.mark.parametrize("other", [["--fusion", "concat"], ["--own-fusion", "torch.nn:Identity"]])
+def test_a_fusion_and_unimodal_are_not_asked_for_together(other, capsys):
+    with pytest.raises(SystemExit):
+        train.main(["--unimodal", *other])
+    assert "not allowed with argument" in capsys.readouterr().err

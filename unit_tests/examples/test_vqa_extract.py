@@ -1,8 +1,5 @@
 """Grid features of plain images: what a cell holds, resuming, and the loader that reads them."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -11,10 +8,9 @@ from deq_fusion.datasets.vqa.features import HDF5Features
 from deq_fusion.datasets.vqa.get_data import get_dataloader
 from deq_fusion.examples.vqa import extract_features
 from deq_fusion.examples.vqa.extract_features import main, network_grid, patches
+from unit_tests.real_data import real
 
 Image = pytest.importorskip("PIL.Image", reason="pictures are written with Pillow")
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 @pytest.fixture
@@ -161,9 +157,7 @@ def test_a_damaged_picture_is_named(pictures, tmp_path):
 
 @pytest.mark.filterwarnings("ignore:.* can only be answered wrong:UserWarning")
 def test_the_real_daquar_with_its_pictures(tmp_path):
-    source = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "vqa" / "daquar"
-    if not source.is_dir():
-        pytest.skip(f"no real data at {source}; set DEQ_FUSION_DATA to the folder above vqa")
+    source = real("vqa/daquar")
     (tmp_path / "some").mkdir()
     for image in (1, 2, 3):
         (tmp_path / "some" / f"{image}.jpg").symlink_to(source / "images" / f"{image}.jpg")

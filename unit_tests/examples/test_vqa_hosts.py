@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from deq_fusion.examples.vqa import vqa_deq, vqa_unimodal
 from deq_fusion.examples.vqa.recipe import recipe as vqa
+from deq_fusion.examples.vqa.train import main
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.objective_functions.answers import sampled_answer_loss, soft_answer_loss
 from deq_fusion.training_structures.comparison.methods import Method
@@ -51,7 +51,7 @@ def size_of(model):
 @hosts
 @param("fusion", ["deq", "sum", "mutan"])
 def test_every_host_takes_every_fusion(pictures, host, fusion, capsys):
-    result = called(vqa_deq.main, pictures, "--fusion", fusion, *settings(host))
+    result = called(main, pictures, "--fusion", fusion, *settings(host))
     assert result["epochs"] == 1
     assert f"questions, {host} tiny: {fusion}, seed 0" in capsys.readouterr().out
     assert ("solver_steps" in result) == (fusion == "deq")
@@ -59,13 +59,13 @@ def test_every_host_takes_every_fusion(pictures, host, fusion, capsys):
 
 @hosts
 def test_colours_are_learnt_from_pictures(pictures, host):
-    result = called(vqa_deq.main, pictures, *settings(host, "lr=0.003"), "--epochs", "8")
+    result = called(main, pictures, *settings(host, "lr=0.003"), "--epochs", "8")
     assert result["scores"]["accuracy"] > 0.7  # chance is a third
 
 
 @hosts
 def test_each_modality_alone_is_a_model(pictures, host):
-    alone = called(vqa_unimodal.main, pictures, *settings(host))
+    alone = called(main, pictures, "--unimodal", *settings(host))
     assert list(alone) == ["question", "image"]
     recipe = small(vqa, pictures, host=host, size="tiny")
     both, _ = build_model(Method("sum", recipe, FUSIONS["sum"]), recipe.loaders(0)[0])
@@ -75,14 +75,14 @@ def test_each_modality_alone_is_a_model(pictures, host):
 @hosts
 def test_without_images_the_question_alone_is_read(questions, host):
     assert small(vqa, questions, host=host).modalities == ("question",)
-    result = called(vqa_deq.main, questions, *settings(host))
+    result = called(main, questions, *settings(host))
     assert result["solver_converged"] > 0.9
 
 
 @param("host", HOSTS[1:])
 def test_mutans_fusion_needs_two(questions, host, capsys):
     with pytest.raises(SystemExit):
-        called(vqa_deq.main, questions, "--fusion", "mutan", *settings(host))
+        called(main, questions, "--fusion", "mutan", *settings(host))
     assert "mutan takes 2 or more modalities, and there is 1" in capsys.readouterr().err
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from deq_fusion.datasets.vqa.annotations import read_part
 from deq_fusion.datasets.vqa.answers import read_results, score
-from deq_fusion.examples.vqa import vqa_deq, vqa_mutan, vqa_unimodal
 from deq_fusion.examples.vqa.recipe import find_pictures
 from deq_fusion.examples.vqa.recipe import recipe as vqa
+from deq_fusion.examples.vqa.train import main
 from unit_tests.examples import test_recipes
 
 questions, pictures = test_recipes.questions, test_recipes.pictures  # its fixtures
@@ -30,11 +30,12 @@ def ask(path, images, first=5000):
     return {entry["question_id"]: COLOURS[entry["image_id"] % 3] for entry in asked}
 
 
-@pytest.mark.parametrize("main", [vqa_deq.main, vqa_mutan.main])
-def test_what_is_submitted_is_what_was_scored(pictures, tmp_path, main, capsys):
+@pytest.mark.parametrize("fusion", ["deq", "mutan"])
+def test_what_is_submitted_is_what_was_scored(pictures, tmp_path, fusion, capsys):
     path, output = tmp_path / "more.json", tmp_path / "results.json"
     path.write_bytes((pictures / "val_questions.json").read_bytes())
     more = ["--set", "width=16", "--set", "batch_size=8", "--set", "lr=0.01", "--epochs", "20"]
+    more += ["--fusion", fusion]
     result = called(main, pictures, *more, "--predict", str(path), "--submission", str(output))
     part = read_part(path, pictures / "val_annotations.json")
     scores = score(read_results(output), part, digits=None)
@@ -49,7 +50,7 @@ def test_test_without_annotations_is_answered(questions, tmp_path, host):
     output = tmp_path / "results.json"
     size = [] if host == "bag" else ["--set", "host=mcan", "--set", "size=tiny"]
     more = ["--part", "valid", "--submission", str(output), *size]
-    called(vqa_deq.main, questions, *more)
+    called(main, questions, *more)
     given = read_results(output)
     assert list(given) == list(right) and set(given.values()) <= set(COLOURS)
 
@@ -66,7 +67,7 @@ def test_test_without_annotations_cannot_be_scored(questions):
 def test_what_cannot_be_submitted_is_said_before_training(pictures, tmp_path, capsys):
     def refused(*more):
         with pytest.raises(SystemExit):
-            called(vqa_deq.main, pictures, *more)
+            called(main, pictures, *more)
         out, err = capsys.readouterr()
         assert "seed 0" not in out  # nothing was trained
         return err
@@ -75,6 +76,7 @@ def test_what_cannot_be_submitted_is_said_before_training(pictures, tmp_path, ca
     assert "no questions of test in" in refused("--submission", output)
     path = tmp_path / "more.json"
     ask(path, [1000, 77, 78])
+    assert "leave out one" in refused("--unimodal", "--submission", output)
     asked = ("--predict", str(path), "--submission")
     assert "of 3 images 2 have no features, the first is image 77" in refused(*asked, output)
     ask(path, [1000])
@@ -90,12 +92,12 @@ def test_pictures_without_features_are_not_passed_over(questions, capsys):
         f"--images {questions}/images --output {questions}/features.hdf5 --patches; or give "
         "--modalities question"
     )
-    for main in (vqa_deq.main, vqa_unimodal.main):
+    for more in ([], ["--unimodal"]):
         with pytest.raises(SystemExit):
-            called(main, questions)
+            called(main, questions, *more)
         assert command in capsys.readouterr().err
-    assert called(vqa_deq.main, questions, "--modalities", "question")["epochs"] == 1
-    assert called(vqa_deq.main, questions, "--modalities", "question,words")["epochs"] == 1
+    assert called(main, questions, "--modalities", "question")["epochs"] == 1
+    assert called(main, questions, "--modalities", "question,words")["epochs"] == 1
     with h5py.File(questions / "features.hdf5", "w") as file:
         file["features"] = np.ones((90, 2, 3), np.float16)
         file["image_ids"] = np.array([*range(60), *range(1000, 1030)])

@@ -111,7 +111,7 @@ def _draw_radii(axes: "Axes", at: int, found: Measured) -> None:
 
 
 def early(comparisons: Mapping[str, Comparison]) -> "Figure | None":
-    """What the validation score gains or loses when a trained model's solve ends elsewhere."""
+    """The gain or loss of the validation score when a trained model's solve ends elsewhere."""
     figure, axes = make_figure(2, 2.4)
     score, drawn = next(iter(comparisons.values())).score, False
     for each, kind in zip(axes, ("limit", "tolerance"), strict=True):

@@ -40,7 +40,7 @@ def _curve(x: Sequence[float], values: Any, share: float | None, *, logs: bool =
 
 
 class Measured(NamedTuple):
-    """What was measured of each run of a row, and how much the runs' parts overlap."""
+    """The measurements of each run of a row, and how much the runs' parts overlap."""
 
     runs: list[dict[str, Any]]
     test_share: float | None  # see `estimate`

@@ -6,9 +6,9 @@ python -m deq_fusion.examples.studies.cost --device cuda    the same on a GPU
 
 Methods: DEQ fusion with the exact and the one-step gradient, the same map solved jointly by
 torchdeq (if it is installed), unrolled with as many steps and backpropagated, and concatenation
-followed by a linear map. Prints tables, and writes them (cost.md, tables.json) with pictures after
-every group of measurements. What it costs within the published models: `.cost.hosts`; how fast
-data are read: `.cost.loading`.
+followed by a linear map. Prints tables, and writes them (cost.md, tables.json) after every group
+of measurements, with pictures in the end. The cost within the published models: `.cost.hosts`; how
+fast data are read: `.cost.loading`.
 """
 
 import argparse
@@ -34,14 +34,15 @@ def main(argv: Sequence[str] | None = None) -> Summary:
     os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler's own words
     settings = Settings(args.seconds, args.most, args.device)
     how = {"command": [*PROGRAM.split(), *argv], "threads": args.threads, "device": args.device}
-    groups, told, there = [], Summary([]), ""
+    groups = []
     with threads(args.threads):
         for part in args.parts:
             options = {"shapes": args.shapes} if part == "cases" else {}
             for group in PARTS[part](settings, **options):
                 groups.append(group)
-                told = summary(groups)
-                there = write_all(args.output, "cost", told, draw(groups), **how)
+                write_all(args.output, "cost", summary(groups), {}, **how)
+    told = summary(groups)
+    there = write_all(args.output, "cost", told, draw(groups), **how)
     print(f"\n{told}\n\n{there}")
     return told
 

@@ -1,4 +1,4 @@
-"""What a step asks of the machine: operations dispatched, transfers, time in matrix products."""
+"""The demands of a step: operations dispatched, transfers, time in matrix products."""
 
 from collections.abc import Callable
 from statistics import median

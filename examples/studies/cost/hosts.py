@@ -1,4 +1,4 @@
-"""What DEQ fusion costs inside the published models: its share of a training step.
+"""The cost of DEQ fusion inside the published models: its share of a training step.
 
 python -m deq_fusion.examples.studies.cost.hosts                          every model (half an hour)
 python -m deq_fusion.examples.studies.cost.hosts --hosts mutan cm_bert    some of them
@@ -15,11 +15,16 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from deq_fusion.examples.studies.cost.timing import interleaved, threads
+from deq_fusion.examples.studies.drawing import COLOURS, make_figure
+from deq_fusion.examples.studies.output import Summary, write_all
+from deq_fusion.examples.studies.tables import Cell, Column, Table
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.objective_functions.answers import soft_answer_loss
 from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
@@ -31,8 +36,10 @@ from deq_fusion.unimodals.mm_dynamics import MMDynamics
 from deq_fusion.unimodals.mutan_vqa import MutanAtt, MutanNoAtt
 from deq_fusion.unimodals.pretrained import BertEncoder
 
-from .timing import interleaved, threads
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
+PROGRAM = "python -m deq_fusion.examples.studies.cost.hosts"
 Slot = Callable[[Sequence[int], int], tuple[nn.Module, int]]
 """(widths of the features, width wanted) -> a fusion and the width of its result."""
 
@@ -65,7 +72,7 @@ class Case(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was measured of a model, in milliseconds and in steps of DEQ fusion's solver."""
+    """The measurements of a model, in milliseconds and in steps of DEQ fusion's solver."""
 
     host: str
     parameters: int
@@ -80,20 +87,40 @@ class Result(NamedTuple):
         """DEQ fusion's share of its training step."""
         return 1 - self.own / self.deq
 
-    def to_row(self) -> str:
+    def to_row(self) -> list[Cell]:
         """Returns the line of the table."""
-        met = "" if self.target is None else f"<= {self.target:.0%}: "
+        met = None
         if self.target is not None:
-            met += "met" if self.share <= self.target else "missed"
-        cells = self.host, f"{self.parameters / 1e6:.1f}", f"{self.batch}", f"{self.own:,.0f}"
-        cells += f"{self.deq:,.0f}", f"{self.deq / self.own:.2f}", f"{self.share:.1%}"
-        return f"| {' | '.join((*cells, f'{self.steps:.1f}', met))} |"
+            met = f"<= {self.target:.0%}: {'met' if self.share <= self.target else 'missed'}"
+        times = [self.own, self.deq, self.deq / self.own]
+        return [self.host, self.parameters / 1e6, self.batch, *times, self.share, self.steps, met]
 
 
-HEAD = (
-    "| model | M parameters | batch | published fusion, ms | DEQ fusion, ms | ratio "
-    "| DEQ fusion's share | steps | target |\n|---|---|---|---|---|---|---|---|---|"
+COLUMNS = (
+    *(Column("model"), Column("M parameters", ".1f"), Column("batch", ".0f")),
+    *(Column("published fusion, ms", ",.0f"), Column("DEQ fusion, ms", ",.0f")),
+    *(Column("ratio", ".2f"), Column("DEQ fusion's share", ".1%"), Column("steps", ".1f")),
+    Column("target"),
 )
+
+
+def summary(found: Sequence[Result]) -> Summary:
+    """Returns the table of the models that were measured."""
+    title = "DEQ fusion's share of the training step of the published models"
+    return Summary([Table("hosts", COLUMNS, [result.to_row() for result in found], 1, title)])
+
+
+def draw(found: Sequence[Result]) -> "dict[str, Figure]":
+    """Returns DEQ fusion's share of every model's training step."""
+    figure, (axes,) = make_figure(1, 0.9 + 0.3 * len(found))
+    shares = [100 * result.share for result in found]
+    axes.barh(range(len(found)), shares, 0.6, color=COLOURS[0])
+    axes.set_yticks(range(len(found)), [result.host for result in found], fontsize=8)
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xlim(min(0, *shares, 0), 100)
+    axes.set_title("DEQ fusion's share of the training step", fontsize=9, loc="left")
+    axes.set_xlabel("%: what the step with the published fusion does not take", fontsize=8)
+    return {"hosts": figure}
 
 
 def mm_dynamics(hidden: int, slot: Slot) -> nn.Module:
@@ -194,7 +221,9 @@ def measure(host: str, *, batch: int, seconds: float, most: int, device: str) ->
     Args:
         host: one of `CASES`.
         batch: samples a step; 0: as published.
-        seconds, most, device: see `interleaved`.
+        seconds: see `interleaved`.
+        most: likewise.
+        device: likewise.
     """
     case = CASES[host]
     torch.manual_seed(0)
@@ -234,10 +263,11 @@ def make_step(
     return step
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Measures what the arguments ask for and prints the table."""
+def main(argv: Sequence[str] | None = None) -> Summary:
+    """Measures what the arguments ask for, prints and saves it; returns what was found."""
+    argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(
-        prog="python -m deq_fusion.examples.studies.cost.hosts",
+        prog=PROGRAM,
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -249,15 +279,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--most", type=int, default=15, help="most repeats (default: 15)")
     add("--device", default="cpu", help="where to measure (default: cpu)")
     add("--threads", type=int, default=1, help="threads of torch on a CPU (default: 1)")
+    add("--output", type=Path, default=Path("results/cost-hosts"), help="folder of the table")
     args = parser.parse_args(argv)
     if args.batch < 0 or args.threads < 1:
         parser.error("--batch must not be negative, and --threads at least 1")
     options = {name: getattr(args, name) for name in ("batch", "seconds", "most", "device")}
-    print(HEAD)
+    how = {"command": [*PROGRAM.split(), *argv], "threads": args.threads, "device": args.device}
+    found = []
     with threads(args.threads):
         for host in args.hosts:
             print(f"{host} ...", file=sys.stderr, flush=True)
-            print(measure(host, **options).to_row(), flush=True)
+            found.append(measure(host, **options))
+            write_all(args.output, "hosts", summary(found), {}, **how)
+    told = summary(found)
+    print(f"{told}\n\n{write_all(args.output, 'hosts', told, draw(found), **how)}")
+    return told
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is measured of each set: the adapter, and beside it a naive reader of the same files.
+"""The cases of reading: each set's adapter, and beside it a naive reader of the same files.
 
 The naive readers do as little as can be done a row at a time: they check nothing, and neither
 split nor scale. Batches are put together by torch's default collation.
@@ -24,8 +24,7 @@ from deq_fusion.datasets.files.restricted_pickle import load
 from deq_fusion.datasets.imdb import get_data as imdb
 from deq_fusion.datasets.vqa import get_data as vqa
 from deq_fusion.datasets.vqa.get_data import VQA
-
-from . import loading_files as files
+from deq_fusion.examples.studies.cost import loading_files as files
 
 WARM = 4  # batches that are not timed: they open files, start workers and fill their queues
 RATE = "samples/s"
@@ -39,7 +38,8 @@ class Case(NamedTuple):
     Attributes:
         what: what is read, and how.
         target: samples a second if `unit` is `RATE`; the most seconds if it is "s".
-        ours, naive: read once; both read equally many samples.
+        ours: reads once by the adapter.
+        naive: reads once row by row, equally many samples.
     """
 
     set: str

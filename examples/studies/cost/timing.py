@@ -18,7 +18,8 @@ class Settings:
     """How long and on what to measure.
 
     Attributes:
-        seconds, most: about how long to repeat one group of measurements, and at most how often.
+        seconds: about how long to repeat one group of measurements.
+        most: how often at most.
         device: where tensors live.
     """
 

@@ -23,14 +23,18 @@ class Point:
     """A share of the gate, in percent, over the runs.
 
     Attributes:
-        injection, row: which fusion was trained.
+        injection: of the fusion that was trained.
+        row: which it was.
         condition: what is noise: `AS_IT_IS`, `AT_INFERENCE` or `THROUGHOUT`, and the modality.
         group: `ALL`, or a class.
         samples: of the group; the mean over the runs.
         step: of the solve, from 1.
         modality: whose share it is.
-        runs, mean, low, high: how many had such samples, and their mean with its 95 % interval,
-            NaN for a single run, corrected where the runs resplit one set (see `estimate`).
+        runs: how many had such samples.
+        mean: over them.
+        low: where its 95 % interval begins, corrected where the runs resplit one set (see
+            `estimate`); NaN for a single run.
+        high: where it ends.
     """
 
     injection: str

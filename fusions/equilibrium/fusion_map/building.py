@@ -82,13 +82,15 @@ def build_cells(
         equations: what they compute.
         n: number of modalities.
         dim: width d of the states.
-        groups, fuse_groups, start: as `DEQFusion` takes them.
+        groups: as `DEQFusion` takes it.
+        fuse_groups: likewise.
+        start: likewise.
     """
     unimodal = fuse = None
     groups = norm_groups(groups, dim)
     scale = CONTRACTIVE if isinstance(start, str) else start
     if equations.f_theta:
-        options = {"kind": equations.cell, "residual": equations.residual}
+        options: dict[str, Any] = {"kind": equations.cell, "residual": equations.residual}
         unimodal = ResidualCells(n, dim, groups=groups, recurrent_scale=scale, **options)
     if equations.f_fuse:
         options = {"norm_order": equations.norm_order, "gate": equations.gate}

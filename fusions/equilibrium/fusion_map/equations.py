@@ -81,6 +81,7 @@ class Equations:
             equations = cls(**vars(equations))
         else:
             check_choice("equations", equations, EQUATIONS)
+            assert isinstance(equations, str)
             equations = EQUATIONS[equations]
         return replace(equations, **changes)
 

@@ -1,4 +1,4 @@
-"""Checks of features on their way in, and of what is fused on its way out.
+"""Checks of features on their way in, and of the fused one on its way out.
 
 The rule for values: finite as they come, finite in the dtype that they are computed in, and
 finite as they leave; the error names the modality and the samples.
@@ -121,7 +121,9 @@ def check_tensor(name: str, x: Any, like: Tensor | None) -> None:
         )
 
 
-def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None = None) -> None:
+def check_finite(
+    features: Sequence[Tensor], projected: Sequence[Tensor] | Tensor | None = None
+) -> None:
     """Raises ValueError if features, (batch, width) each, or their projections, are not finite.
 
     Args:
@@ -150,7 +152,7 @@ def check_finite(features: Sequence[Tensor], projected: Sequence[Tensor] | None 
 
 
 def check_fused(fused: Tensor) -> None:
-    """Raises FloatingPointError if what is fused, (batch, ...), is not finite."""
+    """Raises FloatingPointError if the fused feature, (batch, ...), is not finite."""
     if hidden(fused) or _is_finite(fused):
         return
     rows = _rows(fused.reshape(-1, fused.shape[-1]))

@@ -13,7 +13,8 @@ itself. The step and, beside it, the products with its transposed Jacobian, writ
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +27,12 @@ class GatedCell(nn.Module):
     """The parameters of the map. It starts as a contraction (see `ResidualCells`).
 
     Args:
-        n, dim, groups, recurrent_scale: as in `ResidualCells`.
+        n: number of the states that the gate sees beside its own.
+        dim: width d of the states.
+        groups: groups of the GroupNorm.
         norm_order: "relu_norm" for Norm(ReLU()), "norm_relu" for ReLU(Norm()).
         gate: whether there is a gate.
+        recurrent_scale: the recurrent term as a fraction of the injected, as in `ResidualCells`.
     """
 
     def __init__(
@@ -47,12 +51,15 @@ class GatedCell(nn.Module):
         self.norm_weight = nn.Parameter(torch.ones(dim))
         self.norm_bias = nn.Parameter(torch.zeros(dim))
 
-    def tensors(self) -> tuple[Tensor | None, ...]:
-        """The weights of the map, the constant included: W, w, V, v, the norm's scale and shift."""
+    def tensors(self) -> tuple[Any, ...]:
+        """The weights of the map, the constant included: W, w, V, v, the norm's scale and shift.
+
+        W and w are None without gate.
+        """
         *gate, weight, bias, scale, shift = self.inputs()
         return *gate, self.scale * weight, bias, scale, shift
 
-    def inputs(self) -> tuple[Tensor | None, ...]:
+    def inputs(self) -> tuple[Any, ...]:
         """The parameters as `map` takes them, in the dtype that is computed with."""
         gate = (self.gate_weight, self.gate_bias) if self.gate else (None, None)
         others = self.weight, self.bias, self.norm_weight, self.norm_bias
@@ -100,8 +107,10 @@ class GatedMap(SteppedMap):
         x: Tensor,
         tensors: Sequence[Tensor | None],
     ) -> None:
-        gate, gate_bias, weight, bias, scale, shift = tensors
-        self.total, self.lifted, self.m, self.dropped, self.x = total, lifted, m, dropped, x
+        # those of the gate are None where there is none
+        gate, gate_bias, weight, bias, scale, shift = cast(Sequence[Tensor], tensors)
+        self.total: Any = total  # None where `lifted` takes its place
+        self.lifted, self.m, self.dropped, self.x = lifted, m, dropped, x
         self.has_gate, self.relu_first = cell.gate, cell.norm_order == "relu_norm"
         if cell.gate:
             self.gate = Product(gate, 1.0, transposed=True)
@@ -117,9 +126,11 @@ class GatedMap(SteppedMap):
         """Returns the image of zero, where the gate closes."""
         if not self.has_gate:
             return self._normed(self._updated(self.total, False))[0]
+        bias = self.update.bias
+        assert bias is not None
         if self.dropped is None:
-            return self._normed(self.update.bias, in_place=False)[0]
-        return self._normed(torch.addcmul(self.x, self.update.bias, self.dropped))[0]
+            return self._normed(bias, in_place=False)[0]
+        return self._normed(torch.addcmul(self.x, bias, self.dropped))[0]
 
     def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Returns f(z) and the trace."""
@@ -133,7 +144,7 @@ class GatedMap(SteppedMap):
         return image, (gates, s, *trace)
 
     def gated(self, z: Tensor) -> Tensor:
-        """Returns what the gate's matrix multiplies."""
+        """Returns the states that the gate's matrix multiplies."""
         return z if self.lifted is not None else torch.addcmul(self.total, self.m, z)
 
     def _updated(self, s: Tensor, rough: bool) -> Tensor:
@@ -155,7 +166,7 @@ class GatedMap(SteppedMap):
         return GatedAt(self, z, trace or self.step(z)[1])
 
     def narrow(self, rows: Tensor) -> None:
-        def kept(x: Tensor | None) -> Tensor | None:
+        def kept(x: Any) -> Any:
             return x if x is None or x.ndim == 1 or len(x) == 1 else x.index_select(0, rows)
 
         self.total, self.lifted, self.m = kept(self.total), kept(self.lifted), kept(self.m)
@@ -167,6 +178,9 @@ class GatedMap(SteppedMap):
 
 class GatedAt:
     """`GatedMap` at a state z: a `maps.Linearised`."""
+
+    _above: Any  # None where the ReLU is below the norm
+    _cuts: tuple[Any, ...]
 
     def __init__(self, f: GatedMap, z: Tensor, trace: Sequence[Tensor]) -> None:
         self._f, self._z = f, z
@@ -188,7 +202,7 @@ class GatedAt:
             return of_gate.addcmul_(ds, self._gates)
         return f.gate.pull(dgates * f.m, plus, rough).addcmul_(ds, self._gates)
 
-    def _cut(self, u: Tensor, rough: bool = False) -> tuple[Tensor | None, ...]:
+    def _cut(self, u: Tensor, rough: bool = False) -> tuple[Any, ...]:
         """Returns the cotangents of x, s, the gates, and what the gate's matrix multiplies."""
         f, norm = self._f, self._norm
         dx = norm.pull(norm.grouped(u * self._slope)).view(u.shape)
@@ -202,7 +216,7 @@ class GatedAt:
 
     def gradients(self, u: Tensor, scale: Tensor, *, latest: bool) -> tuple[Tensor | None, ...]:
         u = u * scale
-        cuts = self._cuts if latest else self._cut(u)
+        cuts: Iterable[Any] = self._cuts if latest else self._cut(u)
         if latest:
             cuts = (cut if cut is None else cut * scale for cut in cuts)
         f, (dx, ds, dgates, dtotal) = self._f, cuts

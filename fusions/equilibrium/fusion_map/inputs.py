@@ -1,4 +1,4 @@
-"""What a DEQ fusion is injected: features projected and, by default, brought to unit scale."""
+"""The injection of a DEQ fusion: features projected and, by default, brought to unit scale."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -31,9 +31,9 @@ class Projection(nn.Linear):
 class Injection:
     """Features on their way into a solve; odd ones, which need a closer look, are made NaN first.
 
-    What is odd is not finite, or of a scale at which something on the way would leave the range of
-    the dtype. To look at values would stop the device and wait for it, so they are not looked at:
-    NaN is, by the solve that meets it, and `careful` then refuses the features or injects them.
+    Odd features are not finite, or of a scale at which something on the way would leave the range
+    of the dtype. To look at values would stop the device and wait for it, so they are not looked
+    at: NaN is, by the solve that meets it, and `careful` then refuses the features or injects them.
 
     Args:
         features: (B, d_i) for each modality.
@@ -52,7 +52,7 @@ class Injection:
     def _projected(self, features: Sequence[Tensor]) -> Tensor:
         """Returns the y_i = P_i x_i, (N, B, d), in the dtype of the features.
 
-        A module that somebody has put in the place of a `Projection` is given features of `dtype`.
+        A module of another kind in the place of a `Projection` is given features of `dtype`.
         """
         ours = Projection, nn.Identity
         pairs = zip(self.projections, features, strict=True)
@@ -65,7 +65,7 @@ class Injection:
 
 
 class RawInjection(Injection):
-    """What the f_i and f_fuse are injected as the paper has it: y_i, (N, B, d), and x_fuse."""
+    """The paper's injection: y_i, (N, B, d), for the f_i and x_fuse for f_fuse, as they are."""
 
     def quick(self) -> tuple[Tensor, Tensor]:
         """Returns both, NaN where they are not finite or have squares out of range."""
@@ -85,7 +85,7 @@ class RawInjection(Injection):
             )
 
     def _limit(self, x: Tensor) -> float:
-        """Returns from where on norms have no variance: they make zeros, and gradients NaN."""
+        """Returns the largest entry that norms take; beyond, they make zeros, and gradients NaN."""
         return math.sqrt(torch.finfo(x.dtype).max / x.shape[-1]) / 2
 
     def _within_range(self, x: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ class RawInjection(Injection):
 
 
 class ScaleFreeInjection(Injection):
-    """The same of unit scale, y_i / rms(y_i) and x_fuse, whatever that of the features."""
+    """The injection of unit scale: y_i / rms(y_i), and x_fuse likewise."""
 
     def quick(self) -> tuple[Tensor, Tensor]:
         """Returns both, NaN where they are of an unusual scale."""

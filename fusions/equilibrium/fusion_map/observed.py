@@ -1,4 +1,4 @@
-"""What who observes a forward solve sees of it."""
+"""The steps of a forward solve, as `observe` receives them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .gated import GatedCell
 
 @dataclass(frozen=True)
 class SystemStep:
-    """What `observe` sees at every evaluation of a forward solve.
+    """One step of a forward solve, as `observe` receives it.
 
     Attributes:
         block: "unimodal" (all z_i), "fuse" (z) or "joint".
@@ -39,6 +39,9 @@ def observer(
     """Wraps `observe` for the solve of one block whose state has `shape`.
 
     Args:
+        observe: called with a `SystemStep` at every step; None: there is no observer.
+        block: see `SystemStep`.
+        shape: of its states.
         gated: the gated cell, if the block has it.
         sees: state -> z, and the z_i that the gate sees.
     """
@@ -50,7 +53,8 @@ def observer(
         gates = None
         if block == "unimodal":
             residual = residual.view(shape[:-1])
-        elif gated.gate:
+        elif gated is not None and gated.gate:
+            assert sees is not None
             z, states = sees(state)
             gates = gated.gates(z, states.detach())
         observe(SystemStep(block, step, state, residual, gates))

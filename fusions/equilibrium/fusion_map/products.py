@@ -44,7 +44,7 @@ class Product:
         self.bias, self._lower = bias, _autocast_dtype(weight)
         exact = self._lower is None or self._lower == torch.float16
         self._transposed = transposed
-        # rough or not, as it is or transposed -> matrix
+        # (rough, transposed) -> matrix, made where it is first asked for
         matrix = self._weight if exact else self._weight.to(self._lower)
         self._matrices = {(False, False): matrix}
         self._times = torch.baddbmm if weight.ndim == 3 else torch.addmm
@@ -135,7 +135,7 @@ class NormAt:
         self._x, self._mean, self._rstd = self.grouped(x), mean.view(-1, 1), rstd.view(-1, 1)
 
     def grouped(self, u: Tensor) -> Tensor:
-        """Returns what has the shape of x as groups."""
+        """Returns a tensor of the shape of x as groups."""
         return u.view(-1, *self._width)
 
     def pull(self, u: Tensor) -> Tensor:
@@ -150,14 +150,15 @@ class NormAt:
 
 
 class SteppedMap:
-    """What maps have in common that state `step(z, rough) -> (f(z), trace)`, injected x."""
+    """The base of maps that are injected x and state `step(z, rough) -> (f(z), trace)`."""
 
     narrows, residual = True, staticmethod(normal_residual)
     x: Tensor
+    trace: tuple[Tensor, ...]
 
     @property
     def pace(self) -> Pace:
-        """How it likes to be solved."""
+        """The pace of its solves."""
         return pace(self.x)
 
     def __call__(self, z: Tensor) -> Tensor:
@@ -165,12 +166,16 @@ class SteppedMap:
         image, self.trace = self.step(z)
         return image
 
+    def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Returns f(z) and the trace."""
+        raise NotImplementedError
+
     def rough(self, z: Tensor) -> Tensor:
         return self.step(z, rough=True)[0]
 
 
 def pace(z: Tensor) -> Pace:
-    """Returns how a solve with states like these goes best.
+    """Returns the pace at which solves with states like these take least time.
 
     At the default start, and as a rule after training, four steps are enough; of few entries a
     state's residual varies, so that some take five.

@@ -7,7 +7,8 @@ A cell's step and, beside it, the products with its transposed Jacobian, written
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,7 +62,7 @@ class ResidualCells(nn.Module):
         norms = (self.norm_weight.contiguous(), self.norm_bias.contiguous())
         return tuple(wide(x) for x in (*linear, *norms))
 
-    def map(self, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> "ResidualMap":
+    def map(self, x: Tensor, mask: Tensor | None, *tensors: Tensor) -> "TwoLayer | OneLayer":
         """Returns the map with these parameters, injections (N, B, d) and mask (N, B, 1).
 
         A mask of 0 makes states zero.
@@ -71,7 +72,9 @@ class ResidualCells(nn.Module):
 
 
 class ResidualMap(SteppedMap):
-    """What both kinds have in common: a `maps.FixedPointMap` with states (N, B, d)."""
+    """The map of either kind but for its step: a `maps.FixedPointMap` with states (N, B, d)."""
+
+    linearised: Callable[..., "TwoLayerAt | OneLayerAt"]
 
     def __init__(
         self, cells: ResidualCells, x: Tensor, mask: Tensor | None, tensors: Sequence[Tensor]
@@ -90,6 +93,7 @@ class ResidualMap(SteppedMap):
         self.x = self.x.index_select(1, rows)
         self.mask = None if self.mask is None else self.mask.index_select(1, rows)
         for product in (self.first, self.second):
+            assert product.bias is not None
             if product.bias.shape[1] > 1:
                 product.bias = product.bias.index_select(1, rows)
 
@@ -98,16 +102,18 @@ class ResidualMap(SteppedMap):
         return x if self.mask is None else x * self.mask
 
     def gradients_of_parameters(
-        self, first: Sequence[Tensor], second: Sequence[Tensor], norms: Sequence[Sequence]
+        self, first: Sequence[Tensor], second: Sequence[Tensor], norms: Sequence[Sequence[Any]]
     ) -> tuple[Tensor, ...]:
         """Returns the gradients in the order of the parameters.
 
         Args:
-            first, second: factor and cotangent of the products.
+            first: factor and cotangent of the first product.
+            second: those of the second.
             norms: of every norm its linearisation, and the cotangent of its result.
         """
         scale = [(u * norm.normalised()).sum(1, keepdim=True) for norm, u in norms]
         shift = [u.sum(1, keepdim=True) for _, u in norms]
+        linear: tuple[Tensor, ...]
         linear = (self.first.gradient(*first), first[1].sum(1, keepdim=True))
         linear += (self.second.gradient(*second), second[1].sum(1, keepdim=True))
         return *linear, torch.stack(scale), torch.stack(shift)
@@ -116,12 +122,14 @@ class ResidualMap(SteppedMap):
 class TwoLayer(ResidualMap):
     """h = ReLU(Norm(A z + a)), step = Norm(ReLU(Norm(B h + b + x) [+ z]))."""
 
-    def __init__(self, cells: ResidualCells, x: Tensor, *rest) -> None:
+    def __init__(self, cells: ResidualCells, x: Tensor, *rest: Any) -> None:
         super().__init__(cells, x, *rest)
+        assert self.second.bias is not None
         self.second.bias = self.second.bias + x
 
     def start(self) -> Tensor:
         """Returns the image of zero, in which the first product has no part."""
+        assert self.first.bias is not None
         h = self.norms[0](self.first.bias)[0].relu_()
         return self._above(self.second(h.expand_as(self.x)), None)[0]
 
@@ -143,6 +151,8 @@ class TwoLayer(ResidualMap):
 
 class TwoLayerAt:
     """`TwoLayer` at a state z: a `maps.Linearised`."""
+
+    _cuts: tuple[Tensor, ...]
 
     def __init__(self, f: TwoLayer, z: Tensor, trace: Sequence[Tensor]) -> None:
         a, mean_a, rstd_a, h, e, mean_e, rstd_e, v, mean_v, rstd_v = trace
@@ -195,12 +205,14 @@ class TwoLayerAt:
 class OneLayer(ResidualMap):
     """h = Norm(A z + a + x), step = ReLU(B h + b)."""
 
-    def __init__(self, cells: ResidualCells, x: Tensor, *rest) -> None:
+    def __init__(self, cells: ResidualCells, x: Tensor, *rest: Any) -> None:
         super().__init__(cells, x, *rest)
+        assert self.first.bias is not None
         self.first.bias = self.first.bias + x
 
     def start(self) -> Tensor:
         """Returns the image of zero."""
+        assert self.first.bias is not None
         return self._above(self.first.bias, False)[0]
 
     def step(self, z: Tensor, rough: bool = False) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -216,6 +228,8 @@ class OneLayer(ResidualMap):
 
 class OneLayerAt:
     """`OneLayer` at a state z: a `maps.Linearised`."""
+
+    _cuts: tuple[Tensor, ...]
 
     def __init__(self, f: OneLayer, z: Tensor, trace: Sequence[Tensor]) -> None:
         a, mean, rstd, h, v = trace

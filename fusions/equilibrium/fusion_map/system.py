@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -40,7 +40,7 @@ class CellMap(NamedTuple):
 
 
 class Constants(NamedTuple):
-    """What is constant during the solves of one forward."""
+    """The tensors that stay constant during the solves of one forward."""
 
     x: Tensor  # (N, B, d) injected into the residual cells; zero where masked
     mask: Tensor | None  # (N, B, 1) of 0 and 1: which z_i there are
@@ -62,7 +62,10 @@ class TriangularSystem:
     constants: Constants
 
     def solve_blocks(
-        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
+        self,
+        equilibrium: Equilibrium,
+        record: SolveRecord,
+        observe: Callable[[SystemStep], None] | None,
     ) -> tuple[Tensor, Tensor | None]:
         """Returns the z_i, (N, B, d), and z, (B, d), solved one block after the other."""
         states, mask = self.constants.x, self.constants.mask
@@ -96,9 +99,13 @@ class TriangularSystem:
         return replace(self, unimodal=None, constants=self.constants._replace(x=states))
 
     def solve_joint(
-        self, equilibrium: Equilibrium, record: SolveRecord, observe: Callable | None
+        self,
+        equilibrium: Equilibrium,
+        record: SolveRecord,
+        observe: Callable[[SystemStep], None] | None,
     ) -> tuple[Tensor, Tensor]:
         """Returns the same, solved as one state; both blocks must be there."""
+        assert self.unimodal is not None and self.fuse is not None
         n, batch, dim = self.constants.x.shape
         f = partial(_joint_map, self.unimodal, self.fuse)
         state = equilibrium.solve(
@@ -120,6 +127,7 @@ class TriangularSystem:
             inject: z_i -> what the gated cell is injected.
         """
         states, fused = self.constants.x, None
+        tensors: Sequence[Any]
         if self.unimodal is not None:
             states, inputs = torch.zeros_like(states), self._unimodal_inputs()
         if self.fuse is not None:
@@ -128,6 +136,7 @@ class TriangularSystem:
             if self.unimodal is not None:
                 states, _ = self.unimodal.map(*inputs).step(states)
             if self.fuse is not None:
+                assert fused is not None
                 total, lifted, m, dropped, _, *tensors = self._fuse_inputs(states, tensors)
                 x = inject(states)
                 fused, _ = self.fuse.map(total, lifted, m, dropped, x, *tensors).step(fused)
@@ -140,6 +149,7 @@ class TriangularSystem:
         """
         states = states.detach()  # constant, also where the gated cell sees them
         if joint and self.unimodal is not None and self.fuse is not None:
+            assert fused is not None
             state = torch.cat([states, fused.unsqueeze(0)]).transpose(0, 1)
             f = partial(_joint_map, self.unimodal, self.fuse)
             return [CellMap("joint", f, state, self._joint_inputs())]
@@ -149,6 +159,7 @@ class TriangularSystem:
             maps.append(CellMap("unimodal", f, states.flatten(0, 1), self._unimodal_inputs()))
         if self.fuse is not None:
             f = partial(_fuse_map, self.fuse)
+            assert fused is not None
             maps.append(CellMap("fuse", f, fused, self._fuse_inputs(states)))
         return maps
 
@@ -163,38 +174,45 @@ class TriangularSystem:
             (whole,) = self.maps(states, fused, joint=True)
             mean = jacobian_penalty(whole.f, whole.state, whole.inputs, probes=probes)
             return mean * whole.state.numel() / self._entries(whole.state)
-        blocks = []
+        blocks: list[tuple[Any, ...]] = []
         if self.unimodal is not None:
             blocks.append((self.unimodal.map, states, self._unimodal_inputs()))
         if self.fuse is not None:
             blocks.append((self.fuse.map, fused, self._fuse_inputs(states)))
-        squares = [map_penalty(*block, probes=probes) * block[1].numel() for block in blocks]
+        squares: list[Any] = [
+            map_penalty(*block, probes=probes) * block[1].numel() for block in blocks
+        ]
         return sum(squares) / self._entries(*(state for _, state, _ in blocks))
 
     def _entries(self, *states: Tensor) -> Tensor | int:
         """Returns how many entries these states have, without those of absent modalities."""
-        entries, mask = sum(state.numel() for state in states), self.constants.mask
+        entries: Tensor | int = sum(state.numel() for state in states)
+        mask = self.constants.mask
         if self.unimodal is not None and mask is not None:
             entries = entries - (mask.numel() - mask.sum()) * states[0].shape[-1]
         return entries if states[0].numel() else 1
 
     def _gated(self, state: Tensor) -> tuple[Tensor, Tensor]:
         """Returns z, (B, d), and the new z_i, (N, B, d), that the gate sees in a joint step."""
+        assert self.unimodal is not None
         states = state[:, :-1].transpose(0, 1)
         return state[:, -1], self.unimodal.map(*self._unimodal_inputs()).step(states)[0]
 
-    def _unimodal_inputs(self) -> tuple[Tensor | None, ...]:
+    def _unimodal_inputs(self) -> tuple[Any, ...]:
+        assert self.unimodal is not None
         return (self.constants.x, self.constants.mask, *self.unimodal.inputs())
 
     def _fuse_inputs(
         self, states: Tensor, tensors: Sequence[Tensor | None] | None = None
-    ) -> tuple[Tensor | None, ...]:
+    ) -> tuple[Any, ...]:
+        assert self.fuse is not None
         tensors = self.fuse.inputs() if tensors is None else tensors
         _, _, x_fuse, gate_masks, m, dropped = self.constants
         context = self.fuse.context(states, gate_masks, tensors[0])
         return (*context, m, dropped, x_fuse, *tensors)
 
-    def _joint_inputs(self) -> tuple[Tensor | None, ...]:
+    def _joint_inputs(self) -> tuple[Any, ...]:
+        assert self.unimodal is not None and self.fuse is not None
         return (*self.constants, *self.unimodal.inputs(), *self.fuse.inputs())
 
 
@@ -217,7 +235,7 @@ def pose(
         if fuse.gate:
             gate_masks = F.dropout(torch.ones_like(x), dropout)
         dropped = F.dropout(torch.ones_like(x[0]), dropout)
-    factors = [factor for factor in (mask, gate_masks) if factor is not None]
+    factors: list[Any] = [factor for factor in (mask, gate_masks) if factor is not None]
     m = math.prod(factors).sum(0) if factors else x.new_full((1, 1), len(x))
     return TriangularSystem(unimodal, fuse, Constants(x, mask, x_fuse, gate_masks, m, dropped))
 
@@ -225,7 +243,9 @@ def pose(
 # The maps below are handed to the graph, so they hold cells and no tensors of a forward.
 
 
-def _from_image_of_zero(f: Callable, shape: Sequence[int], *inputs: Tensor | None) -> AutogradMap:
+def _from_image_of_zero(
+    f: Callable[..., Tensor], shape: Sequence[int], *inputs: Any
+) -> AutogradMap:
     """Returns f(z, *inputs) as a map; the first of the inputs has its dtype and device."""
     with torch.no_grad():
         start = f(inputs[0].new_zeros(shape), *inputs)
@@ -239,12 +259,12 @@ def _unimodal_map(
     return cells.map(x, mask, *tensors).step(z.view_as(x))[0].view_as(z)
 
 
-def _fuse_map(cell: GatedCell, z: Tensor, *inputs: Tensor | None) -> Tensor:
+def _fuse_map(cell: GatedCell, z: Tensor, *inputs: Any) -> Tensor:
     """g, as a map of (B, d)."""
     return cell.map(*inputs).step(z)[0]
 
 
-def _joint_map(cells: ResidualCells, gated: GatedCell, z: Tensor, *inputs: Tensor | None) -> Tensor:
+def _joint_map(cells: ResidualCells, gated: GatedCell, z: Tensor, *inputs: Any) -> Tensor:
     """All r_i and, with their results, g, as a map of (B, N + 1, d)."""
     count = len(Constants._fields)
     x, mask, x_fuse, gate_masks, m, dropped = inputs[:count]

@@ -116,9 +116,7 @@ def asked_recipe(recipe: "Callable[..., Recipe]", args: argparse.Namespace) -> "
     return made
 
 
-def add_settings(
-    parser: argparse._ActionsContainer, where: str = "--dataset NAME --help"
-) -> None:
+def add_settings(parser: argparse._ActionsContainer, where: str = "--dataset NAME --help") -> None:
     """Adds `--set`; `describe_settings` tells what can be set.
 
     Args:

@@ -68,6 +68,15 @@ def test_what_is_read_belongs_to_the_reader(path, values):
     np.testing.assert_array_equal(rows[[1, 2]], values[[1, 2]])
 
 
+def test_rows_of_an_open_file_leave_it_open_and_outlive_it(path, values):
+    with open_file(path) as file:
+        rows = {name: Rows(file, name) for name in ("plain", "chunked")}
+        assert file["plain"].shape == values.shape
+    for found in rows.values():
+        assert found.path == path
+        np.testing.assert_array_equal(found[[3, 1]], values[[3, 1]])
+
+
 def test_names_and_groups_are_read(path, values):
     assert Rows(path, "names")[[12, 0]].tolist() == [b"a12", b"a0"]
     np.testing.assert_array_equal(Rows(path, "group/inner")[[5]], values[[5], 0])

@@ -13,7 +13,16 @@ import torch
 import torch.nn.functional as F
 from scipy import stats
 
-from deq_fusion.examples.studies.ablation import PARTS, STUDIES, draw, marks, numbers, table
+from deq_fusion.examples.studies.ablation import (
+    OLD,
+    PARTS,
+    STUDIES,
+    draw,
+    marks,
+    numbers,
+    rows,
+    summary,
+)
 from deq_fusion.examples.studies.study import INJECTIONS, entries
 from deq_fusion.training_structures.comparison import Score
 from deq_fusion.training_structures.comparison.report.table import make_rows
@@ -29,16 +38,16 @@ from unit_tests.fusions.deq_reference import (
 
 EQUATIONS = {"scale_free": VARIANTS["default"], "raw": VARIANTS["paper"]}
 GONE = {  # row -> what its parameters' names begin with that the whole fusion has, and it has not
-    "weighted_sum": ("unimodal.", "fuse."),
-    "once": (),
-    "once_states": (),
-    "f_theta": ("fuse.", "weights"),
-    "f_fuse": ("unimodal.",),
+    "only_weighted_sum": ("unimodal.", "fuse."),
+    "no_equilibrium": (),
+    "no_equilibrium_states": (),
+    "no_f_fuse": ("fuse.", "weights"),
+    "no_f_theta": ("unimodal.",),
     "no_gate": ("fuse.gate_",),
     "full": (),
 }
 injections = pytest.mark.parametrize("injection", INJECTIONS)
-rows = pytest.mark.parametrize("row", PARTS)
+all_rows = pytest.mark.parametrize("row", PARTS)
 
 
 def build(row, injection, **options):
@@ -69,7 +78,7 @@ class Replaced(Reference):
         self.row = row
 
     def f_i(self, i, z, x):
-        return x if self.row == "f_fuse" else super().f_i(i, z, x)
+        return x if self.row == "no_f_theta" else super().f_i(i, z, x)
 
     def f_fuse(self, z, states, x_fuse, masks=None):
         if self.row != "no_gate":
@@ -79,15 +88,15 @@ class Replaced(Reference):
         return self.norm(F.relu(F.linear(purified, weight, bias) + x_fuse), scale, shift)
 
     def fused(self, features):
-        if self.row == "weighted_sum":
+        if self.row == "only_weighted_sum":
             return self.x_fuse(self.projected(features))
-        if self.row.startswith("once"):
-            return self.unrolled(1, features, inject_states=self.row == "once_states")
+        if self.row.startswith("no_equilibrium"):
+            return self.unrolled(1, features, inject_states=self.row == "no_equilibrium_states")
         state = self.fixed_point(features)
-        return state[:, :-1].sum(1) if self.row == "f_theta" else state[:, -1]
+        return state[:, :-1].sum(1) if self.row == "no_f_fuse" else state[:, -1]
 
 
-@rows
+@all_rows
 @injections
 def test_a_row_is_the_whole_fusion_with_the_term_replaced_that_it_names(row, injection):
     part, whole, _ = built(row, injection)
@@ -99,7 +108,7 @@ def test_a_row_is_the_whole_fusion_with_the_term_replaced_that_it_names(row, inj
         assert (got - whole(features)).norm() > 1e-3 * got.norm()
 
 
-@rows
+@all_rows
 @injections
 def test_a_row_has_the_parameters_of_the_whole_but_for_those_of_the_part_left_out(row, injection):
     part, whole, names = built(row, injection)
@@ -111,7 +120,7 @@ def test_a_row_has_the_parameters_of_the_whole_but_for_those_of_the_part_left_ou
     assert count == sum(size for name, size in sizes.items() if name not in gone)
 
 
-@rows
+@all_rows
 @injections
 def test_every_parameter_of_a_row_learns_but_those_that_one_step_from_zero_cannot(row, injection):
     part, _, _ = built(row, injection)
@@ -120,12 +129,12 @@ def test_every_parameter_of_a_row_learns_but_those_that_one_step_from_zero_canno
     still = {name for name, p in part.named_parameters() if p.grad is None or not p.grad.any()}
     # from zero nothing is multiplied by the first matrix of f_theta, nor by the gate
     first = {"fuse.gate_weight", "fuse.gate_bias", "fuse.weight", "unimodal.weight1"}
-    if row == "once":
+    if row == "no_equilibrium":
         first |= {name for name, _ in part.named_parameters() if name.startswith("unimodal.")}
-    assert still == (first if row.startswith("once") else set())
+    assert still == (first if row.startswith("no_equilibrium") else set())
 
 
-@rows
+@all_rows
 def test_absent_modalities_take_no_part_in_a_row(row):
     part, whole, _ = built(row, "raw")
     features = make_features(WIDTHS[:3], batch=2)
@@ -133,18 +142,18 @@ def test_absent_modalities_take_no_part_in_a_row(row):
     got = part(features, present=present)
     other = [features[0], 7 * features[1] + 1, features[2]]
     assert part(other, present=present).equal(got)
-    if row == "weighted_sum":  # the widths are d, so that nothing is projected
+    if row == "only_weighted_sum":  # the widths are d, so that nothing is projected
         want = whole.weights[0] * features[0] + whole.weights[2] * features[2]
         torch.testing.assert_close(got, want)
 
 
 def test_the_marks_are_those_of_the_papers_tables():
     wanted = {
-        "weighted_sum": ["", "", "", "-"],
-        "once": ["x", "x", "", "x"],
-        "once_states": ["x", "x", "", "x"],
-        "f_theta": ["x", "", "x", "-"],
-        "f_fuse": ["", "x", "x", "x"],
+        "only_weighted_sum": ["", "", "", "-"],
+        "no_equilibrium": ["x", "x", "", "x"],
+        "no_equilibrium_states": ["x", "x", "", "x"],
+        "no_f_fuse": ["x", "", "x", "-"],
+        "no_f_theta": ["", "x", "x", "x"],
         "no_gate": ["x", "x", "x", ""],
         "full": ["x", "x", "x", "x"],
     }
@@ -180,7 +189,7 @@ def reported():
                 "scores": {"accuracy": torch.rand((), generator=generator).item(), "loss": run / 7},
                 **{"parameters": 5, "epochs": 2, "seconds": 1.0},
             }
-            for row in ("full", "once")
+            for row in ("full", "no_equilibrium")
             for run in range(8)
         ]
         rows = make_rows(results, [ACCURACY, LOSS], baseline="full")
@@ -213,7 +222,7 @@ def test_the_csv_holds_mean_spread_interval_and_difference_of_the_runs():
         want = [fmean(values), stdev(values), fmean(values) - half, fmean(values) + half]
         got = [float(line[key]) for key in ("mean", "sd", "low", "high")]
         assert got == pytest.approx(want) and line["runs"] == "8"
-        if (line["row"], line["score"]) == ("once", "accuracy"):
+        if (line["row"], line["score"]) == ("no_equilibrium", "accuracy"):
             pairs = zip(values, values_of(results, "full"), strict=True)
             changes = [a - b for a, b in pairs]
             want = [fmean(changes), fmean(changes) - half_width(changes)]
@@ -226,31 +235,51 @@ def test_the_csv_holds_mean_spread_interval_and_difference_of_the_runs():
 
 def test_the_table_has_a_line_for_each_injection_and_row_in_the_studys_order():
     reports = reported()
-    head, lines = table(PARTS, reports)
-    assert head[:6] == ["injection", "row", "f_theta", "f_fuse", "DEQ", "gate"]
-    order = [name for name in PARTS if name in ("full", "once")]
-    assert [line[:2] for line in lines] == [[i, name] for i in INJECTIONS for name in order]
-    for line in lines:
-        assert len(line) == len(head) and line[2:6] == marks(PARTS[line[1]])
+    (table,) = summary("parts", reports).tables
+    heads = [column.name for column in table.columns]
+    assert heads[:6] == ["injection", "row", "f_theta", "f_fuse", "DEQ", "gate"]
+    order = [name for name in PARTS if name in ("full", "no_equilibrium")]
+    assert [list(line[:2]) for line in table.rows] == [
+        [i, name] for i in INJECTIONS for name in order
+    ]
+    for line in table.rows:
+        assert list(line[2:6]) == marks(PARTS[line[1]])
         values = values_of(reports[line[0]].results, line[1])
-        want = f"{100 * fmean(values):.1f} ± {100 * stdev(values):.1f}"
-        assert line[head.index("accuracy %")] == want
+        cell = table.cell(f"{line[0]}, {line[1]}", "accuracy")
+        assert (cell.mean, cell.sd) == pytest.approx((fmean(values), stdev(values)))
 
 
-def test_the_picture_shows_every_rows_mean_and_interval_in_percent():
+def test_the_picture_shows_scores_from_zero_and_differences_around_it():
     pytest.importorskip("matplotlib")
     reports = reported()
-    figure = draw(PARTS, reports)
-    names = [name for name in PARTS if name in ("full", "once")]
-    for axes, (injection, report) in zip(figure.axes, reports.items(), strict=True):
-        assert axes.get_title("left") == f"{injection} injection"
-        assert [label.get_text() for label in axes.get_yticklabels()] == names
-        for at, name in enumerate(names):
-            values = values_of(report.results, name)
-            mean, half = fmean(values), half_width(values)
-            interval, marker = axes.lines[2 * at : 2 * at + 2]
-            assert list(interval.get_xdata()) == pytest.approx(
-                [100 * (mean - half), 100 * (mean + half)]
-            )
-            assert list(marker.get_xdata()) == pytest.approx([100 * mean])
-            assert set(interval.get_ydata()) == set(marker.get_ydata()) == {at}
+    axes = draw("parts", reports)["parts"].axes
+    names = [name for name in PARTS if name in ("full", "no_equilibrium")]
+    for at, (injection, report) in enumerate(reports.items()):
+        scores, differences = axes[at], axes[2 + at]
+        assert scores.get_title("left") == f"{injection} injection: scores"
+        assert differences.get_title("left") == f"{injection} injection: minus full"
+        assert scores.get_xlim() == (0, 100) and sum(differences.get_xlim()) == 0
+        assert [label.get_text() for label in scores.get_yticklabels()] == names
+        values = [values_of(report.results, name) for name in names]
+        assert_drawn(scores, dict(enumerate(values)))
+        changes = [a - b for a, b in zip(values[0], values[1], strict=True)]
+        assert names[1] == "full"
+        assert_drawn(differences, {0: changes})
+
+
+def assert_drawn(axes, values):
+    """Every row's mean and interval are drawn, in percent."""
+    for number, (at, row) in enumerate(values.items()):
+        mean, half = fmean(row), half_width(row)
+        interval, marker = axes.lines[2 * number : 2 * number + 2]
+        bounds = [100 * max(mean - half, -1), 100 * min(mean + half, 1)]
+        assert list(interval.get_xdata()) == pytest.approx(bounds)
+        assert list(marker.get_xdata()) == pytest.approx([100 * mean])
+        assert set(interval.get_ydata()) == set(marker.get_ydata()) == {at}
+
+
+def test_no_row_is_called_after_what_it_has_and_others_lack():
+    assert not OLD.keys() & PARTS.keys() and set(OLD.values()) <= PARTS.keys()
+    for name, variant in rows("parts").items():
+        off = {key.partition(".")[2] for key, value in variant.options.items() if value is False}
+        assert {f"no_{part}" for part in off} <= {name}

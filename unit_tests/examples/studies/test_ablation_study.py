@@ -1,7 +1,6 @@
 """The studies of the ablations train, test and draw their rows from the command line.
 
-They do so on digits, few of them, and without the pages of the comparisons, which are no part of
-a study and slow to draw.
+They do so on digits, few of them.
 """
 
 import csv
@@ -11,29 +10,14 @@ from statistics import fmean
 
 import pytest
 
-from deq_fusion.datasets.digits.get_data import split_arrays
-from deq_fusion.datasets.loaders import make_loaders
-from deq_fusion.examples import ablate
-from deq_fusion.examples.studies.ablation import STUDIES
+from deq_fusion.examples.studies import ablation
+from deq_fusion.examples.studies.ablation import OLD, STUDIES
 from deq_fusion.examples.studies.study import INJECTIONS
+from deq_fusion.examples.studies.tables import read_tables
 
 pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.usefixtures("few_digits")
 SMALL = ["--dataset", "digits", "--modalities", "top left,bottom right", "--epochs", "1"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def small():
-    def some(*, batch_size, modalities):
-        parts = split_arrays(modalities=modalities)
-        parts = [([view[:200] for view in views], labels[:200]) for views, labels in parts]
-        return make_loaders(parts, batch_size=batch_size)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deq_fusion.examples.digits.recipe.get_dataloader", some)
-        patch.setattr(
-            "deq_fusion.training_structures.comparison.report.report._page", lambda found: ""
-        )
-        yield
 
 
 def scores_of(folder):
@@ -46,7 +30,7 @@ def scores_of(folder):
 
 
 def run(study, output, *arguments):
-    return ablate.main([*SMALL, "--study", study, "--output", str(output), *arguments])
+    return ablation.main([*SMALL, "--study", study, "--output", str(output), *arguments])
 
 
 def csv_of(path):
@@ -54,16 +38,18 @@ def csv_of(path):
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    """The lines of the table of all parts, and the folder."""
+def parts(tmp_path_factory, few_digits):
+    """What the study of all parts found, and its folder."""
     folder = tmp_path_factory.mktemp("parts")
     return run("parts", folder, "--runs", "2"), folder
 
 
 def test_all_parts_are_trained_with_both_injections(parts):
-    lines, folder = parts
+    found, folder = parts
     rows = list(STUDIES["parts"][1])
-    assert [line[:2] for line in lines] == [[i, row] for i in INJECTIONS for row in rows]
+    assert [list(line[:2]) for line in found.tables[0].rows] == [
+        [i, row] for i in INJECTIONS for row in rows
+    ]
     found = {injection: scores_of(folder / injection) for injection in INJECTIONS}
     assert all(len(scores) == 2 for runs in found.values() for scores in runs.values())
     assert found["raw"] != found["scale_free"]
@@ -82,20 +68,27 @@ def test_only_what_has_an_equilibrium_reports_a_solve(parts):
     for injection in INJECTIONS:
         for path in (parts[1] / injection / "runs").glob("*.json"):
             result = json.loads(path.read_text())
-            without = result["method"] in ("weighted_sum", "once", "once_states")
+            without = result["method"] in (
+                "only_weighted_sum",
+                "no_equilibrium",
+                "no_equilibrium_states",
+            )
             assert ("solver_steps" in result) is not without
 
 
 def test_table_and_picture_are_written_and_a_second_call_trains_nothing(parts, capsys):
-    lines, folder = parts
+    found, folder = parts
     text = (folder / "parts.md").read_text()
     assert all(f"| {row} " in text for row in STUDIES["parts"][1])
-    assert (folder / "parts.png").stat().st_size > 10_000
+    assert (folder / "parts.png").stat().st_size > 1_000
     assert (folder / "parts.svg").read_text().startswith("<?xml")
     files = [path for path in folder.rglob("*") if path.parent.name == "runs"]
     before = {path: path.stat().st_mtime_ns for path in files}
     tables = {kind: (folder / f"parts.{kind}").read_bytes() for kind in ("md", "csv", "svg")}
-    assert run("parts", folder, "--runs", "2") == lines
+    assert run("parts", folder, "--runs", "2") == found
+    made, tables_there = read_tables(folder / "tables.json")
+    assert tables_there == {"parts": found.tables[0]}
+    assert made["command"][:3] == ["python", "-m", "deq_fusion.examples.studies.ablation"]
     assert text in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in files} == before and len(before) == 28
     assert {kind: (folder / f"parts.{kind}").read_bytes() for kind in tables} == tables
@@ -107,8 +100,8 @@ def test_table_and_picture_are_written_and_a_second_call_trains_nothing(parts, c
 )
 def test_a_study_takes_some_rows_and_one_injection(study, injection, rows, tmp_path):
     arguments = ["--runs", "2", "--epochs", "2", "--injection", injection, "--fusions", rows]
-    lines = run(study, tmp_path, *arguments)
-    assert {tuple(line[:2]) for line in lines} == {(injection, row) for row in rows.split(",")}
+    (table,) = run(study, tmp_path, *arguments).tables
+    assert {tuple(line[:2]) for line in table.rows} == {(injection, row) for row in rows.split(",")}
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == [injection]
     subject = STUDIES[study][0]
     tested = {line["row"]: line["difference"] for line in csv_of(tmp_path / f"{study}.csv")}
@@ -133,7 +126,7 @@ def test_the_rows_of_a_study_are_listed_and_nothing_is_trained(study, tmp_path, 
         (["--injection", "raw,both"], r"unknown ['both']; choose from scale_free, raw"),
         (["--injection", ""], r"unknown ['']; choose from scale_free, raw"),
         (["--study", "depth"], "invalid choice: 'depth'"),
-        (["--fusions", "concat"], r"unknown ['concat']; choose from weighted_sum, once"),
+        (["--fusions", "concat"], r"unknown ['concat']; choose from only_weighted_sum"),
         (["--baseline", "concat"], "unknown baseline 'concat'; choose from"),
         (["--study", "jacobian", "--fusions", "full"], r"unknown ['full']; choose from penalty_0"),
     ],
@@ -141,9 +134,17 @@ def test_the_rows_of_a_study_are_listed_and_nothing_is_trained(study, tmp_path, 
 )
 def test_bad_arguments_are_one_clear_line(arguments, message, tmp_path, capsys):
     with pytest.raises(SystemExit):
-        ablate.main([*SMALL, "--output", str(tmp_path / "out"), *arguments])
+        ablation.main([*SMALL, "--output", str(tmp_path / "out"), *arguments])
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("old", "new"), OLD.items())
+def test_an_old_name_of_a_row_is_refused_and_the_new_one_named(old, new, capsys):
+    for asked in (["--fusions", f"full,{old}"], ["--baseline", old], ["--option", f"{old}.tol=1"]):
+        with pytest.raises(SystemExit):
+            ablation.main([*SMALL, *asked])
+        assert f"row {old} has another name now: {new}" in capsys.readouterr().err
 
 
 def test_what_makes_a_row_is_among_its_settings_and_cannot_be_changed(parts, capsys):
@@ -154,7 +155,7 @@ def test_what_makes_a_row_is_among_its_settings_and_cannot_be_changed(parts, cap
         "'jacobian_weight': 1.0" in found["settings"]["options"]
     )  # as the recipe treats deq_paper
     with pytest.raises(SystemExit):
-        ablate.main([*SMALL, "--option", "no_gate.equations.gate=True"])
+        ablation.main([*SMALL, "--option", "no_gate.equations.gate=True"])
     assert "--option no_gate.equations.gate is what makes this row" in capsys.readouterr().err
 
 
@@ -162,11 +163,22 @@ def test_a_run_that_fails_leaves_the_others_their_table(tmp_path, monkeypatch, c
     def failing(build):
         raise RuntimeError("this row diverges")
 
-    broken = replace(STUDIES["parts"][1]["once"], wrap=lambda build: failing)
-    monkeypatch.setitem(STUDIES["parts"][1], "once", broken)
+    broken = replace(STUDIES["parts"][1]["no_equilibrium"], wrap=lambda build: failing)
+    monkeypatch.setitem(STUDIES["parts"][1], "no_equilibrium", broken)
     with pytest.raises(SystemExit, match="runs that failed: 2"):
-        run("parts", tmp_path, "--runs", "1", "--fusions", "weighted_sum,once", "--jobs", "1")
-    lines = (tmp_path / "parts.md").read_text().splitlines()[2:]
+        run(
+            "parts",
+            tmp_path,
+            "--runs",
+            "1",
+            "--fusions",
+            "only_weighted_sum,no_equilibrium",
+            "--jobs",
+            "1",
+        )
+    lines = (tmp_path / "parts.md").read_text().splitlines()[4:]
     rows = [[cell.strip() for cell in line.split("|")[1:3]] for line in lines]
-    assert rows == [["scale_free", "weighted_sum"], ["raw", "weighted_sum"]]
-    assert (tmp_path / "parts.png").exists() and "once failed in run 0" in capsys.readouterr().out
+    assert rows == [["scale_free", "only_weighted_sum"], ["raw", "only_weighted_sum"]]
+    assert (
+        tmp_path / "parts.png"
+    ).exists() and "no_equilibrium failed in run 0" in capsys.readouterr().out

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from deq_fusion.examples.studies.convergence import curves
+from deq_fusion.examples.digits.recipe import recipe as digits
+from deq_fusion.examples.studies.convergence import summary as curves
 from deq_fusion.examples.studies.convergence.measure import LIMITS, TOLERANCES, measure
 from deq_fusion.examples.studies.convergence.rows import ROWS, TIED
-from deq_fusion.examples.digits.recipe import recipe as digits
 from deq_fusion.examples.studies.study import INJECTIONS, entries
 from deq_fusion.fusions.analysis import spectral_radii, trace
 from deq_fusion.fusions.deq import DEQFusion
@@ -38,8 +38,8 @@ def trained(row, injection="scale_free"):
 
 
 @pytest.fixture(scope="module")
-def full():
-    return trained("full")
+def no_penalty():
+    return trained("no_penalty")
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,7 @@ def four_digits(values):
     return [float(f"{v:.4g}") for v in values]
 
 
-@pytest.mark.parametrize("row", ["full", "tied"])
+@pytest.mark.parametrize("row", ["no_penalty", "tied"])
 def test_traces_are_means_over_the_samples_of_the_scored_part(row, request):
     model, _, found = request.getfixturevalue(row)
     fusion, features = features_of(model)
@@ -76,8 +76,8 @@ def test_traces_are_means_over_the_samples_of_the_scored_part(row, request):
                 assert values == four_digits(np.nanmean(rows, axis=1)) and len(values) == STEPS
 
 
-def test_radii_are_those_of_the_samples(full):
-    model, _, found = full
+def test_radii_are_those_of_the_samples(no_penalty):
+    model, _, found = no_penalty
     fusion, features = features_of(model)
     torch.manual_seed(0)
     for state, radii in spectral_radii(fusion, features).items():
@@ -87,8 +87,8 @@ def test_radii_are_those_of_the_samples(full):
         assert kept["contracts"] == pytest.approx(float((radii < 1).float().mean()), abs=1e-4)
 
 
-def test_early_scores_are_those_of_a_fusion_built_with_these_limits(full):
-    model, recipe, found = full
+def test_early_scores_are_those_of_a_fusion_built_with_these_limits(no_penalty):
+    model, recipe, found = no_penalty
     (fusion,) = model.fusions
     assert found["early"]["tolerance"].keys() == {f"{tol:g}" for tol in TOLERANCES}
     assert found["early"]["limit"].keys() == {str(k) for k in LIMITS}
@@ -105,9 +105,9 @@ def test_early_scores_are_those_of_a_fusion_built_with_these_limits(full):
         assert kept["steps"] == pytest.approx(float(other.info.steps.double().mean()), rel=0.1)
 
 
-def test_measuring_leaves_the_fusion_as_it_was(full, tied):
-    assert full[0].fusions[0].equilibrium.tol == DEQFusion([4], 4).equilibrium.tol
-    assert full[0].fusions[0].equilibrium.max_steps == DEQFusion([4], 4).equilibrium.max_steps
+def test_measuring_leaves_the_fusion_as_it_was(no_penalty, tied):
+    assert no_penalty[0].fusions[0].equilibrium.tol == DEQFusion([4], 4).equilibrium.tol
+    assert no_penalty[0].fusions[0].equilibrium.max_steps == DEQFusion([4], 4).equilibrium.max_steps
     assert tied[0].fusions[0].unroll == TIED
 
 
@@ -121,14 +121,14 @@ def test_a_tied_map_is_scored_by_its_steps(tied):
     assert found["early"]["limit"]["1"] != kept
 
 
-def test_a_diverging_solve_is_told(full, monkeypatch):
+def test_a_diverging_solve_is_told(no_penalty, monkeypatch):
     def diverging(*args, solver, **options):
         if solver == "broyden":
             raise FloatingPointError("iterates must stay finite")
         return trace(*args, solver=solver, **options)
 
     monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.trace", diverging)
-    found = measure(*full[:2], steps=2, samples=10)
+    found = measure(*no_penalty[:2], steps=2, samples=10)
     assert found["traces"]["joint broyden"] == {"failed": "iterates must stay finite"}
     assert curves.trace_curve(curves.Measured([found], None), "joint broyden", "residual") is None
     assert (
@@ -136,28 +136,30 @@ def test_a_diverging_solve_is_told(full, monkeypatch):
     )
 
 
-def test_a_part_that_is_not_finite_is_told_and_the_scores_are_kept(full, monkeypatch):
+def test_a_part_that_is_not_finite_is_told_and_the_scores_are_kept(no_penalty, monkeypatch):
     def diverging(*args, **options):
         raise FloatingPointError("iterates must stay finite")
 
     monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.spectral_radii", diverging)
     monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.solved_with", diverging)
-    found = measure(*full[:2], steps=2, samples=10)
+    found = measure(*no_penalty[:2], steps=2, samples=10)
     assert found["radii"] == found["early"] == {"failed": "iterates must stay finite"}
     rows = curves.Measured([found], None)
     assert curves.radius_curve(rows, "mean") is None
     assert curves.early_curve(rows, "limit", Score("accuracy")) is None
-    both = curves.Measured([found, full[2]], None)
+    both = curves.Measured([found, no_penalty[2]], None)
     assert curves.radius_curve(both, "mean").runs.tolist() == [1] * 5
 
 
-def test_samples_that_do_not_converge_have_no_radius(full, monkeypatch):
-    fusion, features = features_of(full[0])
+def test_samples_that_do_not_converge_have_no_radius(no_penalty, monkeypatch):
+    fusion, features = features_of(no_penalty[0])
     radii = spectral_radii(fusion, features)
     radii["z_1"][: SAMPLES // 2] = torch.nan
     radii["z_2"][:] = torch.nan
-    monkeypatch.setattr("deq_fusion.examples.studies.convergence.measure.spectral_radii", lambda *_: radii)
-    found = measure(*full[:2], steps=2, samples=SAMPLES)["radii"]
+    monkeypatch.setattr(
+        "deq_fusion.examples.studies.convergence.measure.spectral_radii", lambda *_: radii
+    )
+    found = measure(*no_penalty[:2], steps=2, samples=SAMPLES)["radii"]
     rest = radii["z_1"][SAMPLES // 2 :]
     assert found["z_1"]["converged"] == 0.5
     assert found["z_1"]["largest"] == pytest.approx(float(rest.max()), rel=1e-3)

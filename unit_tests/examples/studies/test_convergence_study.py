@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from deq_fusion.examples import drawing
+from deq_fusion.examples.studies import drawing
 from deq_fusion.examples.studies.convergence import __main__ as convergence
-from deq_fusion.examples.studies.convergence import curves
+from deq_fusion.examples.studies.convergence import summary as curves
+from deq_fusion.examples.studies.convergence.draw import PICTURES
 from deq_fusion.examples.studies.convergence.rows import TIED
 from deq_fusion.training_structures.comparison import Score
 
@@ -70,19 +71,29 @@ def test_bands_are_students_intervals_and_skip_what_is_missing():
     )
 
 
+@pytest.mark.usefixtures("few_digits")
 def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice(tmp_path, capsys):
-    arguments = "--dataset digits --epochs 1 --runs 2 --fusions full,tied --steps 12".split()
-    arguments += ["--samples", "40", "--output", str(tmp_path)]
-    text = convergence.main(arguments)
+    arguments = "--dataset digits --epochs 1 --runs 2 --fusions no_penalty,tied --steps 12".split()
+    arguments += [
+        "--samples",
+        "10",
+        "--modalities",
+        "top left,bottom right",
+        "--output",
+        str(tmp_path),
+    ]
+    found = convergence.main(arguments)
+    text = str(found)
     runs = sorted(tmp_path.glob("*/runs/*.json"))
-    assert len(runs) == 8  # two injections, two rows, two runs
+    assert len(runs) == 4  # two rows, two runs
     assert text in capsys.readouterr().out
-    names = {f"{name}.{kind}" for name in convergence.PICTURES for kind in ("png", "svg")}
+    names = {f"{name}.{kind}" for name in PICTURES for kind in ("png", "svg")}
     names |= {"convergence.md", "traces.csv", "radii.csv", "early.csv"}
+    assert (tmp_path / "tables.json").is_file()
     assert names <= {path.name for path in tmp_path.iterdir()}
     first = {path: path.stat().st_mtime_ns for path in runs}
     pictures = {name: (tmp_path / name).read_bytes() for name in names}
-    assert convergence.main(arguments) == text
+    assert convergence.main(arguments) == found
     assert first == {path: path.stat().st_mtime_ns for path in runs}
     assert pictures == {name: (tmp_path / name).read_bytes() for name in names}
     check_traces(tmp_path, text)
@@ -91,15 +102,20 @@ def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice
 def check_traces(folder, text):
     """The CSV is the geometric mean of what the runs hold, and the table shows it."""
     lines = list(csv.DictReader((folder / "traces.csv").read_text().splitlines()))
-    chosen = {"injection": "raw", "row": "full", "solve": "joint anderson", "quantity": "residual"}
+    chosen = {
+        "injection": "raw",
+        "row": "no_penalty",
+        "solve": "joint anderson",
+        "quantity": "residual",
+    }
     line = next(x for x in lines if chosen.items() <= x.items() and x["step"] == "5")
     values = []
     for run in (0, 1):
-        stored = json.loads((folder / "raw" / "runs" / f"full-{run}.json").read_text())
+        stored = json.loads((folder / "raw" / "runs" / f"no_penalty-{run}.json").read_text())
         values.append(stored["analysis"]["traces"]["joint anderson"]["joint"]["residual"][4])
     expected = math.sqrt(values[0] * values[1])
     assert float(line["mean"]) == pytest.approx(expected, rel=1e-4)
-    shown = next(x for x in text.splitlines() if "raw " in x and "full " in x and "residual" in x)
+    shown = next(x for x in text.splitlines() if "| raw " in x and " residual " in x)
     assert f"{expected:.1e}" in shown
     assert {x["step"] for x in lines} == {str(k) for k in range(1, 13)}
 
@@ -110,7 +126,8 @@ def check_traces(folder, text):
         ("--steps 0", "--steps: must be an integer of at least 1, got 0"),
         ("--samples x", "--samples: must be an integer of at least 1, got x"),
         ("--injection other", "unknown ['other']; choose from scale_free, raw"),
-        ("--fusions concat", "unknown ['concat']; choose from full, penalty"),
+        ("--fusions concat", "unknown ['concat']; choose from no_penalty, penalty"),
+        ("--fusions full", "row full has another name now: no_penalty"),
         ("--option tied.unroll=3", "--option tied.unroll is what makes this row"),
     ],
 )

@@ -5,9 +5,10 @@ import torch
 
 from deq_fusion.examples.studies.cost import __main__ as bench
 from deq_fusion.examples.studies.cost.counts import counted, product_ms
+from deq_fusion.examples.studies.cost.measure import memory, options
+from deq_fusion.examples.studies.cost.rows import METHODS, OPTIONS, PROBLEMS, Case, deq
 from deq_fusion.examples.studies.cost.timing import Settings, interleaved
-from deq_fusion.examples.studies.cost.rows import METHODS, Case, deq
-from deq_fusion.examples.studies.cost.measure import OPTIONS, PROBLEMS, memory, options
+from deq_fusion.examples.studies.tables import read_tables
 
 CASE = Case(12, 2, 16)
 PATHS = "deq_fusion.examples.studies.cost.measure."
@@ -79,6 +80,7 @@ def test_the_time_of_products_is_part_of_a_step_and_nothing_else():
     assert 0.2 * alone < product_ms(lambda: (x @ y).exp_(), "cpu") / 1e3 < 5 * alone
 
 
+@pytest.mark.slow
 def test_memory_does_not_depend_on_the_step_limit(monkeypatch):
     monkeypatch.setattr(PATHS + "MEMORY_CASE", Case(256, 2, 64))
     for group in memory(Settings(), limits=(30, 60)):
@@ -103,15 +105,18 @@ def test_everything_is_measured_and_written(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(PATHS + "BASE", Case(6, 2, 16))
     monkeypatch.setattr(PATHS + "PROBLEMS", {"small": (CASE, {})})
     monkeypatch.setattr(PATHS + "MEMORY_CASE", Case(8, 2, 16))
+    few = {name: OPTIONS[name] for name in ("default", "Broyden", "one step", "penalty")}
+    monkeypatch.setattr(PATHS + "OPTIONS", few)
     sweeps = {"modalities": (1, 2), "dim": (16, 32), "batch": (4, 8), "tol": (1e-1, 1e-2)}
     monkeypatch.setattr(PATHS + "SWEEPS", sweeps)
-    path = tmp_path / "new" / "bench.md"
+    path = tmp_path / "new"
     bench.main(["--shapes", "6,2,16", "--seconds", "0", "--most", "1", "--output", str(path)])
-    text = path.read_text()
+    text = (path / "cost.md").read_text()
     assert text in capsys.readouterr().out
-    for name in [*METHODS, *OPTIONS, *sweeps]:
+    for name in [*METHODS, *few, *sweeps]:
         assert f"| {name} " in text
-    assert text.count("\n## ") == 4 and "arithmetic" in text
+    assert len(read_tables(path / "tables.json")[1]) == 8 and "arithmetic" in text
+    assert sorted(p.stem for p in path.glob("*.png")) == ["cases", "memory", "sweeps"]
 
 
 def test_without_torchdeq_the_rest_is_measured(monkeypatch, tmp_path):
@@ -119,10 +124,10 @@ def test_without_torchdeq_the_rest_is_measured(monkeypatch, tmp_path):
     monkeypatch.setattr(PATHS + "METHODS", less)
     monkeypatch.setattr(PATHS + "product_ms", lambda *_: 0.0)
     monkeypatch.setattr(PATHS + "peak_bytes", lambda *_: 0)
-    path = tmp_path / "bench.md"
+    path = tmp_path
     arguments = ["--parts", "cases", "--shapes", "6,2,16", "--seconds", "0", "--most", "1"]
     bench.main([*arguments, "--output", str(path)])
-    assert "torchdeq, joint" not in path.read_text()
+    assert "torchdeq, joint" not in (path / "cost.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from deq_fusion.examples.digits.recipe import recipe as digits
-from deq_fusion.examples.studies.gates import shares as gates_shares
-from deq_fusion.examples.studies.gates.rows import VARIANTS, NoisyFusion, with_noise
-from deq_fusion.examples.studies.gates.measure import analyse, gates_of, groups_of
+from deq_fusion.examples.studies.gates import measure as gates_measure
+from deq_fusion.examples.studies.gates.measure import gates_of, groups_of, measure
+from deq_fusion.examples.studies.gates.rows import ROWS, NoisyFusion, with_noise
 from deq_fusion.examples.studies.study import entries
 from deq_fusion.fusions.analysis import trace
 from deq_fusion.fusions.deq import DEQFusion
@@ -100,10 +100,10 @@ def assert_shares(found, expected):
 
 @pytest.mark.parametrize("solver", ["anderson", "picard"])
 def test_shares_of_all_and_of_every_class_are_those_of_the_formula(solver, monkeypatch):
-    monkeypatch.setattr(gates_shares, "CHUNK", 7)  # solved apart, and told together
+    monkeypatch.setattr(gates_measure, "CHUNK", 7)  # solved apart, and told together
     fusion = make_fusion(solver=solver)
     trained, recipe, inputs = make_trained(fusion)
-    result = analyse(trained, recipe, steps=STEPS, samples=100)
+    result = measure(trained, recipe, steps=STEPS, samples=100)
     features = [3 * x for x in inputs]
     assert result["samples"] == 20 and len(result["shares"]) == STEPS
     assert_shares(result["shares"], by_the_formula(fusion, features, STEPS))
@@ -119,7 +119,7 @@ def test_shares_of_all_and_of_every_class_are_those_of_the_formula(solver, monke
 def test_noise_at_inference_is_in_one_modality_at_a_time():
     fusion = make_fusion()
     trained, recipe, inputs = make_trained(fusion)
-    result = analyse(trained, recipe, steps=3, samples=100)
+    result = measure(trained, recipe, steps=3, samples=100)
     assert list(result["noise_at_inference"]) == list(NAMES)
     for i, curves in enumerate(result["noise_at_inference"].values()):
         noisy = with_noise([3 * x for x in inputs], i, torch.Generator().manual_seed(0))
@@ -134,7 +134,7 @@ def test_a_fusion_trained_with_noise_is_asked_about_the_noise_it_is_scored_with(
     handle = fusion.register_forward_pre_hook(lambda _, args: met.append(args[0]))
     predict(trained.model, trained.loaders[2])
     handle.remove()
-    result = analyse(trained, recipe, steps=3, samples=100)
+    result = measure(trained, recipe, steps=3, samples=100)
     features = [torch.cat(parts) for parts in zip(*met, strict=True)]
     assert_shares(result["shares"], by_the_formula(fusion, features, 3))
     assert "noise_at_inference" not in result
@@ -144,7 +144,7 @@ def test_only_as_many_batches_are_read_as_asked_for_and_of_the_part_that_is_scor
     fusion = make_fusion()
     trained, recipe, inputs = make_trained(fusion)
     recipe.part, trained.loaders = "valid", (None, trained.loaders[2], None)
-    result = analyse(trained, recipe, steps=2, samples=7)
+    result = measure(trained, recipe, steps=2, samples=7)
     assert result["samples"] == 12  # two batches
     assert_shares(result["shares"], by_the_formula(fusion, [3 * x[:12] for x in inputs], 2))
 
@@ -169,7 +169,7 @@ def test_other_fusions_have_no_gate_to_tell_of():
             return features[1]
 
     trained, recipe, _ = make_trained(Sum())
-    assert analyse(trained, recipe, steps=2, samples=5) == {}
+    assert measure(trained, recipe, steps=2, samples=5) == {}
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_rows_that_lack_their_modality_are_left_out():
     recipe = digits()
     for count, kept in ((1, 0), (2, 2), (3, 3), (4, 4)):
         chosen = recipe.restricted(recipe.modalities[:count])
-        methods, skipped = gather(chosen, entries(VARIANTS, "raw"), unimodal=False)
-        names = ["full", *(f"noise_{i + 1}" for i in range(kept))]
+        methods, skipped = gather(chosen, entries(ROWS, "raw"), unimodal=False)
+        names = ["full", *(f"noise_in_modality_{i + 1}" for i in range(kept))]
         assert [m.name for m in methods] == names
-        assert list(skipped) == [f"noise_{i + 1}" for i in range(kept, 4)]
+        assert list(skipped) == [f"noise_in_modality_{i + 1}" for i in range(kept, 4)]

@@ -8,9 +8,9 @@ from typing import Annotated
 import pytest
 import torch
 
-from deq_fusion.examples.brca import brca_deq
+from deq_fusion.examples.brca import train as brca_train
 from deq_fusion.examples.compare_fusions import RECIPES
-from deq_fusion.examples.vqa import vqa_deq
+from deq_fusion.examples.vqa import train as vqa_train
 from deq_fusion.training_structures.comparison.methods import Method
 from deq_fusion.training_structures.comparison.program.arguments import make_parser
 from deq_fusion.training_structures.comparison.program.settings import (
@@ -79,7 +79,7 @@ def test_every_setting_of_the_benchmarks_has_types_and_a_sentence(name):
 @pytest.mark.parametrize("name", ["vqa", "brca"])
 def test_programs_tell_of_every_setting(name, capsys):
     with pytest.raises(SystemExit):
-        {"vqa": vqa_deq, "brca": brca_deq}[name].main(["--help"])
+        {"vqa": vqa_train, "brca": brca_train}[name].main(["--help"])
     script = " ".join(capsys.readouterr().out.split())
     with pytest.raises(SystemExit, match="0"):
         make_parser("it", RECIPES, usual=["sum"]).parse_args(["--dataset", name, "--help"])

@@ -1,12 +1,17 @@
-"""Tar archives, plain or compressed by gzip, bzip2 or xz, read block by block to their end.
+"""Zip and tar archives, each member read to its end, and to a checksum where the format has one.
 
-Python's own reader takes a damaged header for the end of the archive, does not read the checksum
-at the end of a compressed one, and reads whatever an extended header declares into memory.
+- Tar, plain or compressed by gzip, bzip2 or xz, is read block by block: Python's own reader takes a
+  damaged header for the end of the archive, does not read the checksum at the end of a compressed
+  one, and reads whatever an extended header declares into memory.
+- Zip is read by Python's reader, and the two places that describe a member are compared.
 """
 
 import bz2
 import lzma
+import stat
+import struct
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -23,14 +28,19 @@ PACKED: dict[bytes, Callable[[], Any]] = {
     b"BZh": bz2.BZ2Decompressor,
     b"\xfd7zXZ\x00": lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MEMORY),
 }
-"""What compressed archives begin with, and what unpacks them."""
+"""The first bytes of compressed archives, and their decompressors."""
 FILES = (tarfile.REGTYPE, tarfile.AREGTYPE)
 Entry = tuple[str, int | None, Iterator[bytes]]
 """A member's name, its size (None for a folder) and its content."""
+KNOWN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA)
+LOCAL = struct.Struct("<4s2xHH4xIIIHH")  # before a member: flags, method, CRC, sizes, lengths
+END = struct.Struct("<4s4xHHIIH")  # the end of the archive
+ENCRYPTED, LATER, UTF8 = 1, 8, 2048  # flags; LATER: sizes and CRC follow the content
+MANY = 0xFFFF  # then the number is in another place
 
 
 class Broken(Exception):
-    """What is wrong with an archive."""
+    """A fault of an archive; its text completes "it cannot be unpacked: ..."."""
 
 
 def is_tar(file: BinaryIO) -> bool:
@@ -183,3 +193,77 @@ def _to_int(digits: bytes) -> int:
     if not (digits.isdigit() and len(digits) < 20):
         raise Broken(f"an extended header has {shown(digits)} for a number")
     return int(digits)
+
+
+def is_zip(file: BinaryIO) -> bool:
+    """Says whether a file begins and ends as a zip archive."""
+    return file.read(4) in (b"PK\3\4", b"PK\5\6") and zipfile.is_zipfile(file)
+
+
+def read_zip(file: BinaryIO, limit: int) -> Iterator[Entry]:
+    """Yields the members, once what is declared of all of them is possible."""
+    with zipfile.ZipFile(file) as archive:
+        members = archive.infolist()
+        _check_end(file, len(members), archive.comment)
+        total = sum(member.file_size for member in members)
+        if total > limit:
+            raise Broken(f"it unpacks to {total:,} bytes, {limit:,} are the most")
+        _check_places(file, members, archive.start_dir)
+        for member in members:
+            folder = member.filename.endswith("/")
+            if folder and member.file_size:
+                raise Broken(f"the folder {shown(member.filename)} has content")
+            yield (
+                member.filename,
+                None if folder else member.file_size,
+                _read_member(archive, member),
+            )
+
+
+def _read_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
+    with archive.open(member) as content:
+        while chunk := content.read(CHUNK):
+            yield chunk
+
+
+def _check_end(file: BinaryIO, count: int, comment: bytes) -> None:
+    """Raises `Broken` unless the end of the archive is the end of the file, and counts right."""
+    start = file.seek(0, 2) - END.size - len(comment)
+    file.seek(start)
+    magic, here, in_all, *_, length = END.unpack(file.read(END.size))
+    if magic != b"PK\5\6" or length != len(comment):
+        raise Broken("something follows its end")
+    if MANY not in (here, in_all) and (here, in_all) != (count, count):
+        raise Broken(f"it is said to have {in_all} members, and has {count}")
+
+
+def _check_places(file: BinaryIO, members: list[zipfile.ZipInfo], end: int) -> None:
+    """Raises `Broken` unless members lie one after the other, each as it is described twice."""
+    stop = 0
+    for member in sorted(members, key=lambda member: member.header_offset):
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if member.create_system == 3 and kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise Broken(
+                f"it must hold files and folders only, but {shown(member.filename)} is a link or "
+                "device"
+            )
+        if member.flag_bits & ENCRYPTED or member.compress_type not in KNOWN:
+            raise Broken(f"{shown(member.filename)} is encrypted, or compressed in an unknown way")
+        if member.header_offset < stop:
+            raise Broken(f"{shown(member.filename)} overlaps with another member")
+        stop = _check_local(file, member) + member.compress_size
+    if stop > end:
+        raise Broken("its members reach into its list of them")
+
+
+def _check_local(file: BinaryIO, member: zipfile.ZipInfo) -> int:
+    """Returns where a member's content begins, once its own header says what the list says."""
+    file.seek(member.header_offset)
+    _, flags, method, crc, packed, size, name, extra = LOCAL.unpack(file.read(LOCAL.size))
+    same = not (flags ^ member.flag_bits) & (ENCRYPTED | UTF8) and method == member.compress_type
+    if not flags & LATER and MANY << 16 | MANY not in (packed, size):
+        sizes = (member.CRC, member.compress_size, member.file_size)
+        same = same and (crc, packed, size) == sizes
+    if not same:
+        raise Broken(f"{shown(member.filename)} is described in two ways that differ")
+    return member.header_offset + LOCAL.size + name + extra

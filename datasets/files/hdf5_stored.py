@@ -1,23 +1,54 @@
-"""Chunks of HDF5 datasets, decoded here: HDF5's own decoding knows no bound, and crashes.
+"""Values as HDF5 files store them: chunks and texts, read within bounds, and sums of our rows.
 
-A chunk that was compressed is a few bytes that may expand to gigabytes. HDF5 expands them all,
-whatever the dataset declares; here a chunk ends where it is declared to end.
+- Chunks are decoded here: HDF5's own decoding knows no bound, and crashes. A chunk that was
+  compressed is a few bytes that may expand to gigabytes. HDF5 expands them all, whatever the
+  dataset declares; here a chunk ends where it is declared to end.
+- The place of a text of any length is a reference to a heap, a block of the file; many references
+  may name the same text, and HDF5 hangs on some damaged heaps. So lengths are added up before
+  texts are read, and a heap is looked through before HDF5 sees it.
+- Files that we write carry checksums: a dataset `features` of n rows has (n,) uint32 CRC-32 beside
+  it, as `row_crc32/features`.
 """
 
+import io
 import itertools
 import math
+import re
+import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import h5py
 import numpy as np
-
-from .hdf5_checks import lies_as_numpy
 
 DEFLATE, SHUFFLE, FLETCHER32, LZF = 1, 2, 3, 32000  # HDF5's numbers of its filters
 LARGEST = 1 << 28  # bytes of a chunk
 LARGEST_FOREIGN = 1 << 24  # bytes of one that HDF5 decodes (lzf expands 88-fold at most)
 REFERENCE = np.dtype([("length", "<u4"), ("place", "V12")])  # of a text of any length
+HEAP = b"GCOL"  # the first bytes of a heap
+HEADER = 16  # bytes before the first object of a heap, and before an object's content
+GROUP = "row_crc32"
+BLOCK = 1 << 24  # bytes that are summed at once
+
+
+def lies_as_numpy(dataset: h5py.Dataset) -> bool:
+    """Says whether values lie in the file, bit by bit, as NumPy has them."""
+    return h5py.h5t.py_create(dataset.dtype, logical=True) == dataset.id.get_type()
+
+
+def is_plain(dtype: np.dtype) -> bool:
+    """Says whether values are texts or numbers, or records and blocks of them.
+
+    A record may hold a reference (Fuel's does), which is not followed.
+    """
+    if dtype.fields:
+        fields = [field[0] for field in dtype.fields.values()]
+        return all(h5py.check_ref_dtype(field) or is_plain(field) for field in fields)
+    if dtype.subdtype:
+        return is_plain(dtype.subdtype[0])
+    return dtype.kind in "iufcbSU" or h5py.check_string_dtype(dtype) is not None
 
 
 def stored_dtype(dataset: h5py.Dataset) -> np.dtype | None:
@@ -186,3 +217,112 @@ def _check_sum(raw: bytes, values: tuple[int, ...], size: int) -> bytes:
 
 
 _DECODERS = {DEFLATE: _inflate, SHUFFLE: _unshuffle, FLETCHER32: _check_sum}
+
+
+def read_references(dataset: h5py.Dataset) -> np.ndarray:
+    """Returns the references of texts that lie one after the other."""
+    offset = dataset.id.get_offset()
+    if offset is None:  # in the header itself: there are few
+        return np.zeros(0, REFERENCE)
+    with open(dataset.file.filename, "rb") as raw:
+        raw.seek(offset)
+        return np.frombuffer(raw.read(dataset.size * REFERENCE.itemsize), REFERENCE)
+
+
+@contextmanager
+def open_guarded(path: str | Path, *, largest: int) -> Iterator[h5py.File]:
+    """Opens an HDF5 file whose heaps are looked through as they are read.
+
+    Args:
+        path: the file.
+        largest: bytes of a heap.
+
+    Raises:
+        OSError: h5py's, in reading a heap that is damaged or larger.
+    """
+    with _Guarded(path, largest) as guarded, h5py.File(guarded, "r") as file:
+        if file.id.get_create_plist().get_sizes() != (8, 8):
+            raise ValueError("its addresses and lengths must have 8 bytes")
+        yield file
+
+
+class _Guarded(io.FileIO):
+    """A file of which h5py gets no heap that is damaged."""
+
+    def __init__(self, path: str | Path, largest: int) -> None:
+        super().__init__(path)
+        self._largest = largest
+
+    def readinto(self, buffer) -> int:
+        start = self.tell()
+        count = super().readinto(buffer)
+        for found in re.finditer(HEAP, bytes(memoryview(buffer)[:count])):
+            self._check(start + found.start())
+        return count
+
+    def _check(self, start: int) -> None:
+        """Walks from object to object of a heap, as HDF5 does, which may walk in place for ever."""
+        self.seek(start)
+        head = self.read(HEADER)
+        size = struct.unpack_from("<Q", head, 8)[0] if len(head) == HEADER else 0
+        if not HEADER <= size <= self._largest:
+            raise OSError(f"a heap of texts has {size:,} bytes")
+        heap, place = head + self.read(size - HEADER), HEADER
+        while place + HEADER <= len(heap):
+            number, length = struct.unpack_from("<H6xQ", heap, place)
+            step = HEADER + (length + 7) // 8 * 8 if number else length  # 0: the rest is free
+            if step < HEADER or place + step > size:
+                raise OSError(f"a heap of texts is damaged at {start + place:,}")
+            place += step
+
+
+def make_sums(file: h5py.File) -> None:
+    """Makes room for the checksums of the datasets at a file's top that have rows of numbers."""
+    items = [(name, item) for name, item in file.items() if isinstance(item, h5py.Dataset)]
+    for name, item in items:
+        if item.shape and item.size and not item.dtype.hasobject:
+            file.create_dataset(f"{GROUP}/{name}", (len(item),), np.uint32)
+
+
+def sum_items(file: h5py.File, total: int, start: int, stop: int) -> None:
+    """Writes the checksums of the rows `start` to `stop - 1` of what has a row an item."""
+    for name in file.get(GROUP, ()):
+        if len(file[name]) == total:
+            _sum(file, name, start, stop)
+
+
+def sum_rest(file: h5py.File, total: int) -> None:
+    """Writes the checksums of what has other rows."""
+    for name in file.get(GROUP, ()):
+        if len(file[name]) != total:
+            _sum(file, name, 0, len(file[name]))
+
+
+def _sum(file: h5py.File, name: str, start: int, stop: int) -> None:
+    dataset = file[name]
+    step = max(1, BLOCK * len(dataset) // dataset.nbytes)
+    for first in range(start, stop, step):
+        last = min(first + step, stop)
+        file[f"{GROUP}/{name}"][first:last] = row_sums(dataset[first:last])
+
+
+def row_sums(rows: np.ndarray) -> np.ndarray:
+    """Returns the CRC-32 of every row, (rows,) uint32."""
+    if not len(rows):
+        return np.zeros(0, np.uint32)
+    width = rows.nbytes // len(rows)
+    content = memoryview(np.ascontiguousarray(rows).reshape(-1).view(np.uint8))
+    sums = [zlib.crc32(content[at : at + width]) for at in range(0, rows.nbytes, width)]
+    return np.array(sums, dtype=np.uint32)
+
+
+def check_sums(
+    path: str | Path, name: str, rows: np.ndarray, values: np.ndarray, sums: np.ndarray
+) -> None:
+    """Raises ValueError unless the values of some rows, as stored, have their checksums."""
+    wrong = row_sums(values) != sums[rows]
+    if wrong.any():
+        raise ValueError(
+            f"row {int(rows[wrong.argmax()])} of {name} in {path} is not what was written there: "
+            "the file is damaged, or was changed; delete it, and make it again"
+        )
