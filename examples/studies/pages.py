@@ -207,8 +207,10 @@ def _wrapped(text: str) -> str:
     """Returns a paragraph, or the item of a list, on lines of `WIDTH`."""
     text = re.sub(r"(?<=\d) %", f"{TIE}%", " ".join(text.split()))
     indent = "  " if text.startswith("- ") else ""
-    options = {"break_long_words": False, "break_on_hyphens": False}
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent, **options).replace(TIE, " ")
+    filled = textwrap.fill(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return filled.replace(TIE, " ")
 
 
 def rendered(root: Path = ROOT, folder: Path = FOLDER) -> dict[Path, str]:

@@ -170,7 +170,7 @@ def publish(
             raise ValueError(f"{folder} must be made in a checkout, to tell its commit, but is not")
         path = there / f"{own}.json"
         before = read_published(path) if path.exists() else None
-        told = {"title": table.title or own, "commands": [], "tests": ""} | origin
+        told: dict[str, Any] = {"title": table.title or own, "commands": [], "tests": ""} | origin
         if before:  # a study does not tell its tests
             told |= {"title": before.title, "commands": before.commands}
             told["tests"] = origin.get("tests", before.tests)

@@ -64,10 +64,10 @@ class Published:
     def marks(self) -> dict[str, str]:
         """Returns row -> the mark that sends a reader to its own commit and date."""
         places = self._places()
-        return {row: places[tuple(where)] for row, where in self.rows.items()}
+        return {row: places[where] for row, where in self.rows.items()}
 
     def _places(self) -> dict[tuple[str, str], str]:
-        places = list(dict.fromkeys(tuple(where) for where in self.rows.values()))
+        places = list(dict.fromkeys(self.rows.values()))
         return {where: "†" * (i + 1) for i, where in enumerate(places)}
 
     def save(self, folder: Path = FOLDER) -> Path:

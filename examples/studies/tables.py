@@ -283,12 +283,11 @@ def _plain(cell: Any) -> Cell:
     if cell is None or isinstance(cell, str):
         return cell
     if isinstance(cell, KINDS):
-        first, *others = (_number(getattr(cell, f.name)) for f in fields(cell))
-        if isinstance(cell, Interval) and None in (first, *others):
+        numbers: dict[str, Any] = {f.name: _number(getattr(cell, f.name)) for f in fields(cell)}
+        first = fields(cell)[0].name
+        if isinstance(cell, Interval) and None in numbers.values():
             return None
-        if first is None:
-            return str(getattr(cell, fields(cell)[0].name))
-        return type(cell)(first, *others)
+        return str(getattr(cell, first)) if numbers[first] is None else replace(cell, **numbers)
     number = _number(cell)
     return str(float(cell)) if number is None else number
 
@@ -337,8 +336,8 @@ def write_tables(
         CannotWrite: if it cannot be written.
     """
     path = Path(folder) / FILE
-    content = {"format": FORMAT, "command": list(command), "date": str(date.today())}
-    content |= {"made_by": made_by(threads, device)}
+    content: dict[str, Any] = {"format": FORMAT, "command": list(command)}
+    content |= {"date": str(date.today()), "made_by": made_by(threads, device)}
     write_json(path, content | {"tables": [table.to_json() for table in tables]})
     return path
 
