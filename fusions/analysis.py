@@ -94,20 +94,16 @@ def solved_with(
 ) -> Iterator[DEQFusion]:
     """Lets a trained fusion solve in another way, as in `with solved_with(fusion, tol=0.1):`.
 
-        Args:
-            fusion: is as before afterwards.
-            joint: see `DEQFusion`; None: as it is.
-            unroll: steps of a fusion that takes steps in place of a solve, at least 1; it has no
-                other setting.
-            settings: those of `Equilibrium`: solver, tol, max_steps, gradient, ...
+    Args:
+        fusion: is as before afterwards.
+        joint: see `DEQFusion`; None: as it is.
+        unroll: steps of a fusion that takes steps in place of a solve, at least 1; it has no
+            other setting.
+        settings: those of `Equilibrium`: solver, tol, max_steps, gradient, ...
 
-        Raises:
-    <<<<<<< HEAD
-            TypeError, ValueError: for settings that there are not, or that the fusion has no use of.
-    =======
-            TypeError: for settings that there are not.
-            ValueError: for settings that do not fit, or a fusion that solves nothing.
-    >>>>>>> main
+    Raises:
+        TypeError: for settings that there are not.
+        ValueError: for settings that do not fit, or that the fusion has no use of.
     """
     if unroll is not None:
         with _unrolled(fusion, unroll, joint, settings):

@@ -73,15 +73,9 @@ def test_bands_are_students_intervals_and_skip_what_is_missing():
 
 @pytest.mark.usefixtures("few_digits")
 def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice(tmp_path, capsys):
-    arguments = "--dataset digits --epochs 1 --runs 2 --fusions no_penalty,tied --steps 12".split()
-    arguments += [
-        "--samples",
-        "10",
-        "--modalities",
-        "top left,bottom right",
-        "--output",
-        str(tmp_path),
-    ]
+    arguments = "--dataset digits --epochs 1 --runs 2 --steps 12 --samples 10".split()
+    arguments += ["--modalities", "top left,bottom right", "--injection", "raw"]
+    arguments += ["--fusions", "no_penalty,tied", "--output", str(tmp_path)]
     found = convergence.main(arguments)
     text = str(found)
     runs = sorted(tmp_path.glob("*/runs/*.json"))

@@ -87,9 +87,8 @@ def test_a_second_call_trains_nothing(study, monkeypatch):
 
 def test_another_number_of_steps_is_another_analysis(study, tmp_path, capsys):
     folder = shutil.copytree(study[0], tmp_path / "out")
-    shares, *_ = main(
-        [*ARGUMENTS, "--output", str(folder), "--steps", "5", "--injection", "raw"]
-    ).tables
+    more = ["--output", str(folder), "--steps", "5", "--injection", "raw"]
+    shares, *_ = main([*ARGUMENTS, *more]).tables
     assert shares.columns[-1].name == "step 5"
     assert "): analyse changed" in capsys.readouterr().err
 
