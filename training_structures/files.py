@@ -162,7 +162,11 @@ def check_regular(path: Path) -> None:
 
 def sealed_json(content: dict[str, Any]) -> bytes:
     """Returns an object that is not empty as JSON; its last entry is the SHA-256 of all before."""
-    body = json.dumps(content, indent=1)[: -len("\n}")].encode()
+    return sealed(json.dumps(content, indent=1)[: -len("\n}")].encode())
+
+
+def sealed(body: bytes) -> bytes:
+    """Returns the JSON of an object, of which `body` is all but the end, with its SHA-256."""
     return body + f',\n "sha256": "{sha256(body).hexdigest()}"\n}}'.encode()
 
 

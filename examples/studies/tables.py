@@ -29,7 +29,12 @@ FORM = re.compile(r"\+?,?(\.\d+)?[efg%]|p|")  # what `Column.form` may be
 
 @dataclass(frozen=True)
 class Spread:
-    """The mean of several runs and their standard deviation, None for a single run."""
+    """The mean of several runs, and how they spread.
+
+    Attributes:
+        mean: over the runs.
+        sd: their standard deviation; None for a single run.
+    """
 
     mean: float
     sd: float | None = None
@@ -37,7 +42,12 @@ class Spread:
 
 @dataclass(frozen=True)
 class Interval:
-    """An interval of confidence, from low to high."""
+    """An interval of confidence.
+
+    Attributes:
+        low: its lower end.
+        high: its upper end.
+    """
 
     low: float
     high: float
@@ -45,9 +55,14 @@ class Interval:
 
 @dataclass(frozen=True)
 class Bounded:
-    """A value and the interval of confidence around it, None for a single run.
+    """A value with its interval of confidence.
 
     In a column whose form has a sign (`+.1%`) it is a difference.
+
+    Attributes:
+        value: the estimate.
+        low: the lower end of its interval; None for a single run.
+        high: the upper end; None for a single run.
     """
 
     value: float
@@ -61,7 +76,7 @@ KINDS = Spread, Interval, Bounded
 
 @dataclass(frozen=True)
 class Column:
-    """What a column holds, and how its numbers are shown.
+    """A column of a table: its name, and how its numbers are shown.
 
     Attributes:
         name: by which cells are looked up, and its heading.
@@ -85,9 +100,8 @@ class Column:
 
     @property
     def heading(self) -> str:
-        return (
-            f"{self.name}{' %' * self.form.endswith('%')}{f' ({self.note})' if self.note else ''}"
-        )
+        unit = " %" if self.form.endswith("%") and "%" not in self.name else ""
+        return f"{self.name}{unit}{f' ({self.note})' if self.note else ''}"
 
     def show(self, cell: Cell) -> str:
         """Returns a cell as text; nothing for None."""
@@ -163,7 +177,7 @@ class Table:
 
     @property
     def row_names(self) -> list[str]:
-        """What names the rows: the texts of their key cells, with commas between."""
+        """The names of the rows: the texts of their key cells, with commas between."""
         return [", ".join(self.texts(row)[: self.keys]) for row in self.rows]
 
     def texts(self, row: Sequence[Cell]) -> list[str]:
@@ -269,12 +283,11 @@ def _plain(cell: Any) -> Cell:
     if cell is None or isinstance(cell, str):
         return cell
     if isinstance(cell, KINDS):
-        first, *others = (_number(getattr(cell, f.name)) for f in fields(cell))
-        if isinstance(cell, Interval) and None in (first, *others):
+        numbers: dict[str, Any] = {f.name: _number(getattr(cell, f.name)) for f in fields(cell)}
+        first = fields(cell)[0].name
+        if isinstance(cell, Interval) and None in numbers.values():
             return None
-        if first is None:
-            return str(getattr(cell, fields(cell)[0].name))
-        return type(cell)(first, *others)
+        return str(getattr(cell, first)) if numbers[first] is None else replace(cell, **numbers)
     number = _number(cell)
     return str(float(cell)) if number is None else number
 
@@ -323,8 +336,8 @@ def write_tables(
         CannotWrite: if it cannot be written.
     """
     path = Path(folder) / FILE
-    content = {"format": FORMAT, "command": list(command), "date": str(date.today())}
-    content |= {"made_by": made_by(threads, device)}
+    content: dict[str, Any] = {"format": FORMAT, "command": list(command)}
+    content |= {"date": str(date.today()), "made_by": made_by(threads, device)}
     write_json(path, content | {"tables": [table.to_json() for table in tables]})
     return path
 

@@ -4,6 +4,7 @@ import math
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,7 @@ def _content(found: Findings) -> dict[str, Any]:
         "command": found.asked,
         "made_by": found.made_by,
         "settings": found.recipe.shared_settings(),
+        "scores": [asdict(score) for score in found.scores] if found.results else [],
         "baseline": found.baseline,
         "test_share": found.test_share,
         "table": [dict(zip(head, line, strict=True)) for line in lines],
