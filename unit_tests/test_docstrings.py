@@ -14,6 +14,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CHECKED = (
     "datasets",
+    "examples",
     "fusions",
     "objective_functions",
     "package",
