@@ -12,7 +12,7 @@ TEST =
 QUICK = deq,deq_paper,concat,concat_linear,sum,weighted_sum,tensor,low_rank,mutan,gmu,attention,cross,evidential,late
 ARGS = --dataset digits --fusions $(QUICK) --runs 3 --jobs 2 --drop-modality --output results/digits
 
-.PHONY: help compare bench test test-all fuzz lint types docs results
+.PHONY: help compare bench test test-all fuzz lint types docs wheel results
 
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -41,6 +41,12 @@ types: $(STAMP)  ## check types with mypy
 
 docs: $(STAMP)  ## build the documentation into site/; every warning is an error
 	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+
+wheel: $(STAMP)  ## build the wheel into dist/, and run the first example from it alone
+	rm -rf build dist
+	$(RUN) pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	$(RUN) pip install --quiet --no-deps --no-index --target build/wheel dist/*.whl
+	cd build/wheel && ../../$(RUN) deq_fusion.examples.quickstart
 
 results: $(STAMP)  ## write RESULTS.md, docs/results and README's table from the published data
 	$(RUN) deq_fusion.examples.studies.publish render
