@@ -46,9 +46,12 @@ def test_shares_are_the_means_of_the_gates_over_their_sum_and_of_a_class_its_own
     assert (gate_shares(absent["fuse"].gates)[:, 2] == 0).all()
 
 
-@pytest.mark.parametrize("variant", ["default", "paper"])
-@pytest.mark.parametrize("options", PARTS, ids=str)
-@pytest.mark.parametrize("present", [None, PRESENT], ids=["all", "some"])
+RADII = [*(("default", options, PRESENT) for options in PARTS), ("paper", {}, PRESENT)]
+
+
+@pytest.mark.parametrize(
+    ("variant", "options", "present"), [*RADII, ("default", {}, None)], ids=lambda x: str(x)[:20]
+)
 def test_radii_are_the_largest_eigenvalues_of_the_dense_jacobian(variant, options, present):
     fusion, reference = make(variant, WIDTHS[:3], **LARGE, **options)
     features = make_features(fusion.input_dims, batch=3)

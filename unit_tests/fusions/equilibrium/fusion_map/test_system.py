@@ -44,12 +44,15 @@ def assert_close(ours, theirs, tol=1e-8):
         assert (ours[1][name] - expected).norm() <= tol * max(expected.norm(), 1e-3), name
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"dropout": 0.2}, {"gate": False}, {"f_theta": False}, {"f_fuse": False}],
-    ids=str,
-)
+PLAIN = [(variant, {"dropout": 0.2}) for variant in VARIANTS]
+PLAIN += [
+    (variant, options)
+    for variant in ("default", "released", "released_mosi")
+    for options in ({}, {"gate": False}, {"f_theta": False}, {"f_fuse": False})
+]
+
+
+@pytest.mark.parametrize(("variant", "options"), PLAIN, ids=str)
 def test_result_and_gradients_are_those_of_the_plain_maps(variant, options):
     fusion, _ = make(variant, WIDTHS[:3], **options, **EXACT)
     features = make_features(fusion.input_dims, batch=5)
