@@ -50,6 +50,7 @@ def test_a_frame_with_text_is_cross_validated():
     assert len(cross_validate(classifier(modalities=names), frame, y, cv=2)["test_score"]) == 2
 
 
+@pytest.mark.slow
 def test_a_grid_over_fusions_in_parallel():
     grid = {"fusion": ["concat", "deq"], "width": [4, 8]}
     search = GridSearchCV(classifier(modalities=PARTS, epochs=2), grid, cv=2, n_jobs=2).fit(X, Y)
@@ -66,6 +67,7 @@ def test_a_pipeline():
     assert make_pipeline(keep, classifier()).fit(frame, y).predict(frame).shape == (40,)
 
 
+@pytest.mark.slow
 def test_joblib_fits_and_passes_fitted_ones():
     def fitted(width):
         return FusionClassifier("deq", modalities=PARTS, **QUICK | {"width": width}).fit(X, Y)

@@ -66,6 +66,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path, stepping, last
     assert not [path for path in (tmp_path / "b" / "runs").iterdir() if path.suffix != ".json"]
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_killed_goes_on_where_it_was(tmp_path, stepping):
     last = STEPS + toy.BATCHES + 1  # in the second epoch of the second run
     killed = [sys.executable, "-c", SCRIPT, str(tmp_path / "b"), str(last)]

@@ -91,6 +91,7 @@ def on_a_terminal(folder, columns, seconds="0", interrupt=None):
     return said.decode(), program.returncode
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_bar_lines_that_fill_in_and_a_table_that_fits(tmp_path):
     said, code = on_a_terminal(tmp_path, 80)
     assert code == 0
@@ -108,6 +109,7 @@ def test_a_terminal_has_a_bar_lines_that_fill_in_and_a_table_that_fits(tmp_path)
     assert code == 0 and "10 of 10 runs reused" in again and "runs |" not in again
 
 
+@pytest.mark.slow
 def test_control_c_on_a_terminal_is_one_line(tmp_path):
     said, code = on_a_terminal(tmp_path, 80, "0.05", interrupt=b"majority  ")
     assert code == 130 and "Traceback" not in said
