@@ -52,7 +52,7 @@ def test_it_finds_the_same_to_the_last_bit_where_nobody_leaves(name, solver):
     assert len(steps.unique()) > 1
     for other in seldom:
         for mine, theirs in zip(other, often, strict=True):
-            assert all(x.equal(y) for x, y in zip(mine, theirs, strict=True))
+            torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
 # whose least squares do not multiply rounding by 10^10
@@ -66,7 +66,7 @@ def test_it_finds_the_same_to_rounding_where_samples_leave(name, solver):
     (often,) = runs(torch.inf, (1,), solver=solver, **options)
     torch.manual_seed(0)
     for counts, values, residuals in runs(0.0, (1, 4), solver=solver, **options):
-        assert all(x.equal(y) for x, y in zip(counts, often[0], strict=True))
+        torch.testing.assert_close(counts, often[0], rtol=0, atol=0)
         for x, y in zip(values, often[1], strict=True):
             torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-6 * float(y.abs().max()))
         for x, y in zip(residuals, often[2], strict=True):

@@ -107,7 +107,7 @@ def test_a_bare_solve_is_left_alone():
     counters().clear()
     run = torch.compile(solved, backend="eager")
     for batch in (3, 2, 3, 2):
-        assert run(start[:batch]).equal(solved(start[:batch]))
+        torch.testing.assert_close(run(start[:batch]), solved(start[:batch]), rtol=0, atol=0)
     assert counters()["stats"]["unique_graphs"] <= 4
 
 
@@ -183,4 +183,4 @@ def test_a_copy_of_what_was_compiled_is_eager():
     host = Host()
     compiled(host)(*inputs(4))
     x = inputs(3)
-    assert copy.deepcopy(host)(*x).equal(host(*x))
+    torch.testing.assert_close(copy.deepcopy(host)(*x), host(*x), rtol=0, atol=0)

@@ -52,8 +52,7 @@ def stepping(monkeypatch):
     return begin
 
 
-@pytest.mark.parametrize("last", [1, STEPS, STEPS + toy.BATCHES + 1])
-@pytest.mark.parametrize("trials", [1, 2])
+@pytest.mark.parametrize(("last", "trials"), [(1, 1), (STEPS, 2), (STEPS + toy.BATCHES + 1, 1)])
 def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path, stepping, last, trials):
     undisturbed = toy.scores(toy.run(tmp_path / "a", stepping(), trials=trials))
     everything = Stepping.steps
