@@ -19,12 +19,13 @@ EXPECTED_FAILURES = {
     ),
 }
 SMALL = {"width": 16, "epochs": 5, "lr": 3e-2, "fusion_options": {"max_steps": 5}}
-CHECKED = [FusionClassifier("deq", **SMALL), FusionRegressor("deq", **SMALL)]
+CHECKED = [FusionClassifier, pytest.param(FusionRegressor, marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("estimator", CHECKED, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("kind", CHECKED)
 @pytest.mark.filterwarnings("ignore")  # the checks provoke them
-def test_scikit_learns_own_checks(estimator):
+def test_scikit_learns_own_checks(kind):
+    estimator = kind("deq", **SMALL)
     results = check_estimator(
         estimator, expected_failed_checks=EXPECTED_FAILURES, on_fail=None, on_skip=None
     )
