@@ -1,8 +1,11 @@
 """What every test shares: one thread, a fixed seed, and float64 for those that ask for it."""
 
 import gc
+import os
 import sys
 from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"  # read by the imports
 
 import pytest
 import torch
@@ -10,7 +13,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 CODE = "deq_fusion.training_structures.comparison.identity.code"
 
-torch.set_num_threads(1)  # on tiny tensors threads only wait for each other
+torch.set_num_threads(1)  # on tiny data threads only wait for each other
 
 
 @pytest.fixture(autouse=True)
