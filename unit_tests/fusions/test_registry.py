@@ -194,6 +194,17 @@ def test_features_are_projected_first_and_the_maps_are_counted(name, reduce):
     torch.testing.assert_close(fusion(features), expected)
 
 
+def test_encodings_are_side_by_side_and_of_one_batch():
+    fusion = adapters.Encoded([torch.nn.Linear(3, 2), torch.nn.Linear(4, 5)])
+    features = [torch.randn(6, 3), torch.randn(6, 4)]
+    parts = [encoder(x) for encoder, x in zip(fusion.encoders, features, strict=True)]
+    torch.testing.assert_close(fusion(features), torch.cat(parts, 1))
+    with pytest.raises(ValueError, match=r"features must have one batch size, got \[6, 5\]"):
+        fusion([features[0], features[1][:5]])
+    with pytest.raises(ValueError, match=r"modalities\[1\] must hold a number, got shape \(6, 0\)"):
+        fusion([features[0], torch.empty(6, 0)])
+
+
 @pytest.mark.parametrize(
     ("name", "task"),
     [(name, task) for name, e in FUSIONS.items() if e.predicts for task in e.tasks],
