@@ -50,10 +50,10 @@ assert make_recipe(recipe).name == "mine"
 """
 
 
-@pytest.mark.parametrize("code", [EQUATIONS, TRAINING, STUDIES, RECIPES])
-def test_what_one_makes_the_other_takes(code):
+@pytest.mark.slow
+def test_what_one_makes_the_other_takes():
     done = subprocess.run(
-        [sys.executable, "-c", BOTH + code],
+        [sys.executable, "-c", BOTH + EQUATIONS + TRAINING + STUDIES + RECIPES],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,

@@ -1,16 +1,13 @@
 """CMU-MOSI's files: listed with where each is from, verified where it can be, never touched."""
 
 import hashlib
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deq_fusion.datasets.affect.prepare import FILES, Known, check, main
 from deq_fusion.datasets.files.download import Expected
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+from unit_tests.real_data import real
 
 
 def run(folder):
@@ -86,9 +83,7 @@ def test_the_help_says_what_the_command_does(capsys):
     assert "no stable public address" in text and "exit status is 1" in text
 
 
+@pytest.mark.slow
 def test_the_real_file_reads_as_it_should(capsys):
-    folder = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "mosi"
-    if not (folder / "mosi_utterance.npz").is_file():
-        pytest.skip(f"no real data in {folder}; set DEQ_FUSION_DATA to the folder above mosi")
-    run(folder)
+    run(real("mosi/mosi_utterance.npz").parent)
     assert "mosi_utterance.npz: reads as it should" in capsys.readouterr().out

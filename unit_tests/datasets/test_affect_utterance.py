@@ -1,9 +1,7 @@
 """CMU-MOSI at utterance level: read exactly, split by video, standardised on train only, errors
 that name the array. A small synthetic file, and the real one where it is."""
 
-import os
 import zipfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +16,8 @@ from deq_fusion.datasets.affect.utterance import (
     split_arrays,
     split_rows,
 )
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 WIDTHS = {"text": 5, "audio": 3, "vision": 4}
 VIDEOS, EACH, TEST_VIDEOS = 14, 3, 4
 
@@ -261,23 +259,22 @@ def test_train_and_validation_must_have_a_video(write, share, videos):
 
 
 @pytest.fixture
-def real():
-    path = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "mosi" / FILE
-    if not path.is_file():
-        pytest.skip(f"no real data at {path}; set DEQ_FUSION_DATA to the folder above mosi")
-    return path
+def real_file():
+    return real(f"mosi/{FILE}")
 
 
-def test_the_real_file_is_what_its_description_says(real):
-    views, labels, videos, is_test = read_utterances(real)
+@pytest.mark.slow
+def test_the_real_file_is_what_its_description_says(real_file):
+    views, labels, videos, is_test = read_utterances(real_file)
     assert [view.shape for view in views] == [(2199, 100), (2199, 73), (2199, 100)]
     assert labels.min() == -3 and labels.max() == 3 and labels.shape == (2199, 1)
     assert [len(np.unique(videos[part])) for part in (~is_test, is_test)] == [62, 31]
     assert [np.count_nonzero(part) for part in (~is_test, is_test)] == [1447, 752]
 
 
-def test_the_real_file_can_be_split_by_any_seed(real):
-    _, labels, videos, is_test = read_utterances(real, modalities=["text"])
+@pytest.mark.slow
+def test_the_real_file_can_be_split_by_any_seed(real_file):
+    _, labels, videos, is_test = read_utterances(real_file, modalities=["text"])
     for seed in range(20):
         parts = split_rows(videos, is_test, split_seed=seed)
         names = [set(videos[rows]) for rows in parts]
@@ -286,8 +283,9 @@ def test_the_real_file_can_be_split_by_any_seed(real):
         assert sorted(np.concatenate(parts)) == list(range(len(labels)))
 
 
-def test_the_real_file_is_standardised_in_train(real):
-    for view in split_arrays(real)[0][0]:
+@pytest.mark.slow
+def test_the_real_file_is_standardised_in_train(real_file):
+    for view in split_arrays(real_file)[0][0]:
         np.testing.assert_allclose(view.mean(axis=0), 0, atol=1e-5)
         spread = view.std(axis=0)
         assert (np.isclose(spread, 1, atol=1e-4) | (spread == 0)).all()

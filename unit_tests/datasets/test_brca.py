@@ -1,9 +1,6 @@
 """MOGONET's files: read exactly, split without overlap, scaled on train only, errors that say
 which file and line. Synthetic folders, and the real sets where there are any."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -16,8 +13,8 @@ from deq_fusion.datasets.brca.get_data import (
     split_arrays,
     split_rows,
 )
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 TRAIN = [0] * 12 + [1] * 6 + [2] * 2
 TEST = [0] * 4 + [1] * 3 + [2]
 WIDTHS = {1: 5, 2: 3}
@@ -211,29 +208,28 @@ REAL = {
 
 
 @pytest.fixture(params=sorted(REAL))
-def real(request):
-    folder = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / request.param
-    if not folder.is_dir():
-        pytest.skip(f"no real data in {folder}; set DEQ_FUSION_DATA to the folder above it")
-    return folder
+def real_set(request):
+    return real(request.param)
 
 
-def test_the_real_set_is_what_its_description_says(real):
-    expected = REAL[real.name]
-    views, labels, train_count = read_patients(real)
+@pytest.mark.slow
+def test_the_real_set_is_what_its_description_says(real_set):
+    expected = REAL[real_set.name]
+    views, labels, train_count = read_patients(real_set)
     assert [view.shape for view in views] == [
         (sum(expected["rows"]), width) for width in expected["widths"]
     ]
     assert train_count == expected["rows"][0]
     for view, modality in zip(views, (1, 2, 3), strict=True):
-        np.testing.assert_array_equal(view, load(real, modality), strict=True)
+        np.testing.assert_array_equal(view, load(real_set, modality), strict=True)
     assert labels.dtype == np.int64
     assert np.bincount(labels).tolist() == expected["classes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resplit", [False, True])
-def test_the_real_set_can_be_split_by_any_seed(real, resplit):
-    _, labels, train_count = read_patients(real, modalities=[1])
+def test_the_real_set_can_be_split_by_any_seed(real_set, resplit):
+    _, labels, train_count = read_patients(real_set, modalities=[1])
     for seed in range(20):
         parts = split_rows(labels, train_count, split_seed=seed, resplit=resplit)
         assert sorted(np.concatenate(parts)) == list(range(len(labels)))
@@ -243,8 +239,9 @@ def test_the_real_set_can_be_split_by_any_seed(real, resplit):
             assert set(labels[rows]) == set(labels)
 
 
-def test_the_real_set_spans_the_unit_interval_in_train(real):
-    *views, labels = next(iter(get_dataloader(real)[0]))
+@pytest.mark.slow
+def test_the_real_set_spans_the_unit_interval_in_train(real_set):
+    *views, labels = next(iter(get_dataloader(real_set)[0]))
     for view in views:
         assert view.dtype == torch.float32 and labels.dtype == torch.int64
         assert (view.amin(0) == 0).all()

@@ -52,6 +52,12 @@ def test_loaders_serve_four_quadrants_and_labels():
         )
 
 
+@pytest.mark.parametrize("modalities", [(), ("upper left", "moon")])
+def test_a_quadrant_that_there_is_none_of_is_answered_with_the_choices(modalities):
+    with pytest.raises(ValueError, match=r"modalities must be some of \['.*got \["):
+        split_arrays(modalities=modalities)
+
+
 def test_no_batch_size_puts_a_part_into_one_batch():
     for loader, part in zip(get_dataloader(batch_size=None), split_arrays(), strict=True):
         assert [len(batch[-1]) for batch in loader] == [len(part[1])]

@@ -2,8 +2,6 @@
 that name file, dataset and row. Small files of its layout, one of its size, and a real one."""
 
 import json
-import os
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,8 +10,8 @@ import torch
 
 from deq_fusion.datasets.files.hdf5 import Rows
 from deq_fusion.datasets.imdb.get_data import FILE, STANDARD, get_dataloader, read_contents
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 COUNTS = (20, 6, 9)
 FILMS = sum(COUNTS)
 NAMES = ["Drama", "Comedy", "Film-Noir"]
@@ -343,15 +341,13 @@ def test_a_wrong_modality_is_answered_with_the_choices(write, modalities):
 
 
 @pytest.fixture
-def real():
-    path = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "imdb"
-    if not (path / FILE).is_file():
-        pytest.skip(f"no real data at {path}; set DEQ_FUSION_DATA to the folder above imdb")
-    return path
+def real_set():
+    return real(f"imdb/{FILE}").parent
 
 
-def test_the_real_file_is_what_its_description_says(real):
-    contents, loaders = read_contents(real), get_dataloader(real, batch_size=512)
+@pytest.mark.slow
+def test_the_real_file_is_what_its_description_says(real_set):
+    contents, loaders = read_contents(real_set), get_dataloader(real_set, batch_size=512)
     assert contents.genres[0] == "Drama" and len(contents.genres) == 23
     assert [len(part) for part in contents.parts] == [3284, 517, 1639]
     assert loaders[0].dataset.widths == (300, 4096)
@@ -362,18 +358,20 @@ def test_the_real_file_is_what_its_description_says(real):
         assert image.std() > 0 and text.std() > 0
 
 
-def test_the_real_rows_lie_in_the_order_of_the_split(real):
-    listed = json.loads((real / "split.json").read_text())
-    ids, parts = Rows(real / FILE, "imdb_ids"), read_contents(real).parts
+@pytest.mark.slow
+def test_the_real_rows_lie_in_the_order_of_the_split(real_set):
+    listed = json.loads((real_set / "split.json").read_text())
+    ids, parts = Rows(real_set / FILE, "imdb_ids"), read_contents(real_set).parts
     names = [[name.decode() for name in ids[part]] for part in parts]
     assert names == [listed[part] for part in ("train", "dev", "test")]
     assert len({name for part in names for name in part}) == 5440
 
 
-def test_the_real_labels_are_those_of_the_raw_films(real):
-    contents, (_, valid, _) = read_contents(real), get_dataloader(real)
-    ids = Rows(real / FILE, "imdb_ids")[contents.parts[1]]
+@pytest.mark.slow
+def test_the_real_labels_are_those_of_the_raw_films(real_set):
+    contents, (_, valid, _) = read_contents(real_set), get_dataloader(real_set)
+    ids = Rows(real_set / FILE, "imdb_ids")[contents.parts[1]]
     for row in range(0, 517, 50):
-        film = json.loads((real / "dataset" / f"{ids[row].decode()}.json").read_text())
+        film = json.loads((real_set / "dataset" / f"{ids[row].decode()}.json").read_text())
         named = [contents.genres[column] for column in valid.dataset.genres[row].nonzero()]
         assert sorted(named) == sorted(set(film["genres"]) & set(contents.genres))

@@ -7,7 +7,6 @@ import io
 import json
 import os
 import tarfile
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -21,8 +20,8 @@ from deq_fusion.datasets.imdb.prepare import (
     download,
     main,
 )
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SPLIT = {"train": ["0000001", "0000003"], "dev": ["0000002"], "test": ["0000005"]}
 FILMS = 4
 
@@ -231,10 +230,9 @@ def test_the_help_says_what_the_command_does(capsys):
     assert "https://archive.org/download/mmimdb" in text and "25,959 films" in text
 
 
+@pytest.mark.slow
 def test_the_real_set_is_whole(capsys):
-    folder = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "imdb"
-    if not (folder / FEATURES).is_file():
-        pytest.skip(f"no real data in {folder}; set DEQ_FUSION_DATA to the folder above imdb")
+    folder = real(f"imdb/{FEATURES}").parent
     assert check_features(folder / FEATURES, films=5440)["genres"] == "(5440, 23) int8"
     assert check_raw(folder, films=5440) == {"train": 3284, "dev": 517, "test": 1639}
     with pytest.raises(SystemExit, match="1"):

@@ -3,7 +3,6 @@ only, errors that name the file. A small folder, and the real one where it is.""
 
 import json
 import os
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,11 +12,11 @@ import torch
 from deq_fusion.datasets.files.text import WordPieces
 from deq_fusion.datasets.imdb.films import PARTS, RARE, read_films
 from deq_fusion.datasets.imdb.raw import get_dataloader, train_tokens
+from unit_tests.real_data import real
 
 Image = pytest.importorskip("PIL.Image")
 pytest.importorskip("tokenizers")
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SPLIT = {"train": ["t5", "t1", "t3", "t4"], "dev": ["d2"], "test": ["e9", "e1"]}
 GENRES = {
     "t5": ["War", "Drama"],
@@ -157,7 +156,7 @@ def test_what_dev_and_test_hold_changes_nothing_of_train(folder):
     changed = first()
     assert changed[0] == genres and changed[1]._tokenizer.to_str() == pieces._tokenizer.to_str()
     for tensor, expected in zip(changed[2], batch, strict=True):
-        assert torch.equal(tensor, expected)
+        torch.testing.assert_close(tensor, expected, rtol=0, atol=0)
     write(folder, "t1", {"plot": "zebra quagga zebra quagga", "genres": ["War", "Opera"]})
     assert first()[1]._tokenizer.to_str() != pieces._tokenizer.to_str()  # the set can tell
 
@@ -244,32 +243,27 @@ def test_damaged_json_is_named(folder, content):
         read_films(folder)
 
 
-@pytest.fixture(scope="module")
-def real():
-    path = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "imdb"
-    if not (path / "split.json").is_file():
-        pytest.skip(f"no real data at {path}; set DEQ_FUSION_DATA to the folder above imdb")
-    return path
-
-
-def test_the_real_films_are_those_of_the_real_features(real):
-    with h5py.File(real / "multimodal_imdb.hdf5") as file:
+@pytest.mark.slow
+def test_the_real_films_are_those_of_the_real_features():
+    folder = real("imdb/split.json").parent
+    with h5py.File(folder / "multimodal_imdb.hdf5") as file:
         names = list(file.attrs["target_names"])
         ids, genres = file["imdb_ids"][:], file["genres"][:]
-    films = read_films(real, genres=names)
+    films = read_films(folder, genres=names)
     assert films.sizes == (3284, 517, 1639) and films.genres == names
     assert films.ids == [film.decode() for film in ids]
     np.testing.assert_array_equal(films.labels, genres)
     assert round(float(films.labels.sum(axis=1).mean()), 2) == 2.45
-    own = read_films(real)
+    own = read_films(folder)
     assert sorted(own.genres) == sorted(names) and len(names) == 23
     counts = own.labels[:3284].sum(axis=0)
     assert (np.diff(counts) <= 0).all()
 
 
-def test_real_films_are_served(real):
+@pytest.mark.slow
+def test_real_films_are_served():
     options = {"size": 64, "length": 64, "batch_size": 8, "vocabulary": 2000}
-    train, valid, test = get_dataloader(real, **options)
+    train, valid, test = get_dataloader(real("imdb/split.json").parent, **options)
     assert len(train.dataset.tokens) == 2000
     assert [len(loader) for loader in (train, valid, test)] == [411, 65, 205]
     tokens, images, genres = next(iter(train))

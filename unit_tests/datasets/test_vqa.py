@@ -3,9 +3,7 @@ fitted sees train only, and the real sets where they are."""
 
 import gzip
 import json
-import os
 from collections import Counter
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -16,8 +14,8 @@ from deq_fusion.datasets.loaders import grouped_split
 from deq_fusion.datasets.vqa.annotations import OFFICIAL, find_parts
 from deq_fusion.datasets.vqa.features import find_features
 from deq_fusion.datasets.vqa.get_data import get_dataloader, read_parts
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 TYPES = "yes/no", "number", "other"
 ANSWERS = {"yes/no": ["yes", "no"], "number": ["2", "3", "4"], "other": ["red", "cat", "a tree"]}
 DIM, REGIONS = 4, 3
@@ -361,13 +359,6 @@ def test_valid_share_must_lie_between_0_and_1(share):
         grouped_split(np.arange(9), share=0.01, seed=0)
 
 
-def real(name):
-    path = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "vqa" / name
-    if not path.is_dir():
-        pytest.skip(f"no real data at {path}; set DEQ_FUSION_DATA to the folder above vqa")
-    return path
-
-
 def counted(path, part):
     """The second reading: (questions, images) of a part."""
     entries = json.loads(gzip.decompress((path / f"{part}_questions.json.gz").read_bytes()))
@@ -375,8 +366,9 @@ def counted(path, part):
     return len(images), set(images)
 
 
+@pytest.mark.slow
 def test_the_real_daquar():
-    path = real("daquar")
+    path = real("vqa/daquar")
     with pytest.warns(UserWarning, match="can only be answered wrong") as warned:
         train, valid, test = get_dataloader(path, modalities=("question",), drop_unanswerable=False)
     assert [str(w.message).split()[0] for w in warned] == ["1,074", "829"]
@@ -392,8 +384,9 @@ def test_the_real_daquar():
     assert 0 < answerable.dropped == sizes[0] - len(answerable)
 
 
+@pytest.mark.slow
 def test_the_real_vqa2_text():
-    path = real("vqa2_text")
+    path = real("vqa/vqa2_text")
     loaders = get_dataloader(path, modalities=("question",), batch_size=512)
     sizes = [len(loader.dataset) + loader.dataset.dropped for loader in loaders]
     assert sizes == [counted(path, part)[0] for part in ("train", "valid", "test")]

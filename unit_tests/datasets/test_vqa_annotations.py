@@ -3,17 +3,15 @@ file. Small files of the real layout, and the real sets where they are."""
 
 import gzip
 import json
-import os
 from collections import Counter
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deq_fusion.datasets.vqa.annotations import ANSWER_TYPES, read_part, read_questions
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 QUESTIONS, ANNOTATIONS = "val_questions.json", "val_annotations.json"
 
 
@@ -271,18 +269,13 @@ def test_what_a_file_holds_does_not_reach_the_terminal(write, questions, annotat
     assert "of type str" in said[0] and "of type dict" in said[2]
 
 
-@pytest.fixture(scope="module")
-def real():
-    def read(name, parts):
-        folder = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "vqa" / name
-        if not folder.is_dir():
-            pytest.skip(f"no real data at {folder}; set DEQ_FUSION_DATA to the folder above vqa")
-        paths = (
-            [folder / f"{p}_{kind}.json.gz" for kind in ("questions", "annotations")] for p in parts
-        )
-        return [read_part(*pair) for pair in paths]
-
-    return read
+def real_parts(name, parts):
+    folder = real(f"vqa/{name}")
+    paths = (
+        [folder / f"{part}_{kind}.json.gz" for kind in ("questions", "annotations")]
+        for part in parts
+    )
+    return [read_part(*pair) for pair in paths]
 
 
 def shared_ids(parts, name):
@@ -290,8 +283,9 @@ def shared_ids(parts, name):
     return [len(first & second) for first, second in pairs]
 
 
-def test_daquar_is_split_by_image(real):
-    parts = real("daquar", ("train", "val"))
+@pytest.mark.slow
+def test_daquar_is_split_by_image():
+    parts = real_parts("daquar", ("train", "val"))
     assert [len(part) for part in parts] == [6795, 5673]
     assert sum(len(set(part.image_ids.tolist())) for part in parts) == 1447
     assert shared_ids(parts, "question_ids") == shared_ids(parts, "image_ids") == [0]
@@ -300,8 +294,9 @@ def test_daquar_is_split_by_image(real):
         assert set(part.answer_types) == {"number", "other"}
 
 
-def test_the_questions_of_vqa_v2_are_split_by_question(real):
-    parts = real("vqa2_text", ("train", "valid", "test"))
+@pytest.mark.slow
+def test_the_questions_of_vqa_v2_are_split_by_question():
+    parts = real_parts("vqa2_text", ("train", "valid", "test"))
     assert [len(part) for part in parts] == [48061, 8977, 2962]
     assert shared_ids(parts, "question_ids") == [0, 0, 0]
     assert min(shared_ids(parts, "image_ids")) > 0  # its parts share images

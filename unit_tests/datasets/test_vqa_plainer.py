@@ -41,7 +41,7 @@ def test_test_without_answers_is_served(folder, made, tokenise, whose):
         torch.manual_seed(0)
         (found, regions), truth = gather(loader)
         assert torch.equal(found, questions) and torch.equal(regions, images)
-        assert torch.equal(truth["question_id"], expected["question_id"])
+        torch.testing.assert_close(truth["question_id"], expected["question_id"], rtol=0, atol=0)
     assert set(truth) == {"question_id"} and len(found) == len(made["test"])
 
 
@@ -108,7 +108,9 @@ def test_one_answer_a_question_works(folder, made, tokenise):
     for loader in loaders:
         truth = loader.dataset.truth
         for name in ("target", "accuracy", *(["share"] if tokenise == "mutan" else [])):
-            assert torch.equal(truth[name][:, 0], torch.ones(len(loader.dataset)))
+            torch.testing.assert_close(
+                truth[name][:, 0], torch.ones(len(loader.dataset)), rtol=0, atol=0
+            )
             assert not truth[name][:, 1:].any()
 
 

@@ -1,16 +1,14 @@
 """Words of questions: the published tokenisers, a vocabulary that only sees what it is given."""
 
-import os
 import pickle
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from deq_fusion.datasets.vqa.annotations import read_questions
 from deq_fusion.datasets.vqa.vocabulary import PAD, UNK, Words, tokenise_mcan, tokenise_mutan
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 TEXTS = ["Is the dog red?", "is it a dog/cat?", "What is the dog's name?", "the end"]
 DELETED = {tokenise_mcan: ".,'!?\"()*#:;", tokenise_mutan: "?!'\"$:@(),.;"}
 
@@ -95,10 +93,9 @@ def test_wrong_arguments_are_refused():
         Words(["a"], tokenise="mcan").encode(TEXTS, length=0)
 
 
+@pytest.mark.slow
 def test_the_words_of_vqa_v2_cover_the_other_parts():
-    folder = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "vqa" / "vqa2_text"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set DEQ_FUSION_DATA to the folder above vqa")
+    folder = real("vqa/vqa2_text")
     train, test = (
         read_questions(folder / f"{part}_questions.json.gz").texts for part in ("train", "test")
     )

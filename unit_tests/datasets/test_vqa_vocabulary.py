@@ -1,11 +1,9 @@
 """Answer vocabularies: the published choices, targets and accuracies against plain counting, and
 nothing learnt from any part but the ones given."""
 
-import os
 import pickle
 import random
 from collections import Counter
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,8 +11,8 @@ import pytest
 from deq_fusion.datasets.vqa.annotations import Part, read_part
 from deq_fusion.datasets.vqa.answers import normalise, question_accuracy, score
 from deq_fusion.datasets.vqa.vocabulary import AnswerVocabulary
+from unit_tests.real_data import real
 
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 POOL = ["yes", "Yes!", "no", "two", "2", "t-shirt", "t shirt", "the dog", "dog", "a", "red,blue"]
 
 
@@ -153,10 +151,9 @@ def test_wrong_arguments_are_refused(part):
         AnswerVocabulary(["yes", "yes"])
 
 
+@pytest.mark.slow
 def test_the_answers_of_vqa_v2(protocol):
-    folder = Path(os.environ.get("DEQ_FUSION_DATA") or SHARED) / "vqa" / "vqa2_text"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder}; set DEQ_FUSION_DATA to the folder above vqa")
+    folder = real("vqa/vqa2_text")
     train, test = (
         read_part(*(folder / f"{name}_{kind}.json.gz" for kind in ("questions", "annotations")))
         for name in ("train", "test")

@@ -382,6 +382,7 @@ def test_what_does_not_fit_is_said(write, arrays, tables):
             transcripts.read_parts(write(), audio_dim=wrong)
 
 
+@pytest.mark.slow
 def test_the_real_utterances():
     folder = real(f"mosi/{FILE}").parent
     recipe = small(folder, "cm_bert")

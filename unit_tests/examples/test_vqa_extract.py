@@ -155,6 +155,7 @@ def test_a_damaged_picture_is_named(pictures, tmp_path):
         run(tmp_path / "none", tmp_path / "b.hdf5", "--patches")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.* can only be answered wrong:UserWarning")
 def test_the_real_daquar_with_its_pictures(tmp_path):
     source = real("vqa/daquar")

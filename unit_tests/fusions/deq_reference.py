@@ -46,7 +46,10 @@ PRESETS = {
 VARIANTS = {
     "default": Equations(scale_free=True),
     **PRESETS,
-    **{f"{name} scale_free": replace(e, scale_free=True) for name, e in PRESETS.items()},
+    **{
+        f"{name} scale_free": replace(PRESETS[name], scale_free=True)
+        for name in ("released_imdb", "released_mosi")  # all fields between them
+    },
 }
 
 

@@ -66,7 +66,7 @@ def test_concat_with_linear_draws_one_linear_layer():
     torch.manual_seed(1)
     weight = ConcatWithLinear(4, 3).fc.weight
     torch.manual_seed(1)
-    assert torch.equal(weight, nn.Linear(4, 3).weight)
+    torch.testing.assert_close(weight, nn.Linear(4, 3).weight, rtol=0, atol=0)
 
 
 def test_film_scales_and_shifts_the_base_by_the_generators(double):
@@ -126,7 +126,7 @@ def test_nlgate_draws_query_key_and_value_in_this_order():
     ours = list(NLgate(2, 3, 5, **LINEARS).parameters())
     torch.manual_seed(1)
     expected = [p for sizes in LINEARS.values() for p in nn.Linear(*sizes).parameters()]
-    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0)
 
 
 def test_nlgate_refuses_what_its_views_do_not_fit():

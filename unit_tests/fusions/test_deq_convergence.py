@@ -33,8 +33,7 @@ def kinds(width: int) -> dict[str, torch.Tensor]:
     return scaled
 
 
-@pytest.mark.parametrize("n", [2, 3, 5])
-@pytest.mark.parametrize("dim", [64, 300, 512, 1024])
+@pytest.mark.parametrize(("n", "dim"), [(5, 64), (2, 300), (3, 512), (2, 1024)])
 def test_every_sample_converges_within_ten_steps(n, dim):
     fusion = DEQFusion([dim, dim // 2, 100, 2 * dim, dim][:n], dim)
     features = [kinds(width) for width in fusion.input_dims]

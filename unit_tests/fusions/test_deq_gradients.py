@@ -40,8 +40,7 @@ def structural_zeros(variant: str, n: int) -> list[str]:
 
 
 @variants
-@pytest.mark.parametrize("n", [1, 2, 3, 5])
-@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("n", "training"), [(1, True), (2, False), (3, True)])
 def test_gradient_solves_the_dense_linear_system(variant, n, training):
     fusion, reference = make(variant, WIDTHS[:n], dropout=0.2, **EXACT)
     joint, _ = make(variant, WIDTHS[:n], dropout=0.2, joint=True, **EXACT)
@@ -73,7 +72,7 @@ def test_gradient_of_ablations_solves_the_dense_linear_system(variant, options):
     assert_same_gradients(gradients(fusion(features), fusion, features, cotangent), want)
 
 
-@variants
+@pytest.mark.parametrize("variant", ["default", "released_imdb", "released_mosi scale_free"])
 @pytest.mark.parametrize("joint", [False, True])
 def test_gradient_equals_central_differences(variant, joint):
     fusion, _ = make(variant, WIDTHS[:2], joint=joint, **EXACT)

@@ -26,10 +26,19 @@ def diagonal(jacobian: Tensor, n: int) -> Tensor:
     return jacobian * same
 
 
-@pytest.mark.parametrize("variant", ["default", "released", "released_mosi"])
-@pytest.mark.parametrize("blocks", ["diagonal", "joint"])
-@pytest.mark.parametrize("joint", [False, True])
-@pytest.mark.parametrize("gate", [True, False])
+@pytest.mark.parametrize(
+    ("variant", "blocks", "joint", "gate"),
+    [
+        ("default", "diagonal", False, True),
+        ("default", "diagonal", True, False),
+        ("default", "joint", False, False),
+        ("default", "joint", True, True),
+        ("released", "diagonal", False, False),
+        ("released", "joint", True, False),
+        ("released_mosi", "diagonal", True, True),
+        ("released_mosi", "joint", False, True),
+    ],
+)
 def test_the_penalty_estimates_the_mean_square_of_the_dense_jacobian(variant, blocks, joint, gate):
     options = {"jacobian_blocks": blocks, "jacobian_probes": PROBES, "jacobian_weight": 3.0}
     options |= {"joint": joint, "gate": gate, **EXACT}
@@ -132,13 +141,13 @@ def test_the_output_does_not_depend_on_it():
     other, _ = make("default", WIDTHS[:2])
     other.load_state_dict(fusion.state_dict())
     features = make_features(fusion.input_dims)
-    assert fusion(features).equal(other(features))
+    torch.testing.assert_close(fusion(features), other(features), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("blocks", ["diagonal", "joint"])
 def test_an_absent_modality_does_not_dilute_it(double, blocks):
     """The mean over many probes is that of a module of the remaining modality."""
-    options = {"groups": GROUPS, "jacobian_weight": 1.0, "jacobian_probes": 3000}
+    options = {"groups": GROUPS, "jacobian_weight": 1.0, "jacobian_probes": 600}
     both = DEQFusion([5, 7], DIM, jacobian_blocks=blocks, **options)
     one = DEQFusion([5], DIM, jacobian_blocks=blocks, **options)
     shared = {
@@ -152,7 +161,8 @@ def test_an_absent_modality_does_not_dilute_it(double, blocks):
     features = make_features((5, 7), dtype=torch.float64)
     both(features, present=torch.tensor([[True, False]]).expand(len(features[0]), 2))
     one(features[:1])
-    torch.testing.assert_close(both.auxiliary_loss, one.auxiliary_loss, rtol=0.1, atol=0)
+    # counted in, the absent one's zeros would make it two thirds
+    torch.testing.assert_close(both.auxiliary_loss, one.auxiliary_loss, rtol=0.2, atol=0)
     assert one.auxiliary_loss > 1e-4
 
 

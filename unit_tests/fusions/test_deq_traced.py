@@ -6,7 +6,6 @@ import warnings
 import pytest
 import torch
 from torch import Tensor
-from torch._dynamo.utils import counters
 
 from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.fusions.equilibrium import find_fixed_point
@@ -27,9 +26,15 @@ def inputs(batch: int) -> tuple[Tensor, Tensor]:
     return torch.randn(batch, 4), torch.randn(batch, 7)
 
 
+def counters():
+    from torch._dynamo.utils import counters  # takes a second
+
+    return counters
+
+
 def compiled(host: Host, backend: str = "aot_eager", **options):
     torch._dynamo.reset()
-    counters.clear()
+    counters().clear()
     return torch.compile(host, backend=backend, **options)
 
 
@@ -42,6 +47,7 @@ def step(host: Host, run, batch: int, seed: int) -> list[Tensor]:
     return [result.detach(), penalty.detach(), *torch.autograd.grad(loss, list(host.parameters()))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"jacobian_weight": 1.0, "dropout": 0.3, "joint": True}], ids=str
 )
@@ -52,7 +58,7 @@ def test_a_compiled_model_is_the_eager_one(options):
         batch = SIZES[i % len(SIZES)]
         close(step(host, run, batch, i), step(host, host, batch, i))
         if i == 2:
-            graphs = counters["stats"]["unique_graphs"]
+            graphs = counters()["stats"]["unique_graphs"]
     host.eval()
     for batch in SIZES:
         x = inputs(batch)
@@ -60,10 +66,11 @@ def test_a_compiled_model_is_the_eager_one(options):
         with torch.no_grad():
             close(run(*x), host(*x))
     # before the solve and after it: of one batch size and of any, and both without gradients
-    assert graphs <= 4 and counters["stats"]["unique_graphs"] <= 8
-    assert not counters["recompile_limit"] and host.fusion.info is not None
+    assert graphs <= 4 and counters()["stats"]["unique_graphs"] <= 8
+    assert not counters()["recompile_limit"] and host.fusion.info is not None
 
 
+@pytest.mark.slow
 def test_a_penalty_read_in_a_compiled_step_is_the_eager_one():
     host = Host(jacobian_weight=1.0)
 
@@ -80,14 +87,16 @@ def test_a_penalty_read_in_a_compiled_step_is_the_eager_one():
         close(*found)
 
 
+@pytest.mark.slow
 def test_steps_compile_whole():
     host = Host(unroll=1)
     run = compiled(host, backend="eager", fullgraph=True)
     for i, batch in enumerate((*SIZES, *SIZES)):
         close(step(host, run, batch, i), step(host, host, batch, i), rtol=1e-4, atol=1e-5)
-    assert counters["stats"]["unique_graphs"] <= 2  # of one batch size, and of any
+    assert counters()["stats"]["unique_graphs"] <= 2  # of one batch size, and of any
 
 
+@pytest.mark.slow
 def test_a_bare_solve_is_left_alone():
     start, a = torch.randn(3, 4), torch.tensor(0.5)
 
@@ -95,11 +104,11 @@ def test_a_bare_solve_is_left_alone():
         return find_fixed_point(lambda z: a * z.cos(), start).value * 2
 
     torch._dynamo.reset()
-    counters.clear()
+    counters().clear()
     run = torch.compile(solved, backend="eager")
     for batch in (3, 2, 3, 2):
-        assert run(start[:batch]).equal(solved(start[:batch]))
-    assert counters["stats"]["unique_graphs"] <= 4
+        torch.testing.assert_close(run(start[:batch]), solved(start[:batch]), rtol=0, atol=0)
+    assert counters()["stats"]["unique_graphs"] <= 4
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -115,6 +124,7 @@ def export(host: Host) -> torch.export.ExportedProgram:
     return torch.export.export(host, inputs(4), dynamic_shapes=shapes, strict=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("equations", ["scale_free", "released_mosi"])
 def test_steps_are_exported_for_any_batch(equations):
     host = Host(unroll=2, equations=equations).eval()
@@ -137,6 +147,7 @@ def test_steps_are_exported_with_absent_modalities():
     close(program.module()(x, present=present), fusion(x, present=present))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("graded", [True, False])
 def test_steps_in_onnx(tmp_path, graded):
     pytest.importorskip("onnxscript")
@@ -167,8 +178,9 @@ def test_jit_traces_steps_and_no_equilibrium():
         close(traced(*x), host(*x))
 
 
+@pytest.mark.slow
 def test_a_copy_of_what_was_compiled_is_eager():
     host = Host()
     compiled(host)(*inputs(4))
     x = inputs(3)
-    assert copy.deepcopy(host)(*x).equal(host(*x))
+    torch.testing.assert_close(copy.deepcopy(host)(*x), host(*x), rtol=0, atol=0)

@@ -136,7 +136,7 @@ def test_a_module_of_multibenchs_has_no_clipping_to_restore():
     ours = MultiplicativeInteractions2Modal.__new__(MultiplicativeInteractions2Modal)
     ours.__setstate__(theirs)
     x, y = torch.randn(5, N), torch.randn(5, M)
-    assert torch.equal(ours([x, y]), model([x, y]))
+    torch.testing.assert_close(ours([x, y]), model([x, y]), rtol=0, atol=0)
 
 
 @every_output
@@ -204,7 +204,7 @@ def test_three_modalities_draw_the_map_then_the_shift():
         for shape, output in [([2, 5], "matrix3D"), (5, "matrix")]
         for parameter in MultiplicativeInteractions2Modal([N, M], shape, output).parameters()
     ]
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), expected, strict=True))
+    torch.testing.assert_close([*model.parameters()], expected, rtol=0, atol=0)
 
 
 def test_three_modalities_have_the_right_gradient_and_can_be_copied():
@@ -218,7 +218,7 @@ def test_three_modalities_have_the_right_gradient_and_can_be_copied():
 
     assert gradcheck(call, (*inputs, *parameters))
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(twin(inputs), model(inputs))
+        torch.testing.assert_close(twin(inputs), model(inputs), rtol=0, atol=0)
 
 
 def test_three_modalities_refuse_others():

@@ -32,6 +32,7 @@ def fuzzed():
     return run("fuzz", "--number", str(NUMBER), "--json", "--quiet")
 
 
+@pytest.mark.slow
 def test_no_damaged_file_is_misread_or_does_harm(fuzzed):
     found = fuzzed["findings"]
     lines = [
@@ -40,6 +41,7 @@ def test_no_damaged_file_is_misread_or_does_harm(fuzzed):
     assert not found, "\n".join([f"{len(found)} findings", *lines[:5]])
 
 
+@pytest.mark.slow
 def test_every_format_is_damaged_and_not_all_of_it_is_refused(fuzzed):
     table = fuzzed["table"]
     assert len(table) == 19 and sum(sum(counts.values()) for counts in table.values()) >= NUMBER
@@ -48,6 +50,7 @@ def test_every_format_is_damaged_and_not_all_of_it_is_refused(fuzzed):
         assert counts["refused"] + counts.get("warned", 0) > 10, name
 
 
+@pytest.mark.slow
 def test_every_planted_fault_is_seen():
     assert run("fuzz.planted") == {name: kind for name, (kind, _) in FAULTS.items()}
 

@@ -75,6 +75,7 @@ def test_the_command_takes_all_of_the_registry_if_asked_to(capsys):
     assert "or all; what cannot take the data is left out (default: deq, deq_one_step" in said
 
 
+@pytest.mark.slow
 def test_the_plugin_alone_does_not_import_it():
     code = (
         "import sys, deq_fusion; deq_fusion.DEQFusion; print('deq_fusion.comparing' in sys.modules)"

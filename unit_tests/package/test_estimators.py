@@ -170,7 +170,7 @@ def test_ones_own_fusion_and_encoders():
     before = encoder[0].weight.detach().clone()
     model = classifier(Own, modalities=PARTS, encoders={"acid": encoder}).fit(X, Y)
     assert model.network_.encoders[0][0].weight.shape == (5, 6)
-    assert encoder[0].weight.equal(before)  # a copy is trained
+    torch.testing.assert_close(encoder[0].weight, before, rtol=0, atol=0)  # a copy is trained
 
 
 class Single(nn.Module):

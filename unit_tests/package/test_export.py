@@ -13,6 +13,8 @@ from unit_tests.package.models import PARTS, VIEWS, X, Y, classifier, mixed, reg
 # torch says so of itself
 pytestmark = pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")
 UNROLLED = {"unroll": 1}
+onnx = pytest.param("onnx", marks=pytest.mark.slow)
+endings = pytest.mark.parametrize("ending", ["pt2", onnx])
 
 
 def run(path, **inputs):
@@ -21,11 +23,11 @@ def run(path, **inputs):
     if path.suffix == ".pt2":
         program = torch.export.load(path).module()
         return program(*map(torch.from_numpy, given.values())).detach().numpy()
-    onnx = pytest.importorskip("onnx.reference")
-    return onnx.ReferenceEvaluator(str(path)).run(None, given)[0]
+    reference = pytest.importorskip("onnx.reference")
+    return reference.ReferenceEvaluator(str(path)).run(None, given)[0]
 
 
-@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+@endings
 @pytest.mark.parametrize("fusion", ["deq", "gmu"])
 def test_raw_numbers_in_probabilities_out(fusion, ending, tmp_path):
     if ending == "onnx":
@@ -41,7 +43,7 @@ def test_raw_numbers_in_probabilities_out(fusion, ending, tmp_path):
         np.testing.assert_allclose(run(path, X=rows), model.predict_proba(rows), atol=2e-6)
 
 
-@pytest.mark.parametrize("ending", ["pt2", "onnx"])
+@endings
 def test_a_dict_has_an_input_for_each_modality(ending, tmp_path):
     if ending == "onnx":
         pytest.importorskip("onnxscript")

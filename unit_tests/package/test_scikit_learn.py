@@ -19,12 +19,13 @@ EXPECTED_FAILURES = {
     ),
 }
 SMALL = {"width": 16, "epochs": 5, "lr": 3e-2, "fusion_options": {"max_steps": 5}}
-CHECKED = [FusionClassifier("deq", **SMALL), FusionRegressor("deq", **SMALL)]
+CHECKED = [FusionClassifier, pytest.param(FusionRegressor, marks=pytest.mark.slow)]
 
 
-@pytest.mark.parametrize("estimator", CHECKED, ids=lambda estimator: type(estimator).__name__)
+@pytest.mark.parametrize("kind", CHECKED)
 @pytest.mark.filterwarnings("ignore")  # the checks provoke them
-def test_scikit_learns_own_checks(estimator):
+def test_scikit_learns_own_checks(kind):
+    estimator = kind("deq", **SMALL)
     results = check_estimator(
         estimator, expected_failed_checks=EXPECTED_FAILURES, on_fail=None, on_skip=None
     )
@@ -50,6 +51,7 @@ def test_a_frame_with_text_is_cross_validated():
     assert len(cross_validate(classifier(modalities=names), frame, y, cv=2)["test_score"]) == 2
 
 
+@pytest.mark.slow
 def test_a_grid_over_fusions_in_parallel():
     grid = {"fusion": ["concat", "deq"], "width": [4, 8]}
     search = GridSearchCV(classifier(modalities=PARTS, epochs=2), grid, cv=2, n_jobs=2).fit(X, Y)
@@ -66,6 +68,7 @@ def test_a_pipeline():
     assert make_pipeline(keep, classifier()).fit(frame, y).predict(frame).shape == (40,)
 
 
+@pytest.mark.slow
 def test_joblib_fits_and_passes_fitted_ones():
     def fitted(width):
         return FusionClassifier("deq", modalities=PARTS, **QUICK | {"width": width}).fit(X, Y)

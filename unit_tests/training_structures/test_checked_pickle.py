@@ -126,6 +126,7 @@ def test_what_would_keep_torch_busy_is_refused(tmp_path, kind):
     assert len(str(caught.value)) < 300 + len(str(path)) and str(caught.value).isprintable()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures as Linux does")
 def test_refusing_takes_little_time_and_memory(tmp_path):
     path = tmp_path / "run.ckpt"

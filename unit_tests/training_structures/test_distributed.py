@@ -340,6 +340,7 @@ def both(tmp_path_factory):
     return {name: (first[name], second[name]) for name in first}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, reference, tolerance",
     [
@@ -363,6 +364,7 @@ def test_two_processes_give_the_result_of_one(both, name, reference, tolerance):
     torch.testing.assert_close(first, alone, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.slow
 def test_parameters_without_a_gradient_are_left_alone(both):
     torch.manual_seed(0)
     start, result = Model().double(), both["accumulated"][0]["weights"]
@@ -371,12 +373,14 @@ def test_parameters_without_a_gradient_are_left_alone(both):
         assert (result[name] != start.state_dict()[name]).any()
 
 
+@pytest.mark.slow
 def test_half_precision_follows_that_of_one_process(both):
     alone = accumulated(torch.float32, model=HALF, precision="bf16")
     for ours, theirs in zip(both["half precision"][0]["epochs"], alone["epochs"], strict=True):
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_every_sample_is_read_once_an_epoch_in_the_first_ones_order(both):
     loader = DataLoader(TensorDataset(torch.arange(11)), batch_size=5, shuffle=True)
     torch.manual_seed(0)
@@ -387,12 +391,14 @@ def test_every_sample_is_read_once_an_epoch_in_the_first_ones_order(both):
         assert [len(batch) for batch in second] == [2, 2, 0]
 
 
+@pytest.mark.slow
 def test_buffers_are_the_first_ones_everywhere(both):
     first, second = (result["weights"] for result in both["normalised"])
     assert first["layers.1.running_mean"].abs().sum() > 0
     torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_an_error_of_numbers_in_one_process_ends_all_alike(both):
     for messages in both["diverging"]:
         assert messages[0].startswith("the training loss is nan in epoch 2, batch 1")
@@ -400,6 +406,7 @@ def test_an_error_of_numbers_in_one_process_ends_all_alike(both):
     assert both["still together"] == ([0, 1], [0, 1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, message",
     [
@@ -418,6 +425,7 @@ def test_what_cannot_be_shared_is_refused_by_all(both, name, message):
         assert re.search(message, messages[name])
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_uninterrupted(both, tmp_path):
     codes, said = launch("killed", tmp_path)
     assert codes[0] == -signal.SIGKILL and codes[1] != 0, said  # which does not wait for it
@@ -436,6 +444,7 @@ def test_killed_and_resumed_is_uninterrupted(both, tmp_path):
         torch.testing.assert_close(result, whole, rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_no_thread_of_the_group_is_left(both):
     """At the end of Python it could abort the process."""
     for during, after in zip(both["threads"], both["threads left"], strict=True):

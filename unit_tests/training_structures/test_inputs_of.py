@@ -61,7 +61,7 @@ def test_any_part_may_be_asked_for_in_any_layout_of_batches():
     asked = {"split_batch": lambda batch: (batch["views"], {"label": batch["y"]})}
     fused, truth = inputs_of(model.head, model, batches, **asked)
     torch.testing.assert_close(fused, model.encoders[0][0](x) + model.encoders[1][0](y))
-    assert truth["label"].equal(labels)
+    torch.testing.assert_close(truth["label"], labels, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_part_that_is_not_called_once_a_batch_is_refused(times):
         inputs_of(model.part, model, loader(x, labels))
     assert not model.part._forward_pre_hooks
     once = Called(1)
-    assert inputs_of(once.part, once, loader(x, labels))[0].equal(x)
+    torch.testing.assert_close(inputs_of(once.part, once, loader(x, labels))[0], x, rtol=0, atol=0)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -128,7 +128,7 @@ def test_what_a_part_changes_in_place_is_told_as_it_came():
     data = torch.tensor([[-1.0], [2.0]])
     loader = [(data.clone(), torch.zeros(2))]
     found, _ = inputs_of(model[1], model, loader, split_batch=lambda batch: batch)
-    assert torch.equal(found, data)
+    torch.testing.assert_close(found, data, rtol=0, atol=0)
 
 
 def test_a_part_that_is_told_more_by_keywords_is_refused():

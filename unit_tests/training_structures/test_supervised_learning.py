@@ -228,11 +228,11 @@ def test_a_batch_is_no_part_of_a_copy_or_a_file():
     assert model.reps[0] is x[0] and model.fuseout.shape == (500, 6)
     for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), copy.copy(model)):
         assert twin.reps == [] and twin.fuseout is None
-        assert torch.equal(twin(x), output)
+        torch.testing.assert_close(twin(x), output, rtol=0, atol=0)
     assert len(saved(model)) == empty
     averaged = AveragedModel(model)
     averaged.update_parameters(model)
-    assert torch.equal(averaged(x), output)
+    torch.testing.assert_close(averaged(x), output, rtol=0, atol=0)
     assert len(saved(averaged)) < len(saved(AveragedModel(model))) + 100
     assert model.reps[0] is x[0]  # they stay readable
 
@@ -404,7 +404,7 @@ def test_the_fusion_may_have_its_own_learning_rate(tmp_path):
     modules, start = parts(Fusion), parts(Fusion)
     history = run(modules, tmp_path, fusion_lr=0.0)
     assert (history.epochs[0]["learning_rate_0"], history.epochs[0]["learning_rate_1"]) == (1e-3, 0)
-    assert torch.equal(modules[1].mix.weight, start[1].mix.weight)
+    torch.testing.assert_close(modules[1].mix.weight, start[1].mix.weight, rtol=0, atol=0)
     assert not torch.equal(modules[2].weight, start[2].weight)
 
 

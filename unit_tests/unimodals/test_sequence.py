@@ -154,13 +154,13 @@ def test_parameters_are_drawn_in_multibenchs_order():
         expected = [p for part, *widths in parts for p in part(*widths).parameters()]
         if kind is Transformer:
             expected += 5 * list(nn.TransformerEncoderLayer(10, 5).parameters())
-        assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+        torch.testing.assert_close(ours, expected, rtol=0, atol=0)
     torch.manual_seed(1)
     ours = list(TwoLayersLSTM(6, 6).parameters())
     torch.manual_seed(1)
     first, second = (nn.LSTM(n, 6, batch_first=True, bidirectional=True) for n in (6, 12))
     expected = [*first.parameters(), *second.parameters(), torch.ones(12), torch.zeros(12)]
-    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+    torch.testing.assert_close(ours, expected, rtol=0, atol=0)
 
 
 MODELS = {
@@ -193,7 +193,7 @@ def test_dropout_is_random_in_training_and_off_in_evaluation(name):
     plain, x = MODELS[name](), torch.randn(3, 7, 4)
     plain.load_state_dict(model.state_dict())
     assert not torch.equal(model.train()(x), model(x))
-    assert torch.equal(model.eval()(x), plain(x))
+    torch.testing.assert_close(model.eval()(x), plain(x), rtol=0, atol=0)
 
 
 def test_dan_drops_the_embedded_steps_and_every_layer():
@@ -215,7 +215,7 @@ def test_files_and_copies(name):
         assert not torch.equal(other(x), model(x))
         other.load_state_dict(model.state_dict())
         for twin in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            assert torch.equal(twin(x), model(x))
+            torch.testing.assert_close(twin(x), model(x), rtol=0, atol=0)
         assert model.double()(x.double()).dtype == torch.float64
     parts = {"lstm": "lstm_0 lstm_1 layer_norm", "dan": "embedding mlp"}
     expected = parts.get(name, "conv transformer").split()

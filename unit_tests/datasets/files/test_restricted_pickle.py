@@ -281,6 +281,39 @@ def test_registered_extensions_are_refused_though_cached(write, tmp_path):
         copyreg.remove_extension(os.system.__module__, "system", 200)
 
 
+WRONG = [  # programs that no pickler writes
+    (b"\xff.", "unknown operation"),
+    (b"N", "no end"),
+    (b"N.N", "more follows behind its end"),
+    (b"h\x05.", "remembers nothing as number 5"),
+    (b"q\x01.", "stack"),
+    (b"\x86.", "stack"),
+    (b"t.", "a mark is missing"),
+    (b"(o.", "stack"),
+    (b"K\x01K\x02a.", "appends to"),
+    (b"K\x01K\x02K\x03s.", "sets items of"),
+    (b"}(K\x01NK\x01Nu.", "occurs twice in a dict"),
+    (b"](K\x01\x90.", "adds to"),
+    (b"K\x01K\x02\x93.", "a name of it must be text"),
+    (b"\x82\xfe.", "extension 254, which is not registered"),
+    (b"NNR.", "calls with"),
+    (b"S'abc\n.", "not in quotes"),
+    (b"Vabc", "a line of it has no end"),
+    (b"U\x05ab.", "ends too early"),
+    (b"C\x05ab.", "ends too early"),
+    (b"J\x01.", "ends too early"),
+    (b"X\xff\xff\xff\x7fab.", "declares|ends too early"),
+    (b"\x96\x05" + bytes(7) + b"ab.", "declares"),
+    (b"}]Ns.", "as a key"),
+]
+
+
+@pytest.mark.parametrize(("content", "match"), WRONG)
+def test_programs_that_no_pickler_writes_are_refused(write, content, match):
+    with pytest.raises(ValueError, match=rf"data.pkl .*({match})"):
+        load(write(content))
+
+
 def test_a_damaged_file_is_named(write, tmp_path):
     whole = pickle.dumps({"x": np.arange(100.0), "y": ["text"] * 3})
     for stop in (0, 1, 20, len(whole) // 2, len(whole) - 1):

@@ -52,8 +52,7 @@ def stepping(monkeypatch):
     return begin
 
 
-@pytest.mark.parametrize("last", [1, STEPS, STEPS + toy.BATCHES + 1])
-@pytest.mark.parametrize("trials", [1, 2])
+@pytest.mark.parametrize(("last", "trials"), [(1, 1), (STEPS, 2), (STEPS + toy.BATCHES + 1, 1)])
 def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path, stepping, last, trials):
     undisturbed = toy.scores(toy.run(tmp_path / "a", stepping(), trials=trials))
     everything = Stepping.steps
@@ -66,6 +65,7 @@ def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path, stepping, last
     assert not [path for path in (tmp_path / "b" / "runs").iterdir() if path.suffix != ".json"]
 
 
+@pytest.mark.slow
 def test_a_comparison_that_is_killed_goes_on_where_it_was(tmp_path, stepping):
     last = STEPS + toy.BATCHES + 1  # in the second epoch of the second run
     killed = [sys.executable, "-c", SCRIPT, str(tmp_path / "b"), str(last)]

@@ -73,6 +73,7 @@ def until(happens):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @LINUX
 def test_what_a_process_has_forked_ends_with_it():
     command = [sys.executable, "-c", FORKING]
@@ -83,6 +84,7 @@ def test_what_a_process_has_forked_ends_with_it():
     until(lambda: not is_there(child))
 
 
+@pytest.mark.slow
 @LINUX
 def test_the_processes_of_loaders_end_with_a_killed_comparison(tmp_path):
     def parents():
@@ -143,6 +145,7 @@ def test_the_second_command_ends_before_it_reads_data(tmp_path, capsys):
     assert f"in use by process {os.getpid()} on" in said
 
 
+@pytest.mark.slow
 def test_a_second_command_is_refused_and_sigterm_ends_the_first_in_one_line(tmp_path):
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
@@ -166,6 +169,7 @@ def test_control_c_has_the_exit_code_that_shells_expect(capsys):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.slow
 @LINUX
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of a fork beside threads
 def test_the_processes_that_it_started_end_with_it_whoever_made_them(capsys):

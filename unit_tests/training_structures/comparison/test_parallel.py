@@ -14,12 +14,18 @@ def alone(tmp_path_factory):
     return toy.scores(toy.run(tmp_path_factory.mktemp("alone"), drop_modality=True))
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_scores_of_one(tmp_path, alone):
     found = toy.run(tmp_path, jobs=2, drop_modality=True)
     assert toy.scores(found) == alone
     assert [(r["method"], r["run"]) for r in found.results] == list(alone)
 
 
+def test_without_a_number_of_jobs_joblib_decides(tmp_path, alone):
+    assert toy.scores(toy.run(tmp_path, jobs=None, drop_modality=True)) == alone
+
+
+@pytest.mark.slow
 def test_a_failure_in_another_process_is_told(tmp_path, alone):
     changes = {"fusion_options": {"sum": {"fail": True}}}
     found = toy.run(tmp_path, jobs=2, drop_modality=True, changes=changes)
@@ -34,6 +40,7 @@ def load_apart(run, modalities):
     return type(train)(train.dataset, batch_size=train.batch_size, num_workers=1), *others
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("jobs", "backend"),
     [(2, nullcontext), (None, partial(joblib.parallel_config, "loky", n_jobs=2))],
@@ -44,6 +51,7 @@ def test_loaders_may_have_processes_of_their_own(tmp_path, alone, jobs, backend)
     assert found.failures == [] and toy.scores(found) == alone
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_a_dask_cluster_gives_the_scores_of_one_process(tmp_path, alone):
     distributed = pytest.importorskip("distributed")

@@ -128,4 +128,4 @@ def test_the_released_start_draws_what_is_drawn_anyway_first():
     """So that what a seed gives does not depend on it."""
     first, other = (started(start, "scale_free") for start in ("contractive", "released"))
     for a, b in zip(first.projections, other.projections, strict=True):
-        assert a.weight.equal(b.weight)
+        torch.testing.assert_close(a.weight, b.weight, rtol=0, atol=0)

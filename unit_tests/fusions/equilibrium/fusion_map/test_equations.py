@@ -165,4 +165,4 @@ def test_old_states_load():
     assert [*dict(fusion.named_parameters()), "training_forwards"] == [*state]
     fusion.load_state_dict(state)
     for name, value in fusion.state_dict().items():
-        assert value.equal(state[name])
+        torch.testing.assert_close(value, state[name], rtol=0, atol=0)

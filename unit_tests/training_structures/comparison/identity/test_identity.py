@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from deq_fusion.training_structures.comparison.identity.code import Code
@@ -73,7 +74,7 @@ def test_the_digest_of_data_draws_no_number():
     torch.manual_seed(3)
     data_digests(made("lazy", torch.randn(10, 3, generator=torch.Generator()), torch.arange(10)),
                  "test")  # fmt: skip
-    assert torch.equal(torch.rand(2), expected)
+    torch.testing.assert_close(torch.rand(2), expected, rtol=0, atol=0)
 
 
 def test_the_test_part_is_left_alone_where_it_is_not_scored():
@@ -88,6 +89,13 @@ def digest(value, **options):
 class Holder:
     def __init__(self, held):
         self.held = held
+
+
+def local(value):
+    class Local:
+        held = value
+
+    return Local
 
 
 @pytest.mark.parametrize(
@@ -107,6 +115,13 @@ class Holder:
         (Holder(1), Holder(2)),
         (torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)),
         (torch.relu, torch.tanh),
+        (len, max),
+        (np, torch),
+        (staticmethod(toy.load), staticmethod(toy.mean)),
+        (property(toy.load), property(toy.mean)),
+        (stats.uniform(0, 1), stats.uniform(0, 2)),
+        (torch.eye(2).to_sparse(), 2 * torch.eye(2).to_sparse()),
+        (local(1), local(2)),
         (torch.optim.SGD, torch.optim.Adam),
         ([].append, [1].append),
         (lambda x: x + 1, lambda x: x + 2),

@@ -108,7 +108,7 @@ class Bench:
 
     def __init__(self, folder):
         self.folder, self.package = folder, folder / "bench"
-        self.package.mkdir()
+        self.package.mkdir(exist_ok=True)
         for name, text in FILES.items():
             (self.package / f"{name}.py").write_text(text, encoding="utf-8")
 
@@ -120,8 +120,7 @@ class Bench:
 
     def run(self, **changes):
         """Returns the methods that were trained, once the same command trains nothing."""
-        for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
-            del sys.modules[name]
+        forget()
         importlib.invalidate_caches()
         fusions = importlib.import_module("bench.fusions")
         recipe = importlib.import_module("bench.recipe").recipe()
@@ -144,15 +143,31 @@ class Bench:
         return trained
 
 
-@pytest.fixture
-def bench(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.syspath_prepend(tmp_path)
-    made = Bench(tmp_path)
-    assert made.run() == set() and made.told == ""
-    yield made
+def forget():
     for name in [name for name in sys.modules if name.partition(".")[0] == "bench"]:
         del sys.modules[name]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a project whose runs are all done."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "dont_write_bytecode", True)
+        patch.syspath_prepend(folder)
+        made = Bench(folder)
+        assert made.run() == set() and made.told == ""
+    forget()
+    return folder
+
+
+@pytest.fixture
+def bench(finished, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.syspath_prepend(tmp_path)
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    yield Bench(tmp_path)
+    forget()
 
 
 ALL, TRAINED = {"majority", "plain", "helped"}, {"plain", "helped"}

@@ -68,6 +68,24 @@ def test_a_failed_run_is_told_as_such(monkeypatch, capsys):
     assert capsys.readouterr().err.endswith("deq\\x1b[0m, run 0: failed\n")
 
 
+def test_lines_fill_in_above_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    done = {(method, run): None for method in ("deq", "concat", "film") for run in range(2)}
+    with Progress("toy", done, SCORES) as told:
+        for method, run in done:
+            failed = {"method": method, "run": run, "error": "a traceback"}
+            made = failed if method == "film" else result(method, run, 0.5 + run / 10)
+            done[method, run] = made
+            told.tell(made)
+    lines = [line.rpartition("\r")[2].split() for line in capsys.readouterr().err.split("\n")]
+    assert [line for line in lines if line][:4] == [
+        ["method", "accuracy", "%", "seconds"],
+        ["deq", "55.0", "±", "7.1", "2.0"],
+        ["concat", "55.0", "±", "7.1", "2.0"],
+        ["film", "all", "runs", "failed"],
+    ]
+
+
 def on_a_terminal(folder, columns, seconds="0", interrupt=None):
     """Returns what a program writes on a terminal of that width, and its exit code."""
     fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
@@ -91,6 +109,7 @@ def on_a_terminal(folder, columns, seconds="0", interrupt=None):
     return said.decode(), program.returncode
 
 
+@pytest.mark.slow
 def test_a_terminal_has_a_bar_lines_that_fill_in_and_a_table_that_fits(tmp_path):
     said, code = on_a_terminal(tmp_path, 80)
     assert code == 0
@@ -108,6 +127,7 @@ def test_a_terminal_has_a_bar_lines_that_fill_in_and_a_table_that_fits(tmp_path)
     assert code == 0 and "10 of 10 runs reused" in again and "runs |" not in again
 
 
+@pytest.mark.slow
 def test_control_c_on_a_terminal_is_one_line(tmp_path):
     said, code = on_a_terminal(tmp_path, 80, "0.05", interrupt=b"majority  ")
     assert code == 130 and "Traceback" not in said
