@@ -24,10 +24,10 @@ bench: $(STAMP)  ## measure what DEQ fusion costs; other options: make bench BEN
 	$(RUN) deq_fusion.examples.studies.cost $(BENCH)
 
 test: $(STAMP)  ## run the unit tests but for the slow ones: three minutes on two cores
-	$(RUN) pytest -n $(JOBS) -m "not slow" $(TEST)
+	$(RUN) pytest -n $(JOBS) --dist worksteal -m "not slow" $(TEST)
 
 test-all: $(STAMP)  ## run every unit test
-	$(RUN) pytest -n $(JOBS) $(TEST)
+	$(RUN) pytest -n $(JOBS) --dist worksteal $(TEST)
 
 fuzz: $(STAMP)  ## damage N files of all formats and read them; other options: make fuzz N=2000 FUZZ="--seed 1 --keep DIR"
 	$(RUN) unit_tests.fuzz --number $(N) $(FUZZ)
