@@ -131,7 +131,7 @@ def test_the_help_of_every_benchmark_teaches(name, capsys):
 
 def test_examples_are_a_script_a_benchmark_and_a_few_short_ones():
     folder = Path(import_module("deq_fusion.examples").__file__).parent
-    there = {path.name for path in folder.iterdir() if path.name != "__pycache__"}
+    there = {path.name for path in folder.iterdir() if path.is_file() or [*path.glob("*.py")]}
     short = {"quickstart.py", "own_fusion.py", "own_dataset.py", "inside_multibench.py"}
     shared = {"__init__.py", "compare_fusions.py", "run_one.py", "checks.py", "studies"}
     assert there == BENCHMARKS | short | shared
