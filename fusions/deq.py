@@ -55,7 +55,7 @@ class DEQFusion(nn.Module):
     (Ni et al., 2023, equations 7 to 17). The result is z. Its gradient is that of the fixed
     point, through the z_i and through x_fuse (equation 18 leaves the second path out), at the
     memory of one evaluation, whatever the number of steps. Every sample is solved on its own:
-    its result depends neither on its batch-mates nor on an earlier forward.
+    its result depends, within `tol`, neither on its batch-mates nor on an earlier forward.
 
     Where the map contracts, as it does at the default `start`, the equilibrium is unique. That
     its spectral radius is below 1 at an equilibrium does not say so; nothing less than a

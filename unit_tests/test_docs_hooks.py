@@ -34,6 +34,19 @@ def test_links_and_lists_of_text_from_elsewhere(link, there):
     assert moved(link, "datasets/brca/README.md", "benchmarks/brca.md") == there
 
 
+@pytest.mark.parametrize(
+    ("link", "there"),
+    [
+        ("[a](../CHANGELOG.md)", "[a](changelog.md)"),
+        ("[a](notebooks/b.py)", "[a](notebooks/b.md)"),
+        ("[a](method.md#c)", "[a](method.md#c)"),
+        ("[a](../examples/b.py)", "a"),
+    ],
+)
+def test_links_of_a_page_lead_to_files_on_disk_and_to_pages_of_the_site(link, there):
+    assert hook("included").moved(link, "docs/choose.md", "choose.md") == there
+
+
 def test_pages_of_results_have_a_fixed_order():
     names = ["other", "cost", "vqa", "protocol"]
     found = sorted((Path(f"{name}.md") for name in names), key=hook("included").place)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[2]
 PAGES = {  # page -> the file that it shows
@@ -19,6 +20,7 @@ PAGES = {  # page -> the file that it shows
 }
 ORDER = "protocol digits omics mosi films vqa paper_models ablation convergence gates cost".split()
 WHERE = {source: page for page, source in PAGES.items()} | {"README.md": "index.md"}
+NOTEBOOK = re.compile(r"docs/(notebooks/\w+)\.py")
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!\w+:|#)(?P<target>[^)#\s]+)(?P<anchor>#[^)]*)?\)")
 
 
@@ -42,12 +44,20 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
         files.append(File.generated(config, page, content=moved(text, source, page)))
 
 
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Returns a page's text with links to files of the project, as they are on disk, to pages."""
+    if page.file.src_uri in PAGES or page.file.generated_by:
+        return markdown
+    return moved(markdown, f"docs/{page.file.src_uri}", page.file.src_uri)
+
+
 def moved(text: str, source: str, page: str) -> str:
     """Returns text with its links as they are from a page; of those without a page, the words."""
 
     def link(match: re.Match[str]) -> str:
         words, anchor = match["text"], match["anchor"] or ""
         target = posixpath.normpath(posixpath.join(posixpath.dirname(source), match["target"]))
+        target = NOTEBOOK.sub(r"docs/\1.md", target)
         target = WHERE.get(target, target.removeprefix("docs/") if target[:5] == "docs/" else "")
         if not target:
             return words

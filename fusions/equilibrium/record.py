@@ -112,6 +112,10 @@ class SolveRecord:
         """Whether the forward solves converged, (..., solves) bool."""
         return torch.stack([stats.converged for stats in self.forward.values()], dim=-1)
 
+    def __repr__(self) -> str:
+        told = ", ".join(f"{name}={value:.3g}" for name, value in self.summary().items())
+        return f"{type(self).__name__}({told})"
+
     def summary(self) -> dict[str, float]:
         """Returns mean steps, share converged and worst residual over all samples and solves.
 

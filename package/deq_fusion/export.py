@@ -22,7 +22,8 @@ def export(estimator: Any, path: str | Path) -> str:
     """Writes the network of a fitted estimator as a program for any number of rows.
 
     Where all columns are numbers, the scaling is part of it: it takes raw float32, NaN where a
-    cell, or all of a modality, is missing. Otherwise it takes what `preprocessed` gives. It
+    cell, or all of a modality, is missing. Otherwise it takes what `preprocessed` gives: the
+    numbers of every modality and, of several, which rows have it, (rows, modalities) bool. It
     returns probabilities, or the numbers predicted, as float32. Before it is written it is run,
     and must give what the network does.
 
@@ -78,17 +79,22 @@ class Exported(nn.Module):
         self.raw = not any(column.categories for column in columns.values())
         self.picked = estimator.picked_ if self.raw else None
         self.names = ["X"] if self.picked is not None else list(columns)
+        self.told = not self.raw and len(columns) > 1  # which rows have a modality
+        self.names += ["present"] * self.told
         if self.raw:
             for number, column in enumerate(columns.values()):
                 for name in ("mean", "scale"):
                     value = torch.from_numpy(getattr(column, name)).float()
                     self.register_buffer(f"{name}_{number}", value)
         what = "raw numbers, NaN where missing" if self.raw else "what `preprocessed` returns"
+        what += ", float32" + ", and bool for `present`" * self.told
         gives = "the predicted numbers" if self.task == "regression" else "probabilities"
-        self.said = f"takes {', '.join(self.names)} ({what}, float32), and returns {gives}"
+        self.said = f"takes {', '.join(self.names)} ({what}), and returns {gives}"
 
     def forward(self, *inputs: Tensor) -> Tensor:
         views, present = list(inputs), None
+        if self.told:
+            *views, present = views
         if self.picked is not None:
             views = [inputs[0][:, numbers] for numbers in self.picked.values()]
         if self.raw:
@@ -120,7 +126,10 @@ def _rows(module: Exported, estimator: Any, rows: int) -> tuple[Tensor, ...]:
     else:
         shapes = [(*c.shape[:-1], c.width) if module.raw else c.shape for c in columns]
     draw = torch.Generator().manual_seed(0)
-    return tuple(torch.randn(rows, *shape, generator=draw) for shape in shapes)
+    views = [torch.randn(rows, *shape, generator=draw) for shape in shapes]
+    if module.told:  # in turns a row lacks a modality
+        views.append(torch.arange(rows)[:, None] % (len(shapes) + 1) != torch.arange(len(shapes)))
+    return tuple(views)
 
 
 def _program(module: Exported, estimator: Any) -> torch.export.ExportedProgram:

@@ -18,8 +18,9 @@ endings = pytest.mark.parametrize("ending", ["pt2", onnx])
 
 
 def run(path, **inputs):
-    """What an exported program makes of float32 inputs."""
-    given = {name: np.asarray(value, np.float32) for name, value in inputs.items()}
+    """What an exported program makes of float32 inputs, and of who is there as bool."""
+    kinds = {name: bool if name == "present" else np.float32 for name in inputs}
+    given = {name: np.asarray(value, kinds[name]) for name, value in inputs.items()}
     if path.suffix == ".pt2":
         program = torch.export.load(path).module()
         return program(*map(torch.from_numpy, given.values())).detach().numpy()
@@ -63,10 +64,23 @@ def test_of_text_the_encoded_columns_go_in(tmp_path):
     model = classifier(modalities={"who": ["age", "sex"], "what": ["treated", "dose"]})
     model.fit(frame, y)
     path = tmp_path / "model.pt2"
-    assert "takes who, what (what `preprocessed` returns" in model.export(path)
+    assert "takes who, what, present (what `preprocessed` returns" in model.export(path)
     given, present = model.preprocessed(frame)
     assert present.all() and given["who"].shape == (40, 3)
-    np.testing.assert_allclose(run(path, **given), model.predict_proba(frame), atol=2e-6)
+    found = run(path, **given, present=present)
+    np.testing.assert_allclose(found, model.predict_proba(frame), atol=2e-6)
+
+
+def test_of_text_the_program_is_told_which_rows_lack_a_modality(tmp_path):
+    frame, y = mixed()
+    model = classifier("sum", modalities={"who": ["age", "sex"], "what": ["treated", "dose"]})
+    frame["treated"] = frame["treated"].astype(object)
+    frame.loc[::3, ["treated", "dose"]] = None
+    model.fit(frame, y).export(tmp_path / "model.pt2")
+    given, present = model.preprocessed(frame)
+    assert (~present[::3, 1]).all() and present.sum() == 80 - 14
+    found = run(tmp_path / "model.pt2", **given, present=present)
+    np.testing.assert_allclose(found, model.predict_proba(frame), atol=2e-6)
 
 
 def test_several_labels_are_probabilities_of_each(tmp_path):

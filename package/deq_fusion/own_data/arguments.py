@@ -64,7 +64,8 @@ def add_data(group: argparse._ActionsContainer) -> None:
     add(
         "--group",
         metavar="COLUMN",
-        help="rows of one group are never in two parts; also FILE:COLUMN",
+        help="rows of one group, such as a patient or a hospital, are never in two parts; of the "
+        "target's file or a table, or FILE:COLUMN",
     )
     add("--task", choices=TASKS, help="where the target leaves it open")
     add("--test-table", dest="test_tables", default=[], help="of a test set of its own", **table)

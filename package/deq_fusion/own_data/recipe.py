@@ -21,7 +21,7 @@ from .data import Data, load
 from .join import Joined, join, names_in
 from .keys import as_text
 from .refit import refit
-from .splits import Splits
+from .splits import FEW, Splits
 from .tables import READERS, View, split_path, words_of
 
 SCORED_CLASSES = 10  # at most, that have a column each in tables
@@ -288,13 +288,20 @@ def _how(data: Data) -> list[str]:
     """Returns sentences on splits and weights."""
     splits = data.splits
     kept = "stratified by class" if splits.classes is not None else "at random"
-    kept += ", no group in two parts" if splits.groups is not None else ""
+    groups = 0 if splits.groups is None else len(np.unique(splits.groups))
+    kept += f", no one of {groups} groups in two parts" if groups else ""
     if splits.folds is not None:
         said = [f"{splits.folds} folds, {kept}; in each, valid is cut from what is not tested"]
     elif splits.official:
         said = [f"a test set of its own; every run cuts train and valid, 80/20, {kept}"]
     else:
-        said = [f"every run is a fresh split, 60/20/20, {kept}"]
+        about = "as near to 60/20/20 as groups go" if groups else "60/20/20"
+        said = [f"every run is a fresh split, {about}, {kept}"]
+    if 0 < groups < FEW:
+        said += [
+            f"with only {groups} groups the same ones are tested again and again, so that "
+            "intervals and p-values promise too much of groups that are not here"
+        ]
     said += ["classes weigh the same in the loss"] * data.balanced
     weighted = data.weight is not None
     return said + ["weights count in the loss, and not in the scores"] * weighted

@@ -1,18 +1,20 @@
 """Train, valid and test parts of one's own rows: stratified, by group, and by the run alone."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import (
     GroupShuffleSplit,
     KFold,
-    StratifiedGroupKFold,
     StratifiedKFold,
     train_test_split,
 )
 
 SMALL = 1000  # rows from which on fewer runs are enough
 PARTS = 5  # of which one is test, one is valid, and three are train
+DRAWS = 5  # of groups, of which the one is taken whose parts are most like the whole
+FEW = 20  # groups below which they are too few to tell fusions apart, which is then said
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -20,7 +22,9 @@ Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 class Splits:
     """Run number -> the sorted row numbers of (train, valid, test), 60/20/20 by default.
 
-    Classes have the same shares in all parts, as nearly as they go, and no group is in two.
+    Classes have the same shares in all parts, as nearly as they go, and no group is in two. Which
+    groups are tested is drawn anew in every run: a split that is as even as can be (scikit-learn's
+    StratifiedGroupKFold) tests the same groups in each, if there are few.
 
     Attributes:
         count: of the rows.
@@ -72,14 +76,34 @@ class Splits:
         repeat, fold = divmod(run, self.folds)
         options = {"n_splits": self.folds, "shuffle": True, "random_state": repeat}
         rows = np.arange(self.count)
-        if self.groups is not None and self.classes is None:  # GroupKFold would not shuffle
-            names, group_of = np.unique(self.groups, return_inverse=True)
-            _, held = list(KFold(**options).split(names))[fold]
-            inside = np.isin(group_of, held)
-            return rows[~inside], rows[inside]
+        if self.groups is not None:  # GroupKFold would not shuffle
+            return min(self._folds_of_groups(repeat), key=self._unevenness)[fold]
         kind = KFold if self.classes is None else StratifiedKFold
-        kind = kind if self.groups is None else StratifiedGroupKFold
-        return list(kind(**options).split(rows, self.classes, self.groups))[fold]
+        return list(kind(**options).split(rows, self.classes))[fold]
+
+    def _folds_of_groups(self, repeat: int) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+        """Yields draws of all folds."""
+        rows = np.arange(self.count)
+        names, group_of = np.unique(self.groups, return_inverse=True)
+        for draw in range(DRAWS):
+            folds = KFold(self.folds, shuffle=True, random_state=DRAWS * repeat + draw)
+            inside = [np.isin(group_of, held) for _, held in folds.split(names)]
+            yield [(rows[~held], rows[held]) for held in inside]
+
+    def _unevenness(self, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+        """Returns by how much the (kept, held out) rows differ in size from each other, and in
+        the shares of classes from all of them; what lacks a class to learn from comes last."""
+        sizes = [len(held) for _, held in parts]
+        uneven = (max(sizes) - min(sizes)) / self.count
+        if self.classes is None:
+            return uneven
+        for kept, held in parts:
+            among = np.concatenate([kept, held])
+            names, whole = np.unique(self.classes[among], return_counts=True)
+            found = np.array([np.count_nonzero(self.classes[held] == name) for name in names])
+            uneven += float(np.abs(found / max(len(held), 1) - whole / len(among)).sum())
+            uneven += len(names) * np.count_nonzero(found == whole)
+        return uneven
 
     def _cut(self, rows: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns the sorted rows (kept, held out); about `share` of them are held out."""
@@ -96,14 +120,13 @@ class Splits:
                 f"train and valid must have a group each, but run {seed} leaves them {count} in "
                 "all; take more folds, or name a finer group"
             )
-        if classes is None:
-            splitter = GroupShuffleSplit(1, test_size=share, random_state=seed)
-        else:
-            splitter = StratifiedGroupKFold(  # of whose folds the first is held out
-                min(round(1 / share), count), shuffle=True, random_state=seed
-            )
-        kept, held = next(splitter.split(rows, classes, groups))
-        return rows[kept], rows[held]
+        splitter = GroupShuffleSplit(DRAWS, test_size=share, random_state=seed)
+        draws = [(rows[kept], rows[held]) for kept, held in splitter.split(rows, groups=groups)]
+        return min(draws, key=lambda parts: self._unevenness([parts]) + self._off(parts, share))
+
+    def _off(self, parts: tuple[np.ndarray, np.ndarray], share: float) -> float:
+        kept, held = parts
+        return abs(len(held) / (len(kept) + len(held)) - share)
 
     def _check(self, train: np.ndarray, run: int) -> None:
         if self.classes is None:

@@ -19,6 +19,7 @@ def test_a_record_splits_batched_solves_by_name_and_sums_them_up():
     assert record.steps.tolist() == [[3, 5, 2], [4, 0, 2]]
     assert record.converged.tolist() == [[True, True, True], [False, True, True]]
     summary = record.summary()
+    assert repr(record).startswith(f"SolveRecord(steps={summary['steps']:.3g}, converged=")
     assert summary["steps"] == pytest.approx((3 + 4 + 5 + 2 + 2) / 5)  # the ignored does not count
     assert summary["converged"] == pytest.approx(4 / 5)
     assert summary["residual"] == pytest.approx(0.2)

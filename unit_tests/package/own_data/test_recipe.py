@@ -224,4 +224,4 @@ def test_what_was_understood_is_said():
     said = own_data(TABLES, Y, groups=np.arange(N) // 2, nested=4).said
     assert said[0] == "90 rows, joined in order"
     assert said[1].startswith("classification into 3 classes: cat (")
-    assert said[2].startswith("4 folds, stratified by class, no group in two parts")
+    assert said[2].startswith("4 folds, stratified by class, no one of 45 groups in two parts")

@@ -73,10 +73,38 @@ def test_the_number_of_runs_follows_the_protocol(given, runs):
 
 def test_a_class_that_train_lacks_is_refused():
     classes = np.where(np.arange(N) < 8, "odd", "even")
-    groups = np.where(np.arange(N) < 8, "one", np.arange(N).astype(str))
-    with pytest.raises(ValueError, match="in run .* it has none of odd, whose rows are in few"):
+    groups = np.where(np.arange(N) < 8, "one", np.arange(N) % 2)
+    with pytest.raises(ValueError, match="in run .* it has none of .*, whose rows are in few"):
         for run in range(20):
             Splits(N, classes, groups)(run)
+
+
+def test_a_class_of_a_single_group_is_learnt_from():
+    classes = np.where(np.arange(N) < 8, "odd", "even")
+    groups = np.where(np.arange(N) < 8, "one", np.arange(N).astype(str))
+    for run in range(20):
+        assert "odd" in classes[Splits(N, classes, groups)(run)[0]]
+
+
+HOSPITALS = np.repeat(list("abcdefgh"), [80, 60, 40, 40, 30, 20, 20, 10])
+OUTCOMES = np.resize(["mild", "mild", "severe", "none", "severe"], 300)
+
+
+@pytest.mark.parametrize("classes", [None, OUTCOMES])
+def test_few_groups_take_turns_at_being_tested(classes):
+    splits = Splits(300, classes, HOSPITALS)
+    tested = [frozenset(HOSPITALS[splits(run)[2]]) for run in range(20)]
+    assert len(set(tested)) >= 8  # of the 28 pairs
+    assert len(frozenset.union(*tested)) >= 7
+
+
+@pytest.mark.parametrize("classes", [None, OUTCOMES])
+def test_folds_of_few_groups_are_others_the_second_time(classes):
+    splits = Splits(300, classes, HOSPITALS, folds=4)
+    folds = [frozenset(HOSPITALS[splits(run)[2]]) for run in range(8)]
+    assert set(folds[:4]) != set(folds[4:])
+    for some in (folds[:4], folds[4:]):
+        assert sorted(name for fold in some for name in fold) == list("abcdefgh")
 
 
 @pytest.mark.parametrize("run", range(6))
