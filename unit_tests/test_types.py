@@ -20,7 +20,7 @@ REST = (
     "training_structures",
     "unimodals",
 )
-MOST = 245
+MOST = 244
 
 
 def errors(*paths):

@@ -55,7 +55,7 @@ class Splits:
         """
         rest, test = np.arange(self.count), np.arange(0)
         if self.folds is not None:
-            rest, test = self._fold(run)
+            rest, test = self._fold(self.folds, run)
         elif not self.official:
             rest, test = self._cut(rest, 1 / PARTS, run)
         share = 1 / PARTS if self.official else 1 / (PARTS - 1)
@@ -72,22 +72,25 @@ class Splits:
             return 5
         return 10 if self.official else 20
 
-    def _fold(self, run: int) -> tuple[np.ndarray, np.ndarray]:
-        repeat, fold = divmod(run, self.folds)
-        options = {"n_splits": self.folds, "shuffle": True, "random_state": repeat}
-        rows = np.arange(self.count)
+    def _fold(self, folds: int, run: int) -> tuple[np.ndarray, np.ndarray]:
+        repeat, fold = divmod(run, folds)
         if self.groups is not None:  # GroupKFold would not shuffle
-            return min(self._folds_of_groups(repeat), key=self._unevenness)[fold]
+            draws = self._folds_of_groups(self.groups, folds, repeat)
+            return min(draws, key=self._unevenness)[fold]
+        options = {"n_splits": folds, "shuffle": True, "random_state": repeat}
+        rows = np.arange(self.count)
         kind = KFold if self.classes is None else StratifiedKFold
         return list(kind(**options).split(rows, self.classes))[fold]
 
-    def _folds_of_groups(self, repeat: int) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
+    def _folds_of_groups(
+        self, groups: np.ndarray, folds: int, repeat: int
+    ) -> Iterator[list[tuple[np.ndarray, np.ndarray]]]:
         """Yields draws of all folds."""
         rows = np.arange(self.count)
-        names, group_of = np.unique(self.groups, return_inverse=True)
+        names, group_of = np.unique(groups, return_inverse=True)
         for draw in range(DRAWS):
-            folds = KFold(self.folds, shuffle=True, random_state=DRAWS * repeat + draw)
-            inside = [np.isin(group_of, held) for _, held in folds.split(names)]
+            splitter = KFold(folds, shuffle=True, random_state=DRAWS * repeat + draw)
+            inside = [np.isin(group_of, held) for _, held in splitter.split(names)]
             yield [(rows[~held], rows[held]) for held in inside]
 
     def _unevenness(self, parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
