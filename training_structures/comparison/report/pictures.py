@@ -153,8 +153,8 @@ def _floor(values: Sequence[float], *, lower: bool) -> float:
 
 
 def learning(shown: Shown) -> Any:
-    """The validation score over the epochs, where the named methods differ: the mean over the
-    runs that were still training. Grey are the others."""
+    """The validation score or loss that the epoch is selected by, over the epochs, where the named
+    methods differ: the mean over the runs that were still training. Grey are the others."""
     key = f"valid_{shown.select}"
     curves = {row.method: shown.curves(row.method, key) for row in shown.rows}
     curves = {method: _mean(curve) for method, curve in curves.items() if curve.size}
