@@ -299,8 +299,8 @@ def _how(data: Data) -> list[str]:
         said = [f"every run is a fresh split, {about}, {kept}"]
     if 0 < groups < FEW:
         said += [
-            f"with only {groups} groups the same ones are tested again and again, so that "
-            "intervals and p-values promise too much of groups that are not here"
+            f"there are only {groups} groups, of which runs share most: intervals and p-values "
+            "promise too much of groups that are not here"
         ]
     said += ["classes weigh the same in the loss"] * data.balanced
     weighted = data.weight is not None

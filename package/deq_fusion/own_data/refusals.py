@@ -70,7 +70,7 @@ def check_groups(groups: np.ndarray, classes: np.ndarray | None, folds: int | No
     if count < needed:
         raise ValueError(
             f"there must be at least {needed} groups, so that no part shares one with another, got "
-            f"{count}; leave groups out, or name a finer one"
+            f"{count}; name a finer one{', or take fewer folds' * (needed > PARTS)}"
         )
     for name in [] if classes is None else np.unique(classes):
         of_class = len(np.unique(groups[classes == name]))
