@@ -220,6 +220,13 @@ def test_the_recipe_can_be_told_from_others_by_its_cells_alone():
         torch.testing.assert_close(mine.dataset.tensors, theirs.dataset.tensors, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize(("groups", "warned"), [(19, True), (20, False)])
+@pytest.mark.parametrize("nested", [None, 4])
+def test_it_is_said_that_groups_are_few(groups, warned, nested):
+    said = own_data(TABLES, Y, groups=np.arange(N) % groups, nested=nested).said
+    assert any(line.startswith(f"there are only {groups} groups") for line in said) == warned
+
+
 def test_what_was_understood_is_said():
     said = own_data(TABLES, Y, groups=np.arange(N) // 2, nested=4).said
     assert said[0] == "90 rows, joined in order"
