@@ -36,6 +36,7 @@ from .evaluation import predict as predict
 from .objectives import Objective, weight_of
 from .run import Callback, History, Run, loader_generators
 from .run import load_best as load_best
+from .rounds import Schedule, check_model, in_round, recorded_as, rounds_of
 
 SLOW = 2.0  # seconds after which an epoch has a bar of its own
 SMALLEST_SCALE = 2.0**-24  # of the loss, in fp16; a gradient that overflows at it is not finite
@@ -52,6 +53,7 @@ def fit(
     optimizer: Callable[[list], Optimizer] = ADAMW,
     parameters: Iterable | None = None,
     scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+    rounds: Schedule | None = None,
     accumulate: int = 1,
     clip_norm: float | None = None,
     clipped: Iterable[nn.Parameter] | None = None,
@@ -98,6 +100,11 @@ def fit(
             show the first evaluation. It goes without fp16.
         parameters: parameters or parameter groups; by default all that require a gradient.
         scheduler: builds it from the optimiser; steps once an epoch, ReduceLROnPlateau on `select`.
+        rounds: alternating training: the number of an epoch to names. For each step's batches the
+            model's attribute `round` is set to each name in turn, and a gradient taken, clipped
+            and followed; parameters that get none in a round are left as they are. Outside of
+            steps, in evaluation too, `round` is None. `train_loss` is that of the last round; of
+            several, each has its `train_loss_<name>`. Not with an optimiser that needs a closure.
         accumulate: batches a step; their gradient is that of one joined batch.
         clip_norm: bound on the norm of the gradient of `clipped`, positive.
         clipped: by default all parameters of the model.
@@ -134,7 +141,7 @@ def fit(
         raise ValueError(f"without metrics select must be one of ['loss'], got {select!r}")
     device = place(model, device)
     autocast(device, precision)  # which refuses a precision that there is not
-    optim = _built(optimizer, model, parameters, precision)
+    optim = _built(optimizer, model, parameters, precision, rounds)
     plan = scheduler(optim) if scheduler else None
     clipped = list(model.parameters() if clipped is None else clipped)
     progress = progress and distributed.is_main()
@@ -142,6 +149,7 @@ def fit(
     loss = distributed.data_parallel(TrainingLoss(model, objective, precision, device), optim)
     training = _Training(
         *(model, objective, loss, optim, scaler, accumulate, clip_norm, clipped, split_batch),
+        rounds=rounds,
         device=device,
         progress=progress,
     )
@@ -200,21 +208,24 @@ class _Training:
     clip_norm: float | None
     clipped: list[nn.Parameter]
     split_batch: Split
+    rounds: Schedule | None
     device: torch.device
     progress: bool
 
     def epoch(self, loader: Iterable, epoch: int) -> dict[str, float]:
-        """Takes a step for every `accumulate` batches; returns the means over all samples."""
+        """Takes a step for every `accumulate` batches, of several rounds one each; returns the
+        means over all samples."""
         self.model.train()
-        means = Means()
+        means, names = Means(), rounds_of(self.rounds, epoch)
         hidden = None if self.progress else True  # None: hidden unless on a terminal
         bar = tqdm(loader, f"epoch {epoch}", unit="batch", leave=False, delay=SLOW, disable=hidden)
         batches = enumerate(split_all(bar, self.split_batch), start=1)
         while group := list(islice(batches, self.accumulate)):
             shares = self.shares([(truth, size) for _, (_, truth, size) in group])
-            if shares:
-                first = iter([means])  # records show the first evaluation of a step
-                self.step(partial(self.gradient, group, shares, f"epoch {epoch}", first))
+            for place, name in enumerate(names if shares else ()):
+                first = iter([(means, recorded_as(names, place))])  # the first evaluation counts
+                with in_round(self.model, name):
+                    self.step(partial(self.gradient, group, shares, f"epoch {epoch}", first))
         distributed.share_buffers(self.model)
         record = means.of_all().values()
         if "train_loss" not in record:
@@ -239,7 +250,7 @@ class _Training:
 
     def gradient(self, group: list, shares: list[_Share], where: str, first: Iterator) -> float:
         """Sets the gradient of the batches of a step as one, clipped; returns their loss."""
-        means, loss = next(first, Means()), 0.0
+        (means, names), loss = next(first, (Means(), ["train_loss"])), 0.0
         self.model.zero_grad()  # the model's parameters and
         self.optimizer.zero_grad()  # the optimiser's may differ
         for (index, (inputs, truth, size)), share in zip(group, shares, strict=True):
@@ -247,7 +258,8 @@ class _Training:
             with nullcontext() if index == group[-1][0] else distributed.unreduced(self.loss):
                 value = self.backward(batch, share, f"{where}, batch {index}")
             part = value * share.samples / distributed.processes()
-            means.add({"train_loss": part if share.weight is None else value}, share.weight)
+            told = part if share.weight is None else value
+            means.add(dict.fromkeys(names, told), share.weight)
             loss += part
             for info in attributes(self.model.modules(), "info"):
                 if hasattr(info, "summary"):
@@ -325,6 +337,7 @@ def _built(
     model: nn.Module,
     parameters: Iterable | None,
     precision: str,
+    rounds: Schedule | None,
 ) -> Optimizer:
     """Returns the optimiser of the parameters, by default all of the model's that learn."""
     if parameters is None:
@@ -338,6 +351,13 @@ def _built(
             f"{type(optim).__name__} evaluates the loss itself, which a scaled loss does not "
             "allow; take precision='bf16' or 'fp32', or another optimizer"
         )
+    if rounds is not None:
+        check_model(model)
+        if _needs_closure(optim):
+            raise ValueError(
+                f"{type(optim).__name__} learns from earlier steps how the loss bends, and rounds "
+                "have different losses; take another optimizer, or no rounds"
+            )
     return optim
 
 

@@ -61,6 +61,20 @@ class Normalised(nn.Module):
         return self.layers(torch.cat(inputs, 1))
 
 
+class Alternating(nn.Module):
+    """Learns a layer a round, each without the other."""
+
+    round = None
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 2), nn.Linear(2, 2)
+
+    def forward(self, inputs):
+        guess = self.first(torch.cat(inputs, 1))
+        return guess if self.round == "first" else self.second(guess.detach())
+
+
 class Thawing(Normalised):
     """Begins to learn, in its first layer, after the first batch."""
 
@@ -115,6 +129,13 @@ def accumulated(dtype=torch.float64, **options):
     options = {"accumulate": 3, "clip_norm": 0.3} | options
     plan = partial(lr_scheduler.StepLR, step_size=2, gamma=0.5)
     return run(train, DataLoader(data(7, dtype), 4), dtype=dtype, scheduler=plan, **options)
+
+
+def in_rounds():
+    """The second layer has no gradient, and so no weight decay, in the first epochs."""
+    return accumulated(
+        model=Alternating, rounds=lambda n: ["first"] if n < 3 else ["first", "second"]
+    )
 
 
 def by_rows(**options):
@@ -260,6 +281,7 @@ def everything(folder):
         "accumulated": accumulated(),
         "single precision": accumulated(torch.float32, model=SINGLE),
         "half precision": accumulated(torch.float32, model=HALF, precision="bf16"),
+        "in rounds": in_rounds(),
         "by rows": by_rows(),
         "ended": ended(),
         "ignored": ignored(),
@@ -346,6 +368,7 @@ def both(tmp_path_factory):
     [
         ("accumulated", accumulated, 1e-8),
         ("single precision", partial(accumulated, torch.float32, model=SINGLE), 1e-4),
+        ("in rounds", in_rounds, 1e-8),
         ("by rows", by_rows, 1e-7),
         ("ended", ended, 1e-7),
         ("ignored", ignored, 1e-9),
