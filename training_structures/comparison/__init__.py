@@ -1,6 +1,7 @@
 """Fusions head to head: the same data, model, loop, budget and selection for each of them.
 
-A `Recipe` says what a benchmark is; `compare` trains every method in every run and returns a
+A `Recipe` says what a benchmark is, and a `System` what a whole published model makes of it;
+`compare` trains every method in every run and returns a
 `Comparison`: table, statistics, the best method, files; `command_line` is a program around it.
 Each is imported when it is first asked for, so that a program's `--help` need not wait for torch.
 """
@@ -16,9 +17,10 @@ if TYPE_CHECKING:  # which also tells `identity.code` where they are
     from .recipe import Loaders as Loaders
     from .recipe import Recipe as Recipe
     from .recipe import Score as Score
+    from .systems import System as System
 
 _WHERE = {"command_line": "program.program", "compare": "comparing", "Comparison": "comparison"}
-_WHERE |= dict.fromkeys(("Fusion", "Loaders", "Recipe", "Score"), "recipe")
+_WHERE |= dict.fromkeys(("Fusion", "Loaders", "Recipe", "Score"), "recipe") | {"System": "systems"}
 
 
 def __getattr__(name: str) -> Any:

@@ -23,12 +23,13 @@ from .results import check_alike
 from .search import check_search, searched_by, told
 from .single_run import Analysis, run_floor, run_fusion
 from .store import opened, provenance
+from .systems import System
 from .work import Work
 
 
 def compare(
     recipe: Recipe,
-    fusions: Mapping[str, Fusion],
+    fusions: Mapping[str, Fusion | System],
     runs: int | Sequence[int] = 20,
     *,
     output: str | Path | None = None,
@@ -46,7 +47,8 @@ def compare(
     progress: bool = True,
     watch: Watch | None = None,
 ) -> Comparison:
-    """Trains every method (floors, single modalities, fusions) in every run, and compares them.
+    """Trains every method (floors, single modalities, systems, fusions) in every run, and compares
+    them.
 
     With an `output`, each result is written to `output`/runs as soon as it is there, and read
     from there if it is there already, unless code, data or versions have changed since: then it
@@ -55,7 +57,8 @@ def compare(
 
     Args:
         recipe: the benchmark.
-        fusions: name -> fusion, see `recipe.Fusion` and `methods.refusal`.
+        fusions: name -> fusion, see `recipe.Fusion` and `methods.refusal`; or -> system, such as
+            those of `recipe.systems`.
         runs: their number, or their numbers: the seed and, if the recipe resplits, the split of
             each.
         output: folder of the results; None: nothing is kept.
@@ -136,7 +139,7 @@ def _numbers(runs: int | Sequence[int]) -> list[int]:
 
 
 def _check_fusions(
-    fusions: Mapping[str, Fusion],
+    fusions: Mapping[str, Fusion | System],
     methods: Sequence[Method],
     skipped: Mapping[str, str],
     subject: str | None,
@@ -204,7 +207,7 @@ def _test_share(recipe: Recipe, run: int) -> float | None:
 
 
 def _call(
-    recipe: Recipe, fusions: Mapping[str, Fusion], runs: list[int], trials: int, unimodal: bool
+    recipe: Recipe, fusions: Mapping[str, Fusion | System], runs: list[int], trials: int, unimodal: bool
 ) -> str:
     """Returns a call as text, for the reader of a report."""
     more = f", trials={trials}" * (trials > 1) + ", unimodal=False" * (not unimodal)

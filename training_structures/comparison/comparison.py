@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from .methods import FLOOR, Method
+from .methods import FLOOR, SYSTEM, Method
 from .paired import Estimate, Paired
 from .recipe import Recipe
 from .report import report
@@ -140,9 +140,16 @@ class Best:
         """Returns what the recipe's `refit` makes of the method: a model for use.
 
         Raises:
-            ValueError: if the recipe has no such thing.
+            ValueError: if the recipe, or a system's own, has no such thing.
         """
         recipe = self.recipe
+        if self.kind == SYSTEM:
+            recipe = self.method.fusion.meet(recipe)
+            if recipe.refit is self.recipe.refit:  # which puts fusions into the benchmark's network
+                raise ValueError(
+                    f"{self.name} is a system, whose recipe has no refit of its own: its `meet` may "
+                    "return a recipe with one; for a model for use, compare without it"
+                )
         if list(self.method.recipe.modalities) != list(recipe.modalities):
             recipe = recipe.restricted(self.method.recipe.modalities)
         if recipe.refit is None:

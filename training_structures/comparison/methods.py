@@ -1,4 +1,4 @@
-"""The methods of a comparison: floors, every single modality, the fusions that take the recipe."""
+"""The methods of a comparison: floors, single modalities, and the systems and fusions that take it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,8 +8,9 @@ from torch import Tensor, nn
 
 from ..choices import FEATURES, TASKS
 from .recipe import Fusion, Recipe, described
+from .systems import System, is_system, met
 
-FLOOR, SINGLE, FUSION = KINDS = "floor", "single modality", "fusion"
+FLOOR, SINGLE, SYSTEM, FUSION = KINDS = "floor", "single modality", "system", "fusion"
 
 
 @dataclass(frozen=True)
@@ -19,13 +20,13 @@ class Method:
     Attributes:
         name: its name in tables.
         recipe: the benchmark as this method meets it.
-        fusion: the fusion; None for a floor.
+        fusion: the fusion, or the system; None for a floor.
         kind: one of `KINDS`; a floor is one without a fusion.
     """
 
     name: str
     recipe: Recipe
-    fusion: Fusion | None
+    fusion: Fusion | System | None
     kind: str = FUSION
 
     def __post_init__(self) -> None:
@@ -62,29 +63,45 @@ def single(recipe: Recipe, modality: str) -> Method:
 
 
 def gather(
-    recipe: Recipe, fusions: Mapping[str, Fusion], *, unimodal: bool
+    recipe: Recipe, fusions: Mapping[str, Fusion | System], *, unimodal: bool
 ) -> tuple[list[Method], dict[str, str]]:
-    """Returns the methods in order, and of fusions that cannot take the recipe the reason.
+    """Returns the methods in order, and of what cannot take the recipe the reason.
 
     Raises:
+        TypeError: for a system that is not compared under the same protocol, see `systems.met`.
         ValueError: if two methods have the same name.
     """
+    recipe = replace(recipe, systems={})  # they are among the fusions, if they are wanted
     methods = [Method(name, recipe, None) for name in recipe.floors]
     if unimodal and len(recipe.modalities) > 1:
         methods += [single(recipe, name) for name in recipe.modalities]
-    reasons = {name: refusal(fusion, recipe) for name, fusion in fusions.items()}
-    methods += [
-        Method(name, recipe, fusion) for name, fusion in fusions.items() if reasons[name] is None
-    ]
+    reasons = {}
+    for name, fusion in fusions.items():
+        found = _suited(name, fusion, recipe)
+        if isinstance(found, Method):
+            methods.append(found)
+        else:
+            reasons[name] = found
     names = [method.name for method in methods]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f"every method needs a name of its own, got {sorted(twice)} twice")
-    return methods, {name: reason for name, reason in reasons.items() if reason}
+    return methods, reasons
 
 
-def refusal(fusion: Fusion, recipe: Recipe) -> str | None:
-    """Returns why a fusion cannot take a recipe, by what it declares; None if it can.
+def _suited(name: str, fusion: Fusion | System, recipe: Recipe) -> Method | str:
+    """Returns the method, or why there is none."""
+    reason = refusal(fusion, recipe)
+    if reason is not None or not is_system(fusion):
+        return reason or Method(name, recipe, fusion)
+    try:
+        return Method(name, met(name, fusion, recipe), fusion, SYSTEM)
+    except ValueError as error:
+        return str(error)
+
+
+def refusal(fusion: Fusion | System, recipe: Recipe) -> str | None:
+    """Returns why a fusion or system cannot take a recipe, by what it declares; None if it can.
 
     A fusion may have the attributes `modalities`, (least, most) of their number, most None
     without a bound; `features`, which of "vectors" and "sequences" it takes; and `tasks`.

@@ -12,6 +12,9 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from ..choices import FEATURES, PRECISIONS, TASKS
+from ..fit import fit
+from ..run import History
+from .systems import System
 
 Fusion = Callable[..., tuple[nn.Module, int | None]]
 """(input_dims, dim, outputs) -> (fusion, width of its result): what a recipe builds with. The
@@ -97,6 +100,10 @@ class Recipe:
             when hyperparameters are searched.
         floors: name -> function of the loaders to learn from and the loader to predict that
             returns the prediction: what a fusion must beat to have learnt anything.
+        systems: name -> published model with a network and a training of its own, which may be
+            compared besides fusions, see `System`.
+        train: what trains, called as `fit` is; such as a `partial` of it with `rounds`, whose own
+            `epochs`, if it is a partial that has them, follow the recipe's.
         part: what is scored: "test", or "valid" to choose hyperparameters by, when the test part
             is not read.
         lacking: modality or part that the data are without -> why, and what to do; a recipe that
@@ -130,6 +137,8 @@ class Recipe:
     parameters: Callable[[nn.Module], list[dict[str, Any]]] | None = None
     search: Mapping[str, Any] = field(default_factory=lambda: {"lr": (3e-4, 1e-3, 3e-3)})
     floors: Mapping[str, Callable[..., Tensor]] = field(default_factory=dict)
+    systems: Mapping[str, System] = field(default_factory=dict)
+    train: Callable[..., History] = fit
     part: str = "test"
     lacking: Mapping[str, str] = field(default_factory=dict)
     refit: Callable[..., Any] | None = None
@@ -150,9 +159,10 @@ class Recipe:
                 "parameters say the learning rate of every group, so fusion_lr must be left out, "
                 f"got {dict(self.fusion_lr)}"
             )
-        planned = self.scheduler
-        if isinstance(planned, partial) and "epochs" in planned.keywords:
-            object.__setattr__(self, "scheduler", partial(planned, epochs=self.epochs))
+        object.__setattr__(self, "scheduler", _planned(self.scheduler, self.epochs))
+        if isinstance(self.train, partial) and "rounds" in self.train.keywords:
+            rounds = _planned(self.train.keywords["rounds"], self.epochs)
+            object.__setattr__(self, "train", partial(self.train, rounds=rounds))
 
     def loaders(self, run: int) -> Loaders:
         """Returns the (train, valid, test) loaders of a run, with the recipe's modalities."""
@@ -183,6 +193,11 @@ class Recipe:
             )
         refit = self.refit and partial(self.refit, modalities=tuple(modalities))
         return replace(self, modalities=tuple(modalities), refit=refit)
+
+    def shortened(self, epochs: int) -> "Recipe":
+        """Returns the recipe, and its systems, with that bound on the epochs of a run."""
+        systems = {name: system.shortened(epochs) for name, system in self.systems.items()}
+        return replace(self, epochs=epochs, systems=systems)
 
     def tuned(
         self, method: str, options: Mapping[str, Any], optimizer: Mapping[str, Any]
@@ -219,15 +234,23 @@ class Recipe:
         names += " optimizer resplit part"
         always = {name: described(getattr(self, name)) for name in names.split()}
         rare = {"scheduler": None, "accumulate": 1, "clip_norm": None, "precision": "fp32"}
-        rare |= {"parameters": None}
+        rare |= {"parameters": None, "train": fit}
         given = {name: getattr(self, name) for name in rare if getattr(self, name) != rare[name]}
         return always | {name: described(value) for name, value in given.items()}
+
+
+def _planned(value: Any, epochs: int) -> Any:
+    """Returns a partial that is planned over a training's epochs with that number of them."""
+    if isinstance(value, partial) and "epochs" in value.keywords:
+        return partial(value, epochs=epochs)
+    return value
 
 
 def described(value: Any) -> str:
     """Returns a text that is the same in every process, which repr of a function is not."""
     if isinstance(value, partial):
-        given = [repr(x) for x in value.args] + [f"{k}={v!r}" for k, v in value.keywords.items()]
+        given = [_argument(x) for x in value.args]
+        given += [f"{name}={_argument(x)}" for name, x in value.keywords.items()]
         return f"{described(value.func)}({', '.join(given)})"
     if hasattr(value, "dist"):  # a frozen distribution of scipy
         return f"{value.dist.name}{value.args}{value.kwds}"
@@ -235,3 +258,9 @@ def described(value: Any) -> str:
         return str({key: described(item) for key, item in value.items()})
     named = hasattr(value, "__qualname__")
     return f"{value.__module__}.{value.__qualname__}" if named else repr(value)
+
+
+def _argument(value: Any) -> str:
+    """Returns the same of what a partial is bound to, with the quotes of a text."""
+    function = callable(value) and not isinstance(value, type)
+    return described(value) if function else repr(value)

@@ -3,7 +3,7 @@
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,9 @@ from ..checkpoint import seeded
 from ..evaluation import evaluate
 from ..event_log import Watch
 from ..files import Damaged, set_aside
-from ..fit import fit
 from ..run import Callback, History, OtherRun, load_best, more_is_better
 from .identity.data import data_digests
-from .methods import Method
+from .methods import SYSTEM, Method
 from .missing import without
 from .recipe import Loaders, Recipe
 from .search import search
@@ -93,7 +92,7 @@ def run_fusion(
         trials: hyperparameter settings to train with; the one that is best on validation data
             is scored.
         prune: whether trials end early that are worse than earlier ones, see `tpe.TPE`.
-        drop_modality: score also with each modality in turn missing, see `without`.
+        drop_modality: score also with each modality in turn missing, see `without`, and `System`.
         analyse: called with the model of the selected epoch, see `compare`.
         device: where to train.
         checkpoint: file from which an interrupted run resumes; later trials have one beside it.
@@ -120,7 +119,7 @@ def run_fusion(
     best = tried[trained.trial]
     load_best(trained.model, trained.history)
     result = {
-        **_scores(trained, recipe, run, drop_modality),
+        **_scores(trained, method, run, drop_modality),
         "data": trained.data,
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "fusion_parameters": sum(p.numel() for f in trained.fusions for p in f.parameters()),
@@ -193,9 +192,10 @@ def _watched(watch: Watch | None, name: str, run: int, trial: int) -> Iterator[l
         yield [see]
 
 
-def _scores(trained: Trained, recipe: Recipe, run: int, drop_modality: bool) -> dict[str, Any]:
-    """Returns `scores` on the recipe's part, and `missing` if asked for."""
-    _, valid, test = trained.loaders
+def _scores(trained: Trained, method: Method, run: int, drop_modality: bool) -> dict[str, Any]:
+    """Returns `scores` on the recipe's part, and `missing` if asked for: of a system without those
+    modalities that it can do without."""
+    recipe, (_, valid, test) = method.recipe, trained.loaders
     scored = test if recipe.part == "test" else valid
     scored = distributed.sharded(scored)
     options = {"metrics": recipe.metrics, "precision": recipe.precision}
@@ -204,9 +204,24 @@ def _scores(trained: Trained, recipe: Recipe, run: int, drop_modality: bool) -> 
         if drop_modality and len(recipe.modalities) > 1:
             result["missing"] = {}
             for index, name in enumerate(recipe.modalities):
-                with without(trained.fusions, index):
-                    result["missing"][name] = evaluate(trained.model, scored, **options)
+                hidden = _hidden(trained, method, index)
+                if hidden is not None:
+                    with hidden:
+                        result["missing"][name] = evaluate(trained.model, scored, **options)
     return result
+
+
+def _hidden(
+    trained: Trained, method: Method, modality: int
+) -> AbstractContextManager[None] | None:
+    """Returns a context in which the model is without a modality; None if it knows none."""
+    if method.kind != SYSTEM:
+        return without(trained.fusions, modality)
+    needs = method.fusion.needs
+    if needs is not None and method.recipe.modalities[modality] not in needs:
+        return nullcontext()
+    own = getattr(trained.model, "without", None)
+    return None if own is None else own(modality)
 
 
 def trial_checkpoint(checkpoint: Path, number: int) -> Path:
@@ -264,7 +279,7 @@ def _train_on(
             groups = recipe.parameters(model)
         if distributed.rank():  # dropout is to differ between processes
             torch.manual_seed(distributed.own_seed(run))
-        history = fit(
+        history = recipe.train(
             model,
             train,
             valid,

@@ -136,7 +136,7 @@ class Work:
         """Returns what of a run cannot be pickled, in words, and why; None if all can be."""
         recipe = self.methods[-1].recipe
         parts = {f"the recipe's {f.name}": getattr(recipe, f.name) for f in fields(recipe)}
-        parts |= {f"the fusion {m.name}": m.fusion for m in self.methods}
+        parts |= {f"the {m.kind} {m.name}": m.fusion for m in self.methods}
         parts |= {"the analysis": self.demands.get("analyse")}
         for what, part in parts.items():
             try:

@@ -10,7 +10,7 @@ import sklearn
 import torch
 
 from ...checkpoint import seeded
-from ..methods import Method
+from ..methods import SYSTEM, Method
 from ..recipe import Recipe
 from .code import Code
 from .data import data_digests
@@ -18,7 +18,7 @@ from .values import Values
 
 TRAINED = (
     *("build", "objective", "optimizer", "scheduler", "parameters", "task", "features"),
-    *("select", "patience", "accumulate", "clip_norm", "precision"),
+    *("select", "patience", "accumulate", "clip_norm", "precision", "train"),
 )
 
 
@@ -74,7 +74,9 @@ class Identities:
             floor = recipe.floors[method.name]
             return {"metrics": recipe.metrics, "floor": floor, "run": self._fit_floor}
         given = {name: getattr(recipe, name) for name in TRAINED}
-        given |= {"metrics": recipe.metrics, "fusion": method.fusion, "run": self._run}
+        # what a system makes of a recipe is its fields; what it is in words decides nothing
+        fusion = method.fusion.needs if method.kind == SYSTEM else method.fusion
+        given |= {"metrics": recipe.metrics, "fusion": fusion, "run": self._run}
         given |= {"options": dict(recipe.fusion_options.get(method.name, {}))}
         given |= {"fusion_lr": recipe.fusion_lr.get(method.name)}
         given |= {"search": recipe.search} if self._search is not None else {}
@@ -87,7 +89,7 @@ class Identities:
 
     def data(self, recipe: Recipe, run: int) -> dict[str, str]:
         """Returns the digests of the data of a run, which are loaded as for the run."""
-        key = *recipe.modalities, run
+        key = id(recipe.load), *recipe.modalities, run
         if key not in self._data:
             with seeded(run):
                 self._data[key] = data_digests(recipe.loaders(run), recipe.part)

@@ -211,13 +211,15 @@ def absence(shown: Shown) -> Any:
     if not rows:
         return None
     figure, axes = _figure(0.22 * len(rows) + 1.5)
+    modalities = max((list(row.missing) for row in rows), key=len)  # a system may have fewer
+    colours = dict(zip(modalities, cycle(OTHERS), strict=False))
     for i, row in enumerate(rows):
         complete = shown.value(row.scores[shown.score.name].mean)
         axes.plot(complete, i, "D", color="black", label="all there" if not i else None)
-        for j, (modality, without) in enumerate(row.missing.items()):
-            label = f"without {_short(modality)}" if not i else None
-            colour = OTHERS[j % len(OTHERS)]
-            axes.plot(shown.value(without.mean), i, "o", color=colour, label=label)
+        for modality, without in row.missing.items():
+            axes.plot(shown.value(without.mean), i, "o", color=colours.get(modality, OTHER))
+    for modality, colour in colours.items():
+        axes.plot([], [], "o", color=colour, label=f"without {_short(modality)}")
     _name(axes, shown, [row.method for row in rows])
     axes.set_xlabel(shown.label)
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=SMALL)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_bytes, write_json
+from ..methods import SYSTEM
 from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..run_warnings import summary
@@ -166,7 +167,21 @@ def _notes(found: Findings) -> list[str]:
         reasons.setdefault(why, []).append(name)
     groups = [f"{', '.join(names)} ({why})" for why, names in reasons.items()]
     skipped = [f"Not compared: {'; '.join(groups)}."] if groups else []
-    return [*skipped, *summary(found.results)]
+    return [*skipped, *_not_hidden(found), *summary(found.results)]
+
+
+def _not_hidden(found: Findings) -> list[str]:
+    """Returns the systems that were not scored without some modality, if that was asked for."""
+    if not any("missing" in result for result in found.results):
+        return []
+    modalities = found.recipe.modalities
+    absent = {
+        row.method: [name for name in modalities if name not in row.missing]
+        for row in found.table()
+        if row.kind == SYSTEM
+    }
+    told = [f"{method} without {', '.join(names)}" for method, names in absent.items() if names]
+    return [f"Not scored, for the system knows no way: {'; '.join(told)}."] if told else []
 
 
 def _failed(found: Findings) -> list[str]:
@@ -200,6 +215,8 @@ def _legend(found: Findings, *, costs: bool = True) -> str:
                 f" p: paired t-test against {found.baseline}, corrected for {fresh}the number of "
                 f"comparisons (Holm, 1979), from {MIN_RUNS} runs on."
             )
+    if any(row.kind == SYSTEM for row in rows):
+        text += " A system has a network and a training of its own; all else is the same."
     if costs and any(row.costs["epochs spent"] is not None for row in rows):
         text += " epochs spent: on all trials of the search."
     if costs and any(row.costs["converged"] is not None for row in rows):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
-from ..methods import FUSION
+from ..methods import FUSION, SYSTEM
 from ..paired import Estimate, Paired, compare_paired, estimate, holm
 from ..recipe import Score
 from .text import columns_of, csv_text, in_markdown, printable, shortened
@@ -133,14 +133,15 @@ def cells(
 ) -> tuple[list[str], list[list[str]]]:
     """Returns the heading and the lines of the table, as text; empty columns are left out."""
     first, *others = scores
-    head = ["method", "runs", score_heading(first), "95 % interval"]
+    head = ["method", "kind", "runs", score_heading(first), "95 % interval"]
     head += [f"minus {baseline} [95 %]", "p", *(score_heading(score) for score in others), *COSTS]
     missing = list(dict.fromkeys(m for row in rows for m in row.missing))
     head += [f"without {modality}" for modality in missing]
     lines = []
     for row in rows:
         main = row.scores[first.name]
-        line = [row.method, str(row.runs), spread(main, first), interval(main, first)]
+        line = [row.method, _kind(row), str(row.runs)]
+        line += [spread(main, first), interval(main, first)]
         line += difference_cells(row.test, first)
         line += [spread(row.scores[score.name], score) for score in others]
         costs = ((form, row.costs[heading]) for heading, (_, form) in COSTS.items())
@@ -155,15 +156,20 @@ def short_cells(
     rows: Sequence[Row], score: Score, baseline: str | None
 ) -> tuple[list[str], list[list[str]]]:
     """Returns of the table what answers the question: the score, how it differs, and the time."""
-    head = ["method", score_heading(score), f"minus {baseline} [95 %]", "p", "seconds"]
+    head = ["method", "kind", score_heading(score), f"minus {baseline} [95 %]", "p", "seconds"]
     lines = []
     for row in rows:
         cost, form = row.costs["seconds"], COSTS["seconds"][1]
-        line = [row.method, spread(row.scores[score.name], score)]
+        line = [row.method, _kind(row), spread(row.scores[score.name], score)]
         line += difference_cells(row.test, score)
         lines.append([*line, "" if cost is None else form.format(cost)])
     kept = [i for i in range(len(head)) if any(line[i] for line in lines)]
     return [head[i] for i in kept], [[line[i] for i in kept] for line in lines]
+
+
+def _kind(row: Row) -> str:
+    """Returns what sets a row apart whose network is not that of the others."""
+    return SYSTEM if row.kind == SYSTEM else ""
 
 
 def fitted(head: Sequence[str], lines: Sequence[Sequence[str]], width: int) -> str:

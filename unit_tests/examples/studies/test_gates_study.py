@@ -81,7 +81,7 @@ def test_a_second_call_trains_nothing(study, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("a run was trained again")
 
-    monkeypatch.setattr("deq_fusion.training_structures.comparison.single_run.fit", refuse)
+    monkeypatch.setattr("deq_fusion.training_structures.comparison.single_run._train_on", refuse)
     _, arguments, _, found = study
     _, comparisons = STUDY.run(arguments)
     assert STUDY.summary(comparisons) == found

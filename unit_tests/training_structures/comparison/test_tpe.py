@@ -11,6 +11,7 @@ from deq_fusion.training_structures.comparison import single_run
 from deq_fusion.training_structures.comparison.methods import Method
 from deq_fusion.training_structures.comparison.search import search, searched_by
 from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.fit import fit
 from deq_fusion.training_structures.run import History
 from unit_tests.training_structures.comparison import toy
 
@@ -77,28 +78,29 @@ def test_a_resumed_search_is_the_undisturbed_one(tmp_path, monkeypatch, prune, f
             return sum(features) * (float("nan") if late else self.scale)
 
     asked = {"run": 1, "trials": 9, "prune": prune}
-    searched = Method("sum", toy.recipe(search=RATES, epochs=8), Fragile)
-    whole = run_fusion(searched, **asked)
-    trained, real = [], single_run.fit
+    trained = None
 
-    def fit(*args, **options):
+    def train(*args, **options):
+        if trained is None:
+            return fit(*args, **options)
         trained.append(options)
         Fragile.interrupts = len(trained) > 5
         if len(trained) == 8:
             options["callbacks"] = [*options["callbacks"], interrupt]
-        return real(*args, **options)
+        return fit(*args, **options)
 
     def interrupt(history):
         if len(history.epochs) == 2:
             raise Interrupted
 
-    monkeypatch.setattr(single_run, "fit", fit)
+    searched = Method("sum", toy.recipe(search=RATES, epochs=8, train=train), Fragile)
+    whole = run_fusion(searched, **asked)
+    trained = []
     monkeypatch.setattr(single_run, "CHECKPOINT_SECONDS", 0.0)
     path = tmp_path / "run.ckpt"
     with pytest.raises(Interrupted):
         run_fusion(searched, **asked, checkpoint=path)
-    monkeypatch.setattr(single_run, "fit", real)
-    Fragile.interrupts = False
+    trained, Fragile.interrupts = None, False
     resumed = run_fusion(searched, **asked, checkpoint=path)
     assert resumed["trials"] == whole["trials"]
     assert resumed["scores"] == whole["scores"]

@@ -1,0 +1,109 @@
+"""Systems: published models with a network and a training of their own, compared whole.
+
+A fusion is put into the network that a recipe builds. A system comes with its own: under the same
+splits, selection and scores as the fusions, it is trained its own way.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .recipe import Recipe
+
+SHARED = "name", "modalities", "task", "metrics", "scores", "select", "part", "resplit"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a method is, in words, for lists: of a floor, whose function says no more.
+
+    Attributes:
+        summary: what it is, in a few words.
+        source: author and year, or "classical".
+        takes: what data it takes.
+        cost: multiply-adds a sample, or words.
+    """
+
+    summary: str
+    source: str
+    takes: str
+    cost: str
+
+
+@dataclass(frozen=True)
+class System:
+    """A published model with a network and a training of its own, as a comparison meets it.
+
+    Its model may have a method `without(modality)`, which gets the number of a modality and
+    returns a context in which the model predicts as if that one's inputs had not come.
+
+    Attributes:
+        meet: the recipe of a benchmark -> the recipe as the system meets it, with other `load`,
+            `build`, `objective`, `optimizer`, `scheduler`, `parameters`, `epochs`, `train`,
+            `search`, and all of `SHARED` as it was. Its `build` makes nothing of the fusion. What
+            it cannot take it refuses by a ValueError, with the reason; it reads no data.
+        summary: what it is, in a few words.
+        source: author and year.
+        takes: what data it takes, in words.
+        cost: multiply-adds a sample, or words.
+        modalities: least and most number of them; no bound if most is None.
+        needs: the modalities that prediction needs; None: all of them.
+    """
+
+    meet: Callable[["Recipe"], "Recipe"]
+    summary: str
+    source: str
+    takes: str
+    cost: str
+    modalities: tuple[int, int | None] = (1, None)
+    needs: tuple[str, ...] | None = None
+
+    def shortened(self, epochs: int) -> "System":
+        """Returns the system with that bound on the epochs of a run, in place of its own."""
+        return replace(self, meet=partial(_shortened, self.meet, epochs))
+
+
+def _shortened(
+    meet: "Callable[[Recipe], Recipe]", epochs: int, recipe: "Recipe"
+) -> "Recipe":
+    return replace(meet(recipe), epochs=epochs)
+
+
+def met(name: str, system: System, recipe: "Recipe") -> "Recipe":
+    """Returns the recipe as a system meets it.
+
+    Raises:
+        TypeError: for a system that changes what all methods share, or returns no recipe.
+        ValueError: as the system does for what it cannot take.
+    """
+    found = system.meet(recipe)
+    if not hasattr(found, "modalities"):
+        raise TypeError(f"meet of the system {name} must return a Recipe, got {found!r}")
+    changed = [what for what in SHARED if getattr(found, what) != getattr(recipe, what)]
+    if changed:
+        raise TypeError(
+            f"the system {name} must leave {', '.join(SHARED)} as they are, or it is not compared "
+            f"under the same protocol, but changes {', '.join(changed)}"
+        )
+    return found
+
+
+def is_system(value: object) -> bool:
+    """Returns whether this is a system, by whichever import."""
+    return hasattr(value, "meet")
+
+
+def described_systems(
+    systems: Mapping[str, Mapping[str, System | About]],
+) -> list[tuple[str, str, System | About]]:
+    """Returns (name, benchmarks, what it is) of those of all benchmarks, each once."""
+    where: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    kept = {}
+    for benchmark, listed in systems.items():
+        for name, about in listed.items():
+            key = name, (about.summary, about.source, about.takes, about.cost)
+            where.setdefault(key, []).append(benchmark)
+            kept[key] = about
+    return [(key[0], ", ".join(where[key]), about) for key, about in kept.items()]
