@@ -1,6 +1,7 @@
 """Compares fusions on a benchmark: one command, one protocol, a table and a picture.
 
 deq-fusion list
+deq-fusion list --dataset brca
 deq-fusion compare --dataset digits --fusions deq,concat --runs 5
 deq-fusion compare --dataset brca --data-dir DIR --runs 20 --jobs 2
 deq-fusion compare --dataset mosi --data-dir DIR --modalities text,audio
@@ -14,15 +15,16 @@ from collections.abc import Sequence
 from deq_fusion.training_structures.comparison.program.arguments import make_parser
 from deq_fusion.training_structures.comparison.program.deferred import Deferred
 
-RECIPES = Deferred(
-    {
-        "digits": "deq_fusion.examples.digits.recipe:recipe",
-        "brca": "deq_fusion.examples.brca.recipe:recipe",
-        "mosi": "deq_fusion.examples.affect.recipe:recipe",
-        "imdb": "deq_fusion.examples.imdb.recipe:recipe",
-        "vqa": "deq_fusion.examples.vqa.recipe:recipe",
-    }
-)
+FOLDERS = {  # dataset -> package of its recipe, systems and floors
+    "digits": "deq_fusion.examples.digits",
+    "brca": "deq_fusion.examples.brca",
+    "mosi": "deq_fusion.examples.affect",
+    "imdb": "deq_fusion.examples.imdb",
+    "vqa": "deq_fusion.examples.vqa",
+}
+RECIPES = Deferred({name: f"{where}.recipe:recipe" for name, where in FOLDERS.items()})
+SYSTEMS = Deferred({name: f"{where}.systems:systems" for name, where in FOLDERS.items()})
+FLOORS = Deferred({name: f"{where}.systems:FLOORS" for name, where in FOLDERS.items()})
 PROGRAM = "deq-fusion compare"
 USUAL = (
     *("deq", "deq_one_step", "deq_neumann", "deq_paper", "deq_unrolled"),
@@ -44,12 +46,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     from deq_fusion.fusions.registry import FUSIONS, LATER
     from deq_fusion.training_structures.comparison import command_line
 
-    told = {"subject": "deq", "later": LATER, "usual": USUAL}
+    told = {"subject": "deq", "later": LATER, "usual": USUAL, "systems": SYSTEMS, "floors": FLOORS}
     command_line(RECIPES, FUSIONS, argv, program=PROGRAM, **told)
 
 
 def main_list(argv: Sequence[str] = ()) -> None:
-    """Prints the list of the fusions."""
+    """Prints the list of the fusions, systems and floors."""
     main(["--list", *argv])
 
 

@@ -36,6 +36,7 @@ class Entry:
         reduce: width that features are projected to first, with learnt maps, where the size of
             the fusion explodes; the option `reduce` changes it.
         search: option -> values to choose from, when hyperparameters are searched.
+        source: author and year of what it follows.
     """
 
     build: Callable[..., Any]
@@ -47,6 +48,16 @@ class Entry:
     predicts: bool = False
     reduce: int | None = None
     search: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    source: str = ""
+
+    @property
+    def takes(self) -> str:
+        """What it takes, in words: how many modalities, of which features."""
+        least, most = self.modalities
+        count = (
+            f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"
+        )
+        return f"{count}: {' or '.join(self.features)}"
 
     def __call__(self, input_dims: Sequence[int], dim: int, /, **options: Any) -> adapters.Sized:
         """Returns the fusion and the width of its result, see `build`."""
@@ -74,37 +85,55 @@ _DEQ = {"dropout": (0.0, 0.2, 0.5), "jacobian_weight": (0.0, 0.1, 1.0)}
 _SOLVES = "steps x (2 N + 2) d^2"
 
 FUSIONS: Mapping[str, Entry] = {
-    "deq": Entry(adapters.deq, "DEQ fusion, scale-free injection", _SOLVES, search=_DEQ),
+    "deq": Entry(
+        adapters.deq,
+        "DEQ fusion, scale-free injection",
+        _SOLVES,
+        search=_DEQ,
+        source="Ni et al., 2023; injection our own",
+    ),
     "deq_one_step": Entry(
         partial(adapters.deq, gradient="one_step"),
         "DEQ fusion, Jacobian-free gradient",
         _SOLVES,
         search=_DEQ,
+        source="Ni et al., 2023; Fung et al., 2022",
     ),
     "deq_neumann": Entry(
         partial(adapters.deq, gradient="neumann"),
         "DEQ fusion, gradient of a truncated Neumann series",
         _SOLVES,
         search=_DEQ,
+        source="Ni et al., 2023; Geng et al., 2021",
     ),
     "deq_paper": Entry(
         partial(adapters.deq, equations="paper"),
         "DEQ fusion, the paper's equations as written",
         _SOLVES,
         search=_DEQ,
+        source="Ni et al., 2023",
     ),
     "deq_unrolled": Entry(
         partial(adapters.deq, unroll=6),
         "DEQ fusion's map applied 6 times, backpropagated",
         "6 (2 N + 2) d^2",
         search={"dropout": _DEQ["dropout"], "unroll": (2, 4, 8)},
+        source="after Ni et al., 2023",
     ),
-    "concat": Entry(adapters.concat, "concatenation", "none"),
-    "concat_linear": Entry(adapters.concat_linear, "concatenation and a linear map", "N d^2"),
-    "sum": Entry(Sum, "plain sum", "none"),
-    "weighted_sum": Entry(WeightedSum, "sum with learnt scalars", "N d"),
+    "concat": Entry(adapters.concat, "concatenation", "none", source="classical"),
+    "concat_linear": Entry(
+        adapters.concat_linear, "concatenation and a linear map", "N d^2", source="classical"
+    ),
+    "sum": Entry(Sum, "plain sum", "none", source="Yu et al., 2019"),
+    "weighted_sum": Entry(
+        WeightedSum, "sum with learnt scalars", "N d", source="Ni et al., 2023, Table 5"
+    ),
     "film": Entry(
-        adapters.film, "second modality scales and shifts the first", "2 d^2", modalities=(2, 2)
+        adapters.film,
+        "second modality scales and shifts the first",
+        "2 d^2",
+        modalities=(2, 2),
+        source="Perez et al., 2018",
     ),
     "interactions": Entry(
         adapters.interactions,
@@ -112,6 +141,7 @@ FUSIONS: Mapping[str, Entry] = {
         "d^3",
         modalities=(2, 2),
         search={"output": ("matrix", "vector")},
+        source="Jayakumar et al., 2020",
     ),
     "interactions3": Entry(
         MultiplicativeInteractions3Modal,
@@ -120,6 +150,7 @@ FUSIONS: Mapping[str, Entry] = {
         modalities=(3, 3),
         reduce=16,
         search={"reduce": (8, 16, 24)},
+        source="after Jayakumar et al., 2020",
     ),
     "tensor": Entry(
         adapters.tensor_fusion,
@@ -128,12 +159,14 @@ FUSIONS: Mapping[str, Entry] = {
         modalities=(2, None),
         reduce=6,
         search={"reduce": (3, 5, 6)},
+        source="Zadeh et al., 2017",
     ),
     "low_rank": Entry(
         partial(LowRankTensorFusion, rank=16),
         "outer product, low-rank",
         "16 N d^2",
         search={"rank": (4, 16, 32)},
+        source="Liu et al., 2018",
     ),
     "mutan": Entry(
         partial(Mutan, dropout=0.5),
@@ -141,16 +174,24 @@ FUSIONS: Mapping[str, Entry] = {
         "11 x 360 N d",
         modalities=(2, None),
         search={"rank": (5, 10, 20)},
+        source="Ben-younes et al., 2017",
     ),
     "nl_gate": Entry(
-        adapters.nl_gate, "non-local gate, first attends to second", "3 d^2", modalities=(2, 2)
+        adapters.nl_gate,
+        "non-local gate, first attends to second",
+        "3 d^2",
+        modalities=(2, 2),
+        source="Wang et al., 2018 and 2020",
     ),
-    "gmu": Entry(GatedMultimodalUnit, "gated multimodal unit", "(N + N^2) d^2"),
+    "gmu": Entry(
+        GatedMultimodalUnit, "gated multimodal unit", "(N + N^2) d^2", source="Arevalo et al., 2017"
+    ),
     "attention": Entry(
         TokenAttention,
         "Transformer layer over modality tokens",
         "12 (N + 1) d^2",
         search={"layers": (1, 2), "dropout": (0.0, 0.2)},
+        source="Vaswani et al., 2017",
     ),
     "cross": Entry(
         CrossFusion,
@@ -158,6 +199,7 @@ FUSIONS: Mapping[str, Entry] = {
         "(2 N^2 + N) d^2",
         modalities=(2, None),
         search={"consistency": (0.1, 1.0)},
+        source="Hong et al., 2020",
     ),
     "evidential": Entry(
         adapters.evidential,
@@ -166,9 +208,14 @@ FUSIONS: Mapping[str, Entry] = {
         tasks=CLASSES_ONLY,
         predicts=True,
         search={"anneal_steps": (50, 500, 5000)},
+        source="Han et al., 2021",
     ),
     "late": Entry(
-        adapters.late, "mean of each modality's prediction", "N d outputs", predicts=True
+        adapters.late,
+        "mean of each modality's prediction",
+        "N d outputs",
+        predicts=True,
+        source="classical",
     ),
     "mult": Entry(
         adapters.mult,
@@ -176,6 +223,7 @@ FUSIONS: Mapping[str, Entry] = {
         "time (12 N^2 + 36 N^3) 16^2",
         features=("vectors", "sequences"),
         search={"layers": (1, 2)},
+        source="Tsai et al., 2019",
     ),
     "late_transformer": Entry(
         adapters.late_transformer,
@@ -183,6 +231,7 @@ FUSIONS: Mapping[str, Entry] = {
         "3 N time d 9 x 4096",
         features=("sequences",),
         search={"embed_dim": (9, 18)},
+        source="Liang et al., 2021",
     ),
     "early_transformer": Entry(
         adapters.early_transformer,
@@ -191,12 +240,14 @@ FUSIONS: Mapping[str, Entry] = {
         features=("sequences",),
         tasks=("regression",),
         predicts=True,
+        source="Liang et al., 2021",
     ),
     "early_gru": Entry(
         adapters.EarlyGRU,
         "sequences concatenated step by step, GRU",
         "time 3 (N + 1) d^2",
         features=("sequences",),
+        source="Liang et al., 2021",
     ),
 }
 

@@ -34,9 +34,9 @@ from .evaluation import (
 )
 from .evaluation import predict as predict
 from .objectives import Objective, weight_of
+from .rounds import Schedule, check_model, in_round, recorded_as, rounds_of
 from .run import Callback, History, Run, loader_generators
 from .run import load_best as load_best
-from .rounds import Schedule, check_model, in_round, recorded_as, rounds_of
 
 SLOW = 2.0  # seconds after which an epoch has a bar of its own
 SMALLEST_SCALE = 2.0**-24  # of the loss, in fp16; a gradient that overflows at it is not finite
@@ -222,8 +222,8 @@ class _Training:
         batches = enumerate(split_all(bar, self.split_batch), start=1)
         while group := list(islice(batches, self.accumulate)):
             shares = self.shares([(truth, size) for _, (_, truth, size) in group])
-            for place, name in enumerate(names if shares else ()):
-                first = iter([(means, recorded_as(names, place))])  # the first evaluation counts
+            for number, name in enumerate(names if shares else ()):
+                first = iter([(means, recorded_as(names, number))])  # the first evaluation counts
                 with in_round(self.model, name):
                     self.step(partial(self.gradient, group, shares, f"epoch {epoch}", first))
         distributed.share_buffers(self.model)

@@ -55,8 +55,8 @@ def in_round(model: nn.Module, name: str | None) -> Iterator[None]:
         model.round = None
 
 
-def recorded_as(names: Sequence[str | None], place: int) -> list[str]:
-    """Returns the names of the losses of the round at a place: the last one's is the loss of the
+def recorded_as(names: Sequence[str | None], number: int) -> list[str]:
+    """Returns the names of the losses of a round, by its number: the last one's is the loss of the
     step, and where there are several each has one of its own."""
-    own = [f"train_loss_{names[place]}"] if len(names) > 1 else []
-    return own + ["train_loss"] * (place == len(names) - 1)
+    own = [f"train_loss_{names[number]}"] if len(names) > 1 else []
+    return own + ["train_loss"] * (number == len(names) - 1)

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from deq_fusion.datasets.affect import get_data, mmsa, utterance
 from deq_fusion.examples.affect import cm_bert
+from deq_fusion.examples.affect.systems import systems
 from deq_fusion.examples.checks import check_positive, own_split
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import sentiment
@@ -103,6 +104,7 @@ def recipe(
         optimizer=OPTIMIZER,
         search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors={} if sequences else {"linear": linear_floor},
+        systems=systems(),
     )
 
 

@@ -26,6 +26,7 @@ from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
 from deq_fusion.datasets.brca.get_data import get_dataloader
+from deq_fusion.examples.brca.systems import systems
 from deq_fusion.examples.checks import check_positive
 from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
@@ -112,6 +113,7 @@ def recipe(
             "weight_decay": (1e-5, 1e-4, 1e-3),
         },
         floors={"linear": linear_floor},
+        systems=systems(),
     )
 
 

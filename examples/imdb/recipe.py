@@ -31,6 +31,7 @@ from deq_fusion.datasets.files.text import WordPieces
 from deq_fusion.datasets.imdb import get_data, raw
 from deq_fusion.datasets.imdb.films import read_films
 from deq_fusion.examples.checks import check_positive, own_split
+from deq_fusion.examples.imdb.systems import systems
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.objective_functions.multilabel import balanced_bce
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
@@ -131,6 +132,7 @@ def recipe(
         accumulate=1 if batch_size else row.accumulate,
         search={"lr": loguniform(1e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors=floors,
+        systems=systems(),
     )
 
 

@@ -17,10 +17,12 @@ if TYPE_CHECKING:  # which also tells `identity.code` where they are
     from .recipe import Loaders as Loaders
     from .recipe import Recipe as Recipe
     from .recipe import Score as Score
+    from .systems import About as About
     from .systems import System as System
 
 _WHERE = {"command_line": "program.program", "compare": "comparing", "Comparison": "comparison"}
-_WHERE |= dict.fromkeys(("Fusion", "Loaders", "Recipe", "Score"), "recipe") | {"System": "systems"}
+_WHERE |= dict.fromkeys(("Fusion", "Loaders", "Recipe", "Score"), "recipe")
+_WHERE |= dict.fromkeys(("About", "System"), "systems")
 
 
 def __getattr__(name: str) -> Any:

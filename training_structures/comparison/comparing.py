@@ -1,7 +1,7 @@
 """Every method in every run: what is asked for is checked, carried out, and brought together."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -207,7 +207,7 @@ def _test_share(recipe: Recipe, run: int) -> float | None:
 
 
 def _call(
-    recipe: Recipe, fusions: Mapping[str, Fusion | System], runs: list[int], trials: int, unimodal: bool
+    recipe: Recipe, fusions: Iterable[str], runs: list[int], trials: int, unimodal: bool
 ) -> str:
     """Returns a call as text, for the reader of a report."""
     more = f", trials={trials}" * (trials > 1) + ", unimodal=False" * (not unimodal)

@@ -147,8 +147,8 @@ class Best:
             recipe = self.method.fusion.meet(recipe)
             if recipe.refit is self.recipe.refit:  # which puts fusions into the benchmark's network
                 raise ValueError(
-                    f"{self.name} is a system, whose recipe has no refit of its own: its `meet` may "
-                    "return a recipe with one; for a model for use, compare without it"
+                    f"{self.name} is a system, whose recipe has no refit of its own: its `meet` "
+                    "may return a recipe with one; for a model for use, compare without it"
                 )
         if list(self.method.recipe.modalities) != list(recipe.modalities):
             recipe = recipe.restricted(self.method.recipe.modalities)

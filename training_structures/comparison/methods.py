@@ -1,4 +1,4 @@
-"""The methods of a comparison: floors, single modalities, and the systems and fusions that take it."""
+"""The methods of a comparison: floors, single modalities, systems, fusions that take the recipe."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

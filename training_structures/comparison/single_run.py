@@ -211,9 +211,7 @@ def _scores(trained: Trained, method: Method, run: int, drop_modality: bool) -> 
     return result
 
 
-def _hidden(
-    trained: Trained, method: Method, modality: int
-) -> AbstractContextManager[None] | None:
+def _hidden(trained: Trained, method: Method, modality: int) -> AbstractContextManager[None] | None:
     """Returns a context in which the model is without a modality; None if it knows none."""
     if method.kind != SYSTEM:
         return without(trained.fusions, modality)

@@ -65,9 +65,7 @@ class System:
         return replace(self, meet=partial(_shortened, self.meet, epochs))
 
 
-def _shortened(
-    meet: "Callable[[Recipe], Recipe]", epochs: int, recipe: "Recipe"
-) -> "Recipe":
+def _shortened(meet: "Callable[[Recipe], Recipe]", epochs: int, recipe: "Recipe") -> "Recipe":
     return replace(meet(recipe), epochs=epochs)
 
 

@@ -114,9 +114,7 @@ def test_the_schedule_is_of_the_epoch_and_a_part_without_a_gradient_stays():
 
 def test_outside_of_steps_there_is_no_round():
     model = model_of(Alternating)
-    history = quiet_fit(
-        *(model, loader(), loader(), cross_entropy), epochs=2, rounds=lambda _: TWO
-    )
+    history = quiet_fit(*(model, loader(), loader(), cross_entropy), epochs=2, rounds=lambda _: TWO)
     assert model.round is None
     assert {name for name, training in model.seen if training} == set(TWO)
     assert {name for name, training in model.seen if not training} == {None}

@@ -77,14 +77,26 @@ class _Help(argparse.Action):
 
 
 def read_arguments(
-    parser: argparse.ArgumentParser, fusions: Mapping[str, Any], argv: Sequence[str]
+    parser: argparse.ArgumentParser,
+    fusions: Mapping[str, Any],
+    argv: Sequence[str],
+    systems: Mapping[str, Callable[[], Mapping[str, Any]]] | None = None,
 ) -> argparse.Namespace:
     """Returns the arguments.
 
-    `args.recipe` is the function of the recipe, and `args.chosen` name -> fusion.
+    `args.recipe` is the function of the recipe, `args.chosen` name -> fusion, and `args.systems`
+    what else `--fusions` names, or `ALL`: it is to be looked up in the recipe.
+
+    Args:
+        parser: of `make_parser`.
+        fusions: name -> fusion.
+        argv: the arguments.
+        systems: dataset -> function of its systems, see `command_line`; None: none can be named.
     """
     args = parser.parse_args(argv)
     args.dataset_name, args.recipe = args.dataset
+    if systems is not None:
+        args.systems = _asked_systems(parser, args, fusions, systems)
     args.chosen = chosen_fusions(parser, args, fusions)
     return args
 
@@ -95,7 +107,8 @@ def chosen_fusions(
     """Returns name -> fusion, of those that the arguments of `add_fusions` name."""
     own = dict(args.own)
     try:
-        chosen = {name: fusions[name] for name in names(fusions, args.fusions)} | own
+        asked = names(fusions, args.fusions, besides=getattr(args, "systems", ()))
+        chosen = {name: fusions[name] for name in asked} | own
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --fusions: {error}")
     clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
@@ -107,6 +120,36 @@ def chosen_fusions(
     return chosen
 
 
+def _asked_systems(
+    parser: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    fusions: Mapping[str, Any],
+    systems: Mapping[str, Callable[[], Mapping[str, Any]]],
+) -> list[str] | str:
+    """Returns what `--fusions` names besides fusions: systems of the dataset, all if it is `all`.
+
+    Of a recipe of one's own nothing is known before it is made.
+    """
+    if args.fusions == ALL and ALL not in fusions:
+        return ALL
+    others = [name for name in words(args.fusions) if name not in fusions]
+    if not others or args.dataset_name not in systems:
+        return others
+    own = systems[args.dataset_name]()
+    for name in others:
+        has = [] if name in own else [dataset for dataset, of in systems.items() if name in of()]
+        if has:
+            parser.error(
+                f"argument --fusions: {name} is a system of {' and '.join(has)}, not of "
+                f"{args.dataset_name}; name another --dataset, or leave it out"
+            )
+    unknown = [name for name in others if name not in own]
+    if unknown:
+        choices = ", ".join([*fusions, *own])
+        parser.error(f"argument --fusions: unknown {unknown}; choose from {choices}, or {ALL}")
+    return others
+
+
 def _what(
     parser: argparse.ArgumentParser,
     recipes: Mapping[str, Any],
@@ -115,7 +158,8 @@ def _what(
     group = parser.add_argument_group("what to compare")
     add = group.add_argument
     first = next(iter(recipes))
-    add("--list", action="store_true", help="show the fusions, what they take and cost, and stop")
+    says = "show fusions, systems, floors, their sources, what they take and cost, and stop; after "
+    add("--list", action="store_true", help=f"{says}--dataset NAME those of the dataset")
     add(
         "--dataset",
         type=partial(_dataset, recipes),
@@ -137,7 +181,8 @@ def add_fusions(group: argparse._ActionsContainer, usual: Sequence[str]) -> None
         "--fusions",
         default=",".join(usual),
         metavar="A,B",
-        help="names (deq-fusion list), or all; what cannot take the data is left out (default: "
+        help="names (deq-fusion list), the dataset's systems too, or all; what cannot take the "
+        "data is left out (default: "
         f"{_listed(usual)})",
     )
     add(
@@ -241,9 +286,11 @@ def _import(text: str) -> Any:
     return found
 
 
-def names(known: Mapping[str, Any], text: str) -> list[str]:
-    """Returns names out of the known ones, as text lists them; of `all`, all of them."""
-    chosen = list(known) if text == ALL and ALL not in known else words(text)
+def names(known: Mapping[str, Any], text: str, besides: Sequence[str] = ()) -> list[str]:
+    """Returns names out of the known ones, as text lists them, but for those `besides`; of `all`,
+    all of them."""
+    whole = text == ALL and ALL not in known
+    chosen = list(known) if whole else [name for name in words(text) if name not in besides]
     unknown = [name for name in chosen if name not in known]
     if unknown:
         choices = ", ".join(known)

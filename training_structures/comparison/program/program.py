@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import joblib
 
@@ -18,16 +17,15 @@ from ...files import CannotWrite
 from ..comparing import compare
 from ..comparison import Comparison
 from ..lock import check_free
-from ..methods import Method, bounds
+from ..methods import Method
 from ..recipe import Fusion, Recipe
-from ..report.table import markdown
 from ..report.text import printable
 from ..single_run import Analysis, build_model
-from .arguments import make_parser, read_arguments
+from ..systems import About, System
+from .arguments import ALL, make_parser, read_arguments
+from .listing import listing
 from .settings import asked_recipe
 from .terminal import on_terminal
-
-WIDTH = 128  # of every modality, where sizes are listed
 
 
 @on_terminal()
@@ -40,6 +38,8 @@ def command_line(
     subject: str | None = None,
     later: Mapping[str, str] | None = None,
     usual: Sequence[str] | None = None,
+    systems: Mapping[str, Callable[[], Mapping[str, System]]] | None = None,
+    floors: Mapping[str, Mapping[str, About]] | None = None,
 ) -> Comparison | None:
     """Runs the comparison that the arguments ask for, and prints and writes its results.
 
@@ -51,6 +51,9 @@ def command_line(
         subject: the fusion that the comparison is about, set off in text and pictures.
         later: methods that are not there yet -> why, for `--list`.
         usual: the fusions to compare where the arguments name none; None: all of them.
+        systems: dataset -> function without arguments of all its systems by name, of which its
+            recipe has those that its settings allow in `Recipe.systems`.
+        floors: dataset -> what its floors are, for `--list`.
 
     Raises:
         SystemExit: for arguments that make no sense, with a message; and after the results are
@@ -58,9 +61,10 @@ def command_line(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = make_parser(program, recipes, usual=list(fusions) if usual is None else usual)
-    args = read_arguments(parser, fusions, argv)
+    args = read_arguments(parser, fusions, argv, systems or {})
     if args.list:
-        print(listing(fusions, later or {}))
+        named = any(word.partition("=")[0] == "--dataset" for word in argv)
+        print(listing(fusions, systems or {}, floors or {}, later or {}, args if named else None))
         return None
     found = carry_out(parser, args, command=[program, *argv], subject=subject)
     exit_if_failed(found)
@@ -140,17 +144,17 @@ def _compared(
         FileNotFoundError: for files that are not there.
         SystemExit: if every run failed.
     """
-    runs = _runs(args, recipe)
+    runs, chosen = _runs(args, recipe), args.chosen | _systems(args, recipe)
     _try_options(args, recipe, runs[0])
     print(f"{recipe.name}: runs {list(runs)}, in {output}", file=sys.stderr, flush=True)
     with _cluster(args.cluster):
         found = compare(
             recipe,
-            args.chosen,
+            chosen,
             runs,
             output=output,
             baseline=args.baseline,
-            subject=subject if subject in args.chosen else None,
+            subject=subject if subject in chosen else None,
             metric=args.metric,
             unimodal=not args.no_unimodal,
             trials=args.search,
@@ -180,6 +184,20 @@ def _asked_recipe(args: argparse.Namespace) -> Recipe:
     for method, name, value in args.option:
         options[method] = {**options.get(method, {}), name: value}
     return replace(recipe, fusion_options=options)
+
+
+def _systems(args: argparse.Namespace, recipe: Recipe) -> dict[str, System]:
+    """Returns name -> system of those of the recipe that the arguments name."""
+    asked = getattr(args, "systems", ())
+    names = list(recipe.systems) if asked == ALL else asked
+    for name in names:
+        if name not in recipe.systems:
+            there = ", ".join(recipe.systems) or "none"
+            raise ValueError(
+                f"--fusions: {name} is neither a fusion nor a system of {recipe.name}, with these "
+                f"settings, whose systems are: {there}"
+            )
+    return {name: recipe.systems[name] for name in names}
 
 
 def _runs(args: argparse.Namespace, recipe: Recipe) -> Sequence[int]:
@@ -237,52 +255,3 @@ def _cluster(address: str | None) -> Iterator[None]:
         raise ValueError(f"no dask scheduler answers at {address} ({error})") from error
     with client, joblib.parallel_config(backend="dask"):
         yield
-
-
-def listing(fusions: Mapping[str, Any], later: Mapping[str, str]) -> str:
-    """Returns a table of the fusions: what they take, and what they cost.
-
-    Args:
-        fusions: name -> fusion, with the attributes of an `Entry` of `fusions.registry`.
-        later: methods that are not there yet -> why.
-    """
-    lines = []
-    for name, fusion in fusions.items():
-        least, most = fusion.modalities
-        takes = " or ".join(fusion.features)
-        tasks = "any task" if len(fusion.tasks) > 1 else fusion.tasks[0]
-        reduced = f"reduced to {fusion.reduce} first" if fusion.reduce else ""
-        lines.append(
-            [
-                name,
-                fusion.summary,
-                bounds(least, most).partition(" modalit")[0],
-                takes,
-                tasks,
-                f"{_parameters(fusion):,}",
-                fusion.cost,
-                reduced,
-            ]
-        )
-    head = ["fusion", "what it is", "modalities", "takes", "for", "parameters", "cost", ""]
-    text = (
-        f"{markdown(head, lines)}\n\nparameters: of the fusion, for {WIDTH} numbers from each of "
-        "three modalities (or as many as it takes); cost: multiply-adds a sample, for N "
-        "modalities of width d. Late fusion of predictions is `late`; every single modality is "
-        "a row of its own. A fusion of your own: --own-fusion my_module:MyFusion."
-    )
-    if later:
-        rest = "; ".join(f"{name} ({why})" for name, why in later.items())
-        text += f"\n\nNot there yet: {rest}."
-    return text
-
-
-def _parameters(fusion: Any) -> int:
-    least, most = fusion.modalities
-    count = max(least, min(3, most or 3))
-    options = {}
-    if fusion.predicts:
-        task = fusion.tasks[0]
-        options = {"task": task, "outputs": 1 if task == "regression" else 10}
-    module, _ = fusion([WIDTH] * count, WIDTH, **options)
-    return sum(p.numel() for p in module.parameters())

@@ -109,8 +109,9 @@ def asked_recipe(recipe: "Callable[..., Recipe]", args: argparse.Namespace) -> "
         ValueError: for arguments that the recipe or its data do not allow.
     """
     made = make_recipe(recipe, args.data_dir, official=args.official, settings=dict(args.settings))
-    changes = {"epochs": args.epochs, "precision": args.precision, "part": args.part}
+    changes = {"precision": args.precision, "part": args.part}
     made = replace(made, **{name: value for name, value in changes.items() if value is not None})
+    made = made.shortened(args.epochs) if args.epochs is not None else made
     made = made.restricted(args.modalities) if args.modalities else made
     made.check_data()
     return made

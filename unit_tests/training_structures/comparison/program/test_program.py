@@ -15,7 +15,7 @@ import torch
 from deq_fusion.fusions.registry import FUSIONS, LATER, Entry
 from deq_fusion.fusions.weighted_sum import WeightedSum
 from deq_fusion.training_structures.comparison import command_line
-from deq_fusion.training_structures.comparison.program.program import listing
+from deq_fusion.training_structures.comparison.program.listing import listing
 from deq_fusion.training_structures.comparison.report import table
 from unit_tests.training_structures.comparison import toy
 
@@ -271,22 +271,29 @@ def test_nothing_but_failures_ends_with_the_last(call):
 
 def test_the_list_shows_what_fusions_take_and_cost(capsys):
     fusions = {
-        "mine": Entry(WeightedSum, "a sum", "N d", modalities=(2, 4), tasks=("multilabel",)),
+        "mine": Entry(
+            *(WeightedSum, "a sum", "N d"),
+            modalities=(2, 4),
+            tasks=("multilabel",),
+            source="A, 2020",
+        ),
         "wide": Entry(WeightedSum, "wide", "much", modalities=(3, 3), reduce=4),
     }
     assert command_line(RECIPES, fusions, ["--list"], program="it", later={"MFM": "why"}) is None
     out = capsys.readouterr().out
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines()]
     weights = 3 * 4 * 128 + 3 * 4 * 128  # into four numbers, and to the width again
-    assert ["mine", "a sum", "2 to 4", "vectors", "multilabel", "3", "N d", ""] in lines
+    expected = ["mine", "a sum", "A, 2020", "2 to 4: vectors", "multilabel", "3", "N d", ""]
+    assert expected in lines
     wide = next(line for line in lines if line[:1] == ["wide"])
-    assert wide[2:5] == ["3", "vectors", "any task"] and wide[6:] == ["much", "reduced to 4 first"]
+    assert wide[3:5] == ["3: vectors", "any task"] and wide[6:] == ["much", "reduced to 4 first"]
     assert abs(int(wide[5].replace(",", "")) - weights) <= 3 * 4 + 3  # biases and weights
     assert "Not there yet: MFM (why)." in out
 
 
 def test_every_fusion_of_ours_is_listed():
-    lines = listing(FUSIONS, LATER).splitlines()
+    assert all(entry.source for entry in FUSIONS.values())
+    lines = listing(FUSIONS, {}, {}, LATER).splitlines()
     listed = [line.split("|")[1].strip() for line in lines if line.startswith("|")]
     assert listed[2:] == list(FUSIONS)
     assert all(name in lines[-1] for name in LATER)

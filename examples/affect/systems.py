@@ -1,0 +1,19 @@
+"""The systems and floors of CMU-MOSI, for its recipe and for `deq-fusion list`."""
+
+from collections.abc import Mapping
+
+from deq_fusion.training_structures.comparison import About, System
+
+FLOORS: Mapping[str, About] = {
+    "linear": About(
+        "ridge regression; CM-BERT's of tf-idf and mean audio",
+        "classical",
+        "vectors, or word pieces and audio",
+        "width",
+    ),
+}
+
+
+def systems() -> dict[str, System]:
+    """Returns the published models that this benchmark compares whole, by name."""
+    return {}
