@@ -52,7 +52,7 @@ class Entry:
 
     @property
     def takes(self) -> str:
-        """What it takes, in words: how many modalities, of which features."""
+        """Its input in words: how many modalities, of which features."""
         least, most = self.modalities
         count = (
             f"{least}" if most == least else f"{least} to {most}" if most else f"{least} or more"

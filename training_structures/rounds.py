@@ -7,6 +7,7 @@ by its attribute `round`, and says what that means: which loss there is, and on 
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 
@@ -43,7 +44,7 @@ def rounds_of(schedule: Schedule | None, epoch: int) -> list[str | None]:
 
 
 @contextmanager
-def in_round(model: nn.Module, name: str | None) -> Iterator[None]:
+def in_round(model: Any, name: str | None) -> Iterator[None]:
     """Lets the model be in a round; afterwards it is in none, whatever has happened."""
     if name is None:
         yield

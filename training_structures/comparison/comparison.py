@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from .methods import FLOOR, SYSTEM, Method
+from .methods import FLOOR, Method
 from .paired import Estimate, Paired
 from .recipe import Recipe
 from .report import report
@@ -143,8 +143,8 @@ class Best:
             ValueError: if the recipe, or a system's own, has no such thing.
         """
         recipe = self.recipe
-        if self.kind == SYSTEM:
-            recipe = self.method.fusion.meet(recipe)
+        if self.method.system is not None:
+            recipe = self.method.system.meet(recipe)
             if recipe.refit is self.recipe.refit:  # which puts fusions into the benchmark's network
                 raise ValueError(
                     f"{self.name} is a system, whose recipe has no refit of its own: its `meet` "

@@ -33,6 +33,11 @@ class Method:
         if self.fusion is None:
             object.__setattr__(self, "kind", FLOOR)
 
+    @property
+    def system(self) -> System | None:
+        """The system that it is; None if it is none."""
+        return self.fusion if is_system(self.fusion) else None
+
     def settings(self) -> dict[str, str]:
         """Returns the settings of its runs, besides their number, as text for a reader."""
         floor = self.recipe.floors.get(self.name) if self.fusion is None else None
@@ -109,7 +114,7 @@ def refusal(fusion: Fusion | System, recipe: Recipe) -> str | None:
     return unsuited(fusion, len(recipe.modalities), recipe.features, recipe.task)
 
 
-def unsuited(fusion: Fusion, count: int, features: str, task: str) -> str | None:
+def unsuited(fusion: Fusion | System, count: int, features: str, task: str) -> str | None:
     """Returns the same of so many modalities, of these `features`, for this task."""
     least, most = getattr(fusion, "modalities", (1, None))
     if count < least or (most is not None and count > most):

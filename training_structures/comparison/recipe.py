@@ -233,8 +233,8 @@ class Recipe:
         names = "name modalities load build objective metrics epochs task features select patience"
         names += " optimizer resplit part"
         always = {name: described(getattr(self, name)) for name in names.split()}
-        rare = {"scheduler": None, "accumulate": 1, "clip_norm": None, "precision": "fp32"}
-        rare |= {"parameters": None, "train": fit}
+        rare: dict[str, Any] = {"scheduler": None, "accumulate": 1, "clip_norm": None}
+        rare |= {"precision": "fp32", "parameters": None, "train": fit}
         given = {name: getattr(self, name) for name in rare if getattr(self, name) != rare[name]}
         return always | {name: described(value) for name, value in given.items()}
 

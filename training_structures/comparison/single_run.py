@@ -20,7 +20,7 @@ from ..event_log import Watch
 from ..files import Damaged, set_aside
 from ..run import Callback, History, OtherRun, load_best, more_is_better
 from .identity.data import data_digests
-from .methods import SYSTEM, Method
+from .methods import Method
 from .missing import without
 from .recipe import Loaders, Recipe
 from .search import search
@@ -213,9 +213,9 @@ def _scores(trained: Trained, method: Method, run: int, drop_modality: bool) -> 
 
 def _hidden(trained: Trained, method: Method, modality: int) -> AbstractContextManager[None] | None:
     """Returns a context in which the model is without a modality; None if it knows none."""
-    if method.kind != SYSTEM:
+    if method.system is None:
         return without(trained.fusions, modality)
-    needs = method.fusion.needs
+    needs = method.system.needs
     if needs is not None and method.recipe.modalities[modality] not in needs:
         return nullcontext()
     own = getattr(trained.model, "without", None)
@@ -305,14 +305,15 @@ def _train_on(
 def build_model(method: Method, train: DataLoader) -> tuple[nn.Module, list[nn.Module]]:
     """Returns the recipe's model around the fusion, and the fusion's own modules."""
     recipe, made = method.recipe, []
+    fusion: Any = method.fusion
 
     def make(
         input_dims: Sequence[int], dim: int, outputs: int | None = None
     ) -> tuple[nn.Module, int | None]:
         options = dict(recipe.fusion_options.get(method.name, {}))
-        if getattr(method.fusion, "predicts", False):
+        if getattr(fusion, "predicts", False):
             options = {"outputs": outputs, "task": recipe.task} | options
-        built = method.fusion(input_dims, dim, **options)
+        built = fusion(input_dims, dim, **options)
         module, width = built if isinstance(built, tuple) else (built, dim)
         made.append(module)
         return module, width

@@ -7,7 +7,7 @@ splits, selection and scores as the fusions, it is trained its own way.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard
 
 if TYPE_CHECKING:
     from .recipe import Recipe
@@ -17,7 +17,7 @@ SHARED = "name", "modalities", "task", "metrics", "scores", "select", "part", "r
 
 @dataclass(frozen=True)
 class About:
-    """What a method is, in words, for lists: of a floor, whose function says no more.
+    """A method in words, for lists: a floor, whose function says no more.
 
     Attributes:
         summary: what it is, in a few words.
@@ -88,7 +88,7 @@ def met(name: str, system: System, recipe: "Recipe") -> "Recipe":
     return found
 
 
-def is_system(value: object) -> bool:
+def is_system(value: object) -> TypeGuard[System]:
     """Returns whether this is a system, by whichever import."""
     return hasattr(value, "meet")
 

@@ -10,7 +10,7 @@ import sklearn
 import torch
 
 from ...checkpoint import seeded
-from ..methods import SYSTEM, Method
+from ..methods import Method
 from ..recipe import Recipe
 from .code import Code
 from .data import data_digests
@@ -75,7 +75,7 @@ class Identities:
             return {"metrics": recipe.metrics, "floor": floor, "run": self._fit_floor}
         given = {name: getattr(recipe, name) for name in TRAINED}
         # what a system makes of a recipe is its fields; what it is in words decides nothing
-        fusion = method.fusion.needs if method.kind == SYSTEM else method.fusion
+        fusion = method.fusion if method.system is None else method.system.needs
         given |= {"metrics": recipe.metrics, "fusion": fusion, "run": self._run}
         given |= {"options": dict(recipe.fusion_options.get(method.name, {}))}
         given |= {"fusion_lr": recipe.fusion_lr.get(method.name)}

@@ -1,4 +1,4 @@
-"""What can be compared, as tables: fusions, systems and floors, with their sources and costs."""
+"""Tables of what can be compared: fusions, systems and floors, with their sources and costs."""
 
 import argparse
 from collections.abc import Callable, Mapping
