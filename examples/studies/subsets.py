@@ -33,7 +33,7 @@ from deq_fusion.training_structures.comparison.program.arguments import (
     make_parser,
     read_arguments,
 )
-from deq_fusion.training_structures.comparison.program.program import listing
+from deq_fusion.training_structures.comparison.program.listing import listing
 from deq_fusion.training_structures.comparison.program.settings import asked_recipe
 from deq_fusion.training_structures.comparison.program.terminal import on_terminal
 from deq_fusion.training_structures.comparison.report.table import Row
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> Summary | None:
     parser = make_parser(PROGRAM, RECIPES, usual=USUAL, description=__doc__)
     args = read_arguments(parser, FUSIONS, argv)
     if args.list:
-        print(listing(FUSIONS, LATER))
+        print(listing(FUSIONS, {}, {}, LATER))
         return None
     recipe = _recipe(parser, args)
     data = args.data_dir.name if args.data_dir else args.dataset_name
