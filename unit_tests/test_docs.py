@@ -2,7 +2,7 @@
 
 The blocks of a page run in order: Python in one namespace, commands in this process. A block below
 `<!-- not run: WHY -->` does not run: of its Python the imports must be there, and of its commands
-every flag must stand in the command's own help.
+every flag must stand in the command's own help. One below `<!-- run -->` runs in any folder.
 """
 
 import ast
@@ -25,14 +25,14 @@ import torch.distributed.run
 from deq_fusion.command import main
 
 ROOT = Path(__file__).parents[1]
-LABELS = {  # of folders whose blocks all carry one
+LABELS = {  # of folders whose blocks all carry one, but for those below `<!-- run -->`
     ROOT / "docs/results": "these commands made the tables, in hours",
     ROOT / "datasets": "it needs the data",
 }
 PAGES = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("datasets/*/README.md"), ROOT / "CONTRIBUTING.md"]
 SLOW = ("docs/own_data.md",)
 BLOCK = re.compile(
-    r"(?:^ *<!-- not run: (?P<why>[^\n]+) -->\n)?"
+    r"(?:^ *<!-- (?:not run: (?P<why>[^\n]+)|(?P<run>run)) -->\n)?"
     r"^(?P<indent> *)```(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
@@ -67,7 +67,7 @@ def blocks_of(page: Path) -> list[Block]:
         text = re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
         text = SNIPPET.sub(lambda name: (ROOT / name[1]).read_text(encoding="utf-8"), text)
         kind = match["kind"].strip("{ .}")  # { .python }: of a file, which ruff leaves as it is
-        found.append(Block(kind, text, match["why"] or label))
+        found.append(Block(kind, text, match["why"] or (None if match["run"] else label)))
     return found
 
 

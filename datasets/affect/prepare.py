@@ -1,7 +1,8 @@
 """Says which files of CMU-MOSI are there: ``deq-fusion prepare mosi --data-dir DIR``.
 
 No stable public address of them is known, so nothing is downloaded: the command lists the files
-that the adapters read, where to get each, and which are there, and verifies those.
+that the adapters read, where to get each, and which are there, and verifies those. It can make one
+of them, `mosi_utterance.npz`, of copies of the two repositories that its rows come from.
 """
 
 import argparse
@@ -64,9 +65,10 @@ FILES = {
     ),
     "mosi_utterance.npz": Known(
         Expected(check=_check_utterances),
-        "a vector an utterance; datasets/affect/README.md says what it holds",
-        "features of github.com/declare-lab/multimodal-deep-learning, to be joined by transcript "
-        "with the sentiment scores of github.com/thuiar/Cross-Modal-BERT",
+        "a vector an utterance, as the figures of CMU-MOSI are of",
+        "no repository as such: --features and --sentiment make it of bc-LSTM/data in a copy of "
+        "github.com/declare-lab/multimodal-deep-learning, and data/text in one of "
+        "github.com/thuiar/Cross-Modal-BERT",
     ),
 }
 """The files by name."""
@@ -122,16 +124,33 @@ def main(argv: Sequence[str] | None = None) -> None:
         "stable public address to download them from. You need one of them (of CM-BERT's: its "
         "three tsv files and the audio), not all.",
         epilog="The exit status is 1 if a file is not the published one (it is left where it is) "
-        "or if none is there. datasets/affect/README.md says what the files hold.",
+        "or if none is there, or could be made. datasets/affect/README.md says what they hold.",
     )
-    parser.add_argument("--data-dir", required=True, metavar="DIR", help="folder of the files")
+    add = parser.add_argument
+    add("--data-dir", required=True, metavar="DIR", help="folder of the files")
+    add("--features", metavar="DIR", help="bc-LSTM/data, to make mosi_utterance.npz of")
+    add("--sentiment", metavar="DIR", help="data/text, likewise; both or none")
     args = parser.parse_args(argv)
+    if (args.features is None) != (args.sentiment is None):
+        parser.error("mosi_utterance.npz is made of --features and --sentiment, got one of them")
+    if args.features is not None:
+        _make_utterances(parser, args)
     sys.stdout.write("\n".join(describe(args.data_dir)) + "\n")
     try:
         found = check(args.data_dir)
     except (OSError, ValueError) as error:
         parser.exit(1, f"{error}\n")
     sys.stdout.write("".join(f"{name}: {state}\n" for name, state in found.items()))
+
+
+def _make_utterances(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    from .utterance_sources import write  # imports torch
+
+    try:
+        path = write(args.data_dir, args.features, args.sentiment)
+    except (OSError, ValueError) as error:
+        parser.exit(1, f"{error}\n")
+    sys.stdout.write(f"{path} is made of {args.features} and {args.sentiment}\n")
 
 
 if __name__ == "__main__":

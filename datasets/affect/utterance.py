@@ -1,7 +1,8 @@
 """CMU-MOSI at utterance level: sentiment from text, audio and vision, a vector for each.
 
 93 videos of people reviewing films, cut into 2,199 utterances, each with a sentiment in [-3, 3]
-(Zadeh et al., 2016). Reads one file of plain arrays, a row an utterance:
+(Zadeh et al., 2016). Reads one file of plain arrays, a row an utterance, which
+`utterance_sources.py` makes:
 
 - `text`, `audio`, `vision`: (utterances, features_m),
 - `labels`: (utterances,), `id`: unique, `video_id`, `split`: "train" or "test", by video.
@@ -33,7 +34,8 @@ MODALITIES = ("text", "audio", "vision")
 NAMES = ("id", "video_id", "split")
 SOURCE = (
     "features from github.com/declare-lab/multimodal-deep-learning, joined by transcript with "
-    "the sentiment scores of github.com/thuiar/Cross-Modal-BERT"
+    "the sentiment scores of github.com/thuiar/Cross-Modal-BERT, as deq-fusion prepare mosi --help "
+    "says"
 )
 
 
@@ -160,7 +162,7 @@ def get_dataloader(
 
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns the named arrays, each with a row for every id."""
-    arrays = read_npz(path, names, advice=f"get it again: it has {SOURCE}")
+    arrays = read_npz(path, names, advice=f"make it again: it has {SOURCE}")
     rows = arrays["id"].shape[:1]
     for name, array in arrays.items():
         named = name in NAMES
