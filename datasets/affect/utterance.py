@@ -162,7 +162,7 @@ def get_dataloader(
 
 def _read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Returns the named arrays, each with a row for every id."""
-    arrays = read_npz(path, names, advice=f"make it again: it has {SOURCE}")
+    arrays = read_npz(path, names, advice=f"get it again: it has {SOURCE}")
     rows = arrays["id"].shape[:1]
     for name, array in arrays.items():
         named = name in NAMES
