@@ -29,7 +29,7 @@ from .saved_run import (
 )
 
 
-@dataclass
+@dataclass(repr=False)
 class History:
     """The measurements of a run, epoch by epoch, and its best weights.
 
@@ -46,6 +46,16 @@ class History:
     best_epoch: int | None = None
     best_state: dict[str, Tensor] = field(default_factory=dict)
     ended: bool = False
+
+    def __repr__(self) -> str:
+        """Says how long it was and what the best epoch reached, without records and weights."""
+        count = len(self.epochs)
+        told = [f"{count} epoch{'s' * (count != 1)}"]
+        if self.best_epoch is not None:
+            told.append(f"best is {self.best_epoch}")
+            record = self.epochs[self.best_epoch - 1] if self.epochs else {}
+            told += [f"{n} {record[n]:.4g}" for n in ("train_loss", "valid_loss") if n in record]
+        return f"History({', '.join(told)})"
 
     @property
     def stale(self) -> int:

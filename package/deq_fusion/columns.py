@@ -1,7 +1,7 @@
 """One table, or one array of sequences, as the numbers that an encoder takes."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,8 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 UNIQUE = 20  # rows from which on text that differs in each of them is taken for an identifier
 NUMBERS = "integer", "floating", "mixed-integer-float", "decimal"  # a column of objects may be
+SHOWN = 3  # words that a sentence names
+LONGEST = 40  # characters of a word
 MISSING = ""  # how a missing cell of text is written
 
 
@@ -21,7 +23,8 @@ class Columns:
     Numbers are scaled to mean 0 and variance 1; a missing one becomes the mean, and a column that
     is constant or empty where it is learnt from becomes zeros. A column of text, categories or
     bools becomes one column for each value; one that was not seen before, or is missing, has
-    zeros in all of them. A row of an absent modality teaches nothing, and is all zeros.
+    zeros in all of them, and `unseen` tells of it. A row of an absent modality teaches nothing,
+    and is all zeros.
 
     Args:
         name: the modality's, for messages.
@@ -106,6 +109,26 @@ class Columns:
         result = np.concatenate(parts, axis=-1)
         result[~here] = 0
         return result
+
+    def unseen(self, view: Any, present: np.ndarray | None = None) -> list[str]:
+        """Returns a sentence for each column with words that were not there to learn from.
+
+        Args:
+            view: as `transform` takes it.
+            present: as `transform` takes it.
+        """
+        if not self.categories:
+            return []
+        view = self._ordered(as_view(view, self.name))
+        here = np.ones(len(view), bool) if present is None else np.asarray(present, bool)
+        said = []
+        for number, values in self.categories.items():
+            cells = _written(_column(view, number))[here]
+            new = cells[(cells != MISSING) & ~np.isin(cells, np.array(values, object))]
+            if len(new):
+                name = self.names[number] if self.names else str(number)
+                said.append(unseen_words(name, self.name, dict.fromkeys(new.tolist()), len(new)))
+        return said
 
     def state(self) -> dict[str, Any]:
         """Returns what `of_state` makes an equal one of: arrays, text, numbers and lists."""
@@ -235,6 +258,24 @@ def as_view(value: Any, name: str) -> Any:
     return value
 
 
+def unseen_words(column: str, table: str, words: Iterable[str], rows: int) -> str:
+    """Returns a sentence on words of a column that were not there to learn from.
+
+    Args:
+        column: its name.
+        table: the name of its modality.
+        words: each once.
+        rows: how many have one of them.
+    """
+    words = list(words)
+    more = f" and {len(words) - SHOWN} more" if len(words) > SHOWN else ""
+    named = ", ".join(str(word)[:LONGEST] for word in words[:SHOWN])
+    return (
+        f"{column} of {table} has words that were not there to learn from, in {rows} "
+        f"row{'s' * (rows != 1)}: {named}{more}; they count as missing"
+    )
+
+
 def present_rows(view: Any) -> np.ndarray:
     """Returns (rows,) bool: where a view has at least one cell that is not missing."""
     if isinstance(view, np.ndarray):
@@ -305,6 +346,13 @@ def _categories(cells: np.ndarray, texts: Sequence[int]) -> dict[int, list[str]]
     found = OneHotEncoder().fit(cells).categories_
     lists = [[v for v in values if v != MISSING] or [MISSING] for values in found]
     return dict(zip(texts, lists, strict=True))
+
+
+def _column(view: Any, number: int) -> Any:
+    """Returns a column of a frame, or of an array, as a series."""
+    import pandas as pd
+
+    return pd.Series(view[:, number]) if isinstance(view, np.ndarray) else view.iloc[:, number]
 
 
 def _encoder(categories: list[list[str]]) -> OneHotEncoder:

@@ -1,5 +1,6 @@
 """The estimator behind the classifier and the regressor: X as views, training, outputs, files."""
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,10 @@ from .training import DEFAULTS, Training, cut_validation
 from .views import Picked, dict_views, matrix_views, pick_columns, presence
 
 ROWS = 1024  # that are predicted at once
+
+
+class UnseenWords(UserWarning):
+    """A column has words that were not there to learn from: they count as missing."""
 
 
 class FusionEstimator(BaseEstimator):
@@ -174,11 +179,29 @@ class FusionEstimator(BaseEstimator):
 
     def preprocessed(self, X: Any) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Returns what the encoders get of each modality, (rows, d) or (rows, time, d) float32,
-        and which rows have it, (rows, modalities) bool."""
+        and which rows have it, (rows, modalities) bool; warns of words that are `unseen`."""
         check_is_fitted(self, "network_")
         views = self._views(X)
         present = presence(views)
-        return self._numbers(views, present), present
+        numbers = self._numbers(views, present)
+        if said := self._unseen(views, present):
+            warnings.warn("; ".join(said), UnseenWords, stacklevel=2)  # one place: shown once
+        return numbers, present
+
+    def unseen(self, X: Any) -> list[str]:
+        """Returns a sentence for each column with words that were not there to learn from, which
+        count as missing."""
+        check_is_fitted(self, "network_")
+        views = self._views(X)
+        return self._unseen(views, presence(views))
+
+    def _unseen(self, views: Mapping[str, Any], present: np.ndarray) -> list[str]:
+        there = [
+            self.columns_[name].unseen(view, here)
+            for (name, view), here in zip(views.items(), present.T, strict=True)
+            if view is not None
+        ]
+        return [sentence for sentences in there for sentence in sentences]
 
     def _training(self) -> Training:
         names = Training.__dataclass_fields__

@@ -61,6 +61,7 @@ class Comparison(Findings):
         """Returns the fusion or single modality that is best on validation data.
 
         Best is the mean of the score over the runs, and no method that failed in one of them is.
+        A floor never is, whatever it scores: it is there to be beaten, and keeps no model.
 
         Raises:
             ValueError: if there is none.

@@ -108,6 +108,8 @@ class Recipe:
             is not read.
         lacking: modality or part that the data are without -> why, and what to do; a recipe that
             has it among its modalities, or scores it, is refused with that.
+        about: sentences on the data that whoever reads the results needs, such as how rows were
+            joined; reports show them.
         refit: (name, fusion, options) -> a model for use, trained anew on all the data by a method
             of a comparison: `Comparison.best` calls it. A recipe with fewer modalities calls it
             with the keyword `modalities`, too, and what a search chose of the optimiser comes as
@@ -141,6 +143,7 @@ class Recipe:
     train: Callable[..., History] = fit
     part: str = "test"
     lacking: Mapping[str, str] = field(default_factory=dict)
+    about: Sequence[str] = ()
     refit: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:

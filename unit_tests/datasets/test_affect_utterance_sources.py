@@ -68,7 +68,10 @@ def test_the_command_makes_what_the_adapters_read(folders, tmp_path, capsys):
     assert [view.shape for view in views] == [(5, 3), (5, 2), (5, 4)]
     assert labels[:, 0].tolist() == [row[3] for row in ROWS]
     assert videos.tolist() == ["v-1", "v-1", "w_x", "w_x", "y"] and is_test.tolist()[:2] == [1, 1]
-    assert sorted(read_parts(to, audio_dim=1, valid_share=0.5)["test"].texts) == ["IT WAS FUN", "OK, OK"]
+    assert sorted(read_parts(to, audio_dim=1, valid_share=0.5)["test"].texts) == [
+        "IT WAS FUN",
+        "OK, OK",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -71,10 +71,11 @@ def add_data(group: argparse._ActionsContainer) -> None:
     add("--test-table", dest="test_tables", default=[], help="of a test set of its own", **table)
     add("--test-target", metavar="FILE:COLUMN", help="of the test set")
     add(
-        "--nested",
+        "--folds",
         type=count,
         metavar="K",
-        help="cross-validation: each run tests one of K folds, and valid is cut inside",
+        help="cross-validation: each run tests one of K folds; the epoch, and what --search tries, "
+        "is chosen on a valid part that is cut once from the other folds",
     )
     add("--weights", metavar="COLUMN", help="what each row counts in the loss; also FILE:COLUMN")
     add("--class-weight", choices=["balanced"], help="every class counts the same in the loss")

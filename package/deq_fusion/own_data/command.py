@@ -9,6 +9,7 @@ from typing import Any
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison
 from deq_fusion.training_structures.comparison.lock import check_free
+from deq_fusion.training_structures.comparison.methods import FLOOR
 from deq_fusion.training_structures.comparison.program.arguments import chosen_fusions
 from deq_fusion.training_structures.comparison.program.program import (
     asked_kind,
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
         subject="deq",
         analyse=confusion.count if own.target.task == "classification" else None,
     )
-    confusion.write(args.output, found.results, own.target, own.said)
+    confusion.write(args.output, found.results, own.target, own.recipe.about)
+    print(f"What to know about these data, and what was taken for what: {args.output / 'data.md'}")
     if args.save is not None:
         _save(found, args.save)
     exit_if_failed(found)
@@ -75,7 +77,7 @@ def _own_data(args: argparse.Namespace) -> OwnData:
         groups=args.group,
         task=args.task,
         test=test,
-        nested=args.nested,
+        folds=args.folds,
         class_weight=args.class_weight,
         sample_weight=args.weights,
         id=args.id,
@@ -102,12 +104,19 @@ def _save(found: Comparison, path: Path) -> None:
         best.refit().save(path)
     except ValueError as error:
         raise SystemExit(f"no model is saved: {printable(str(error))}") from None
-    print(f"{best.name}, the best on validation data, is fitted on all rows and saved in {path}")
+    first = found.table()[0]
+    floor = f"{first.method}, which scores best, is a floor and keeps no model. " * (
+        first.kind == FLOOR
+    )
+    print(
+        f"{floor}{best.name}, the best on validation data, is fitted on all rows and saved in "
+        f"{path}"
+    )
 
 
 def _folder(args: argparse.Namespace) -> Path:
     """Returns the folder of results where none is given: one for each kind of comparison."""
     kind = ["own", *dict(args.tables)]
-    kind += [f"nested{args.nested}"] if args.nested else []
+    kind += [f"folds{args.folds}"] if args.folds else []
     kind += ["official"] if args.test_tables else []
     return Path("results", "-".join([*kind, *asked_kind(args)]))

@@ -28,7 +28,7 @@ def compare_data(
     seed: int = 0,
     task: str | None = None,
     test: tuple[Mapping[str, Any], Any] | None = None,
-    nested: int | None = None,
+    folds: int | None = None,
     class_weight: str | None = None,
     sample_weight: Any = None,
     encoders: Mapping[str, nn.Module] | None = None,
@@ -54,7 +54,8 @@ def compare_data(
         groups: values or a column's name: rows of one group are never in two parts.
         task: "classification", "multilabel" or "regression", where y leaves it open.
         test: (tables, y) of a test set of its own; train and valid are then cut from the rest.
-        nested: K: cross-validation; each run tests one of K folds, and valid is cut inside.
+        folds: K: cross-validation; each run tests one of K folds. The epoch, and what a search
+            tries, is chosen on a valid part that is cut once from the other folds.
         class_weight: "balanced": every class counts the same in the loss.
         sample_weight: values or a column's name: what each row counts in the loss; scores count
             every row once.
@@ -64,8 +65,8 @@ def compare_data(
         drop: columns that are no features.
         allow: columns that may predict the target on their own.
         runs: how many, or their numbers. By default 20 fresh splits under 1,000 rows, else 5; a
-            fold each if `nested`; with a test set 10, or 5.
-        seed: number of the first run, where `runs` does not list them; if `nested`, of the first
+            fold each if `folds`; with a test set 10, or 5.
+        seed: number of the first run, where `runs` does not list them; if `folds`, of the first
             repetition.
         epochs: at most, in place of the default.
         output: folder of the results; finished runs there are used again.
@@ -83,12 +84,12 @@ def compare_data(
     """
     _check_names(how)
     chosen = named(fusions)
-    data = {"groups": groups, "task": task, "test": test, "nested": nested}
+    data = {"groups": groups, "task": task, "test": test, "folds": folds}
     data |= {"class_weight": class_weight, "sample_weight": sample_weight, "encoders": encoders}
     data |= {"id": id, "drop": drop, "allow": allow}
     own = own_data(tables, y, **data).bounded(epochs)
     if runs is None or isinstance(runs, int):
-        first = seed * (nested or 1)  # folds are tested all, or rows would count unequally
+        first = seed * (folds or 1)  # folds are tested all, or rows would count unequally
         runs = range(first, first + (own.runs if runs is None else runs))
     return carried_out(own, chosen, runs, output=output, progress=progress, **how)
 
@@ -126,5 +127,5 @@ def carried_out(
     )
     if output is not None and found.results:
         found.write(output)
-        confusion.write(Path(output), found.results, own.target, own.said)
+        confusion.write(Path(output), found.results, own.target, own.recipe.about)
     return found

@@ -6,7 +6,7 @@ table, is left out; all of it is said.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,7 @@ class Joined:
         groups: (rows,), or None.
         weights: (rows,), or None.
         names: what names the rows, or None where they are joined in order.
+        beside: the columns that stand beside the target in a file of its own, and are nothing.
         said: sentences on what was understood.
     """
 
@@ -39,6 +40,7 @@ class Joined:
     groups: np.ndarray | None
     weights: np.ndarray | None
     names: pd.Index | None
+    beside: dict[str, np.ndarray]
     said: tuple[str, ...]
 
 
@@ -85,7 +87,10 @@ def join(
     features, said = _features(known, [sought, *told.values()], rows.key)
     views = {table.name: rows.aligned(table) for table in features}
     values = {what: rows.told(each) for what, each in {"target": sought, **told}.items()}
-    return _finished(views, values, rows, said)
+    taken = {column for each in (sought, *told.values()) for column in each.columns}
+    taken |= {column for table in known for column in table.columns}
+    beside = _beside(sought, rows, taken)
+    return _finished(views, values, beside, rows, said)
 
 
 @dataclass(frozen=True)
@@ -261,6 +266,15 @@ def _features(
     return kept, said
 
 
+def _beside(target: RowValues, rows: Rows, taken: set[str]) -> dict[str, np.ndarray]:
+    """Returns the columns of the target's own file that nothing else is made of, by name."""
+    if not target.own or not target.columns:
+        return {}
+    (home,) = target.tables
+    names = [name for name in home.columns if name not in taken]
+    return {name: rows.told(replace(target, columns=(name,))) for name in names}
+
+
 def names_in(tables: Mapping[str, View]) -> list[str]:
     """Returns the columns of words that differ in most rows, as names and remarks do."""
     found = []
@@ -303,7 +317,11 @@ def _taken(values: View, where: np.ndarray) -> View:
 
 
 def _finished(
-    views: dict[str, View], values: dict[str, np.ndarray], rows: Rows, said: list[str]
+    views: dict[str, View],
+    values: dict[str, np.ndarray],
+    beside: dict[str, np.ndarray],
+    rows: Rows,
+    said: list[str],
 ) -> Joined:
     """Returns the rows of which some modality is there."""
     present = np.stack([~_all_missing(view) for view in views.values()], axis=1)
@@ -328,6 +346,7 @@ def _finished(
         cut.get("groups"),
         cut.get("weights"),
         None if rows.names is None else rows.names[kept],
+        {name: array[kept] for name, array in beside.items()},
         (*told, *said),
     )
 

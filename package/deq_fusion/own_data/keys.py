@@ -134,8 +134,12 @@ def _agree(first: Key, second: Key, tables: Sequence[Table]) -> bool:
     return together[0].is_unique and together[1].is_unique
 
 
-def check_order(sources: Sequence[Table]) -> None:
+def check_order(sources: Sequence[Table], *, drops: bool = True) -> None:
     """Checks that rows can be joined in order: as many everywhere, and no names that differ.
+
+    Args:
+        sources: the tables.
+        drops: whether whoever reads the message can ask for columns to be dropped.
 
     Raises:
         ValueError: names the tables, and what could join them.
@@ -149,21 +153,26 @@ def check_order(sources: Sequence[Table]) -> None:
                 "the column that names the rows (id, --id), in every table"
             )
     for one, other in combinations(sources, 2):
-        check_alike(one, other)
+        check_alike(one, other, drops=drops)
         for key in map(Key, one.columns):
             number = key.name in other.columns and is_number(one.values[key.name])
             if number and _is_other_file(one, other) and _may_name(key.of(one), key.of(other)):
                 raise ValueError(
                     f"{key.name!r} may name the rows of {one.name} and {other.name}, or be a "
                     f"feature; name it, and let every table have it (id, --id {key.name}), or "
-                    f"leave it out (drop, --drop {key.name})"
+                    f"{_left_out(key.name, drops)}"
                 )
 
 
-def check_alike(one: Table, other: Table) -> None:
+def check_alike(one: Table, other: Table, *, drops: bool = True) -> None:
     """Checks that nothing in two tables, joined in order, says another order.
 
     That are columns of one name, any of words, and what indices there are.
+
+    Args:
+        one: a table.
+        other: another.
+        drops: see `check_order`.
 
     Raises:
         ValueError: names what does.
@@ -178,12 +187,20 @@ def check_alike(one: Table, other: Table) -> None:
             continue
         if not first.equals(second):
             alike = "" if mine == theirs else "call them alike, and "
-            out = "reset_index" if INDEX in (mine, theirs) else f"drop, --drop {mine}"
+            named = INDEX not in (mine, theirs)
+            out = _left_out(mine, drops) if named else "leave it out (reset_index)"
             raise ValueError(
                 f"{mine!r} of {one.name} and {theirs!r} of {other.name} name the same rows in "
                 f"another order, but not all tables have them as an id; {alike}let every table "
-                f"have it (id, --id {mine}), or leave it out ({out})"
+                f"have it (id, --id {mine}), or {out}"
             )
+
+
+def _left_out(column: str, drops: bool) -> str:
+    """Returns how to leave a column out: by asking for it, or of the tables themselves."""
+    return (
+        f"leave it out (drop, --drop {column})" if drops else f"take {column!r} out of the tables"
+    )
 
 
 def _is_other_file(one: Table, other: Table) -> bool:

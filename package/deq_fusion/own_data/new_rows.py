@@ -1,6 +1,7 @@
 """New rows in tables, predicted by a fitted estimator; what had to be assumed is said."""
 
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ import pandas as pd
 from deq_fusion.training_structures.comparison.report.text import printable
 
 from ..estimators import load
+from ..fusion_estimator import UnseenWords
 from .keys import Key, check_order, choose_key
 from .tables import Table, make_table
 
@@ -54,7 +56,10 @@ def predicted(
             said += more
         lacking = [name for name in known if name not in views]
         said += [f"{name} is given for no row, and counts as absent" for name in lacking]
-    return _frame(model, X, names), said
+    said += model.unseen(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnseenWords)  # which are said
+        return _frame(model, X, names), said
 
 
 def predict_data(
@@ -96,7 +101,7 @@ def _joined(
     others = [table.without(features[table.name]) for table in tables]
     key = choose_key(others, id)
     if key is None:
-        check_order(others)
+        check_order(others, drops=False)
         return {table.name: table.values for table in tables}, None, []
     names = {table.name: key.checked(table) for table in tables}
     rows, *more = names.values()

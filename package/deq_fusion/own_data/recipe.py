@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from deq_fusion.training_structures.comparison import Fusion, Recipe, Score
 
+from ..columns import unseen_words
 from ..network import build_network
 from ..target import Target
 from ..training import DEFAULTS, FUSION_OPTIONS
@@ -24,6 +25,7 @@ from .refit import refit
 from .splits import FEW, Splits
 from .tables import READERS, View, split_path, words_of
 
+SHOWN = 8  # columns that a sentence names
 SCORED_CLASSES = 10  # at most, that have a column each in tables
 
 
@@ -35,7 +37,7 @@ class OwnData:
         recipe: what a comparison takes.
         target: what is predicted.
         runs: how many runs there are by default.
-        said: sentences on rows, target and splits.
+        said: sentences on rows, target and splits; what was warned of besides is in `recipe.about`.
     """
 
     recipe: Recipe
@@ -59,7 +61,7 @@ def own_data(
     groups: Any = None,
     task: str | None = None,
     test: tuple[Mapping[str, Any], Any] | None = None,
-    nested: int | None = None,
+    folds: int | None = None,
     class_weight: str | None = None,
     sample_weight: Any = None,
     encoders: Mapping[str, nn.Module] | None = None,
@@ -77,7 +79,8 @@ def own_data(
         groups: values or a column's name: rows of one group are never in two parts.
         task: "classification", "multilabel" or "regression", where y leaves it open.
         test: (tables, y) of a test set of its own; train and valid are then cut from the rest.
-        nested: K: cross-validation; each run tests one of K folds, and valid is cut inside.
+        folds: K: cross-validation; each run tests one of K folds. The epoch, and what a search
+            tries, is chosen on a valid part that is cut once from the other folds.
         class_weight: "balanced": every class counts the same in the loss.
         sample_weight: values or a column's name: what each row counts in the loss; scores count
             every row once.
@@ -91,7 +94,7 @@ def own_data(
         ValueError: for data that no comparison can be made of, in a sentence.
         FileNotFoundError: for a file that is not there.
     """
-    _check_options(tables, class_weight, encoders, test, nested)
+    _check_options(tables, class_weight, encoders, test, folds)
     named = {"groups": groups, "weights": sample_weight, "id": id, "drop": drop}
     joined, left_out = _without_names(join(tables, y, **named))
     target = Target.of(joined.target, task)
@@ -99,11 +102,12 @@ def own_data(
     refusals.check_rows(target, truth)
     if class_weight is not None and target.task != "classification":
         raise ValueError(f"class_weight must be left out of {target.task}, which has no classes")
-    refusals.warn_of_constants(joined.views)
-    refusals.warn_of_leaks(joined.views, target, truth, allow)
+    warned = refusals.warn_of_leaks(joined.views, target, truth, allow)
     if joined.groups is None:
-        refusals.warn_of_groups(_not_in(joined.views, allow))
-    splits = _splits(joined, target, truth, nested=nested, official=test is not None)
+        beside = {name: values for name, values in joined.beside.items() if name not in allow}
+        warned += refusals.warn_of_groups(_not_in(joined.views, allow), beside)
+    warned += refusals.warn_of_constants(joined.views)
+    splits = _splits(joined, target, truth, folds=folds, official=test is not None)
     data = _data(joined, truth, splits, class_weight is not None)
     said = [*joined.said, target.described]
     if test is not None:
@@ -112,9 +116,9 @@ def own_data(
         held = _like(joined, join(*test, **columns, id=id, drop=drop))
         held_truth = target.encode(held.target).numpy()
         data = _told_alike(data, _data(held, held_truth, splits, False))
-        said += [f"test set: {text}" for text in held.said]
+        said += [f"test set: {text}" for text in (*held.said, *_unseen(joined.views, held.views))]
     said += _how(data)
-    recipe = _recipe(data, target, dict(encoders or {}))
+    recipe = replace(_recipe(data, target, dict(encoders or {})), about=(*warned, *said))
     return OwnData(recipe, target, splits.runs, tuple(said))
 
 
@@ -159,18 +163,18 @@ def _recipe(data: Data, target: Target, encoders: dict[str, nn.Module]) -> Recip
 
 
 def _splits(
-    joined: Joined, target: Target, truth: np.ndarray, *, nested: int | None, official: bool
+    joined: Joined, target: Target, truth: np.ndarray, *, folds: int | None, official: bool
 ) -> Splits:
     classes = None
     if target.task == "classification":
         classes = target.classes[truth].astype(str)
     groups = joined.groups
-    if nested is not None:
-        refusals.check_folds(nested, len(truth), classes)
+    if folds is not None:
+        refusals.check_folds(folds, len(truth), classes)
     if groups is not None:
-        refusals.check_groups(groups, classes, nested)
+        refusals.check_groups(groups, classes, folds)
         groups = as_text(pd.Index(groups)).to_numpy(str)
-    return Splits(len(truth), classes, groups, nested, official)
+    return Splits(len(truth), classes, groups, folds, official)
 
 
 def _data(joined: Joined, truth: np.ndarray, splits: Splits, balanced: bool) -> Data:
@@ -199,11 +203,32 @@ def _without_names(joined: Joined) -> tuple[Joined, list[str]]:
                 f"table {name} must have a column that is a feature, but has words alone that "
                 f"differ in most rows ({', '.join(columns)}); leave it out, or name the id"
             )
-    said = [f"column {name} is left out: its words differ in most rows" for name in columns]
+    said = []
+    if columns:
+        plural = "s" * (len(columns) > 1)
+        out = "are left out: their words differ in most rows" if plural else ""
+        out = out or "is left out: its words differ in most rows"
+        said.append(f"column{plural} {_some(columns)} {out}")
     for table, view in views.items():
-        for column in words_of(view):
-            said.append(f"{column} of {table}: {view[column].nunique()} words, a column each")
+        if counts := [f"{column} ({view[column].nunique()})" for column in words_of(view)]:
+            said.append(f"words of {table}, a column for each: {_some(counts)}")
     return replace(joined, views=views, said=(*joined.said, *said)), columns
+
+
+def _unseen(known: Mapping[str, View], held: Mapping[str, View]) -> list[str]:
+    """Returns sentences on the words of a test set that no other row has."""
+    said = []
+    for name, view in known.items():
+        for column in words_of(view):
+            cells = held[name][column].dropna()
+            new = cells[~cells.isin(view[column])]
+            said += [unseen_words(column, name, new.unique(), len(new))] if len(new) else []
+    return said
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
 
 
 def _is_column(given: Any) -> bool:
@@ -224,14 +249,14 @@ def _told_alike(data: Data, test: Data) -> Data:
     return replace(data, test=test)
 
 
-def _check_options(tables: Any, class_weight: Any, encoders: Any, test: Any, nested: Any) -> None:
+def _check_options(tables: Any, class_weight: Any, encoders: Any, test: Any, folds: Any) -> None:
     if class_weight not in (None, "balanced"):
         raise ValueError(f'class_weight must be "balanced" or None, got {class_weight!r}')
     unknown = [name for name in encoders or {} if name not in tables]
     if unknown:
         raise ValueError(f"encoders must be of tables in {list(tables)}, got {unknown[0]!r}")
-    if test is not None and nested is not None:
-        raise ValueError("nested makes the test part from all rows: leave it out, or test")
+    if test is not None and folds is not None:
+        raise ValueError("folds make the test part from all rows: leave it out, or test")
     if test is not None and not (isinstance(test, tuple) and len(test) == 2):
         raise ValueError(f"test must be a pair (tables, y), got {type(test).__name__}")
     if test is not None and set(test[0]) != set(tables):

@@ -5,6 +5,7 @@ predicts the target on its own, as what was known only after the fact does, and 
 name groups.
 """
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -23,6 +24,11 @@ EACH = 5  # rows of every class: one for each part of the splits
 CERTAIN = 0.999  # balanced accuracy, or correlation, from which on a column is taken to tell
 NAMED = 3  # columns that a warning names
 MANY = 10  # words, and a twentieth of the rows, from which on a column may name groups
+CALLED = re.compile(  # how columns are called that name groups
+    r"(?<![a-z])(id|patient|subject|participant|person|donor|animal|family|user|customer|speaker|"
+    r"video|group|site|hospital|clinic|ward|cent(er|re)|batch|plate|session)(?![a-z])",
+    re.IGNORECASE,
+)
 BLOCK = 1000  # columns that are looked at together
 
 
@@ -86,8 +92,8 @@ def check_folds(folds: int, count: int, classes: np.ndarray | None) -> None:
     most = count if classes is None else int(np.unique(classes, return_counts=True)[1].min())
     if isinstance(folds, bool) or not isinstance(folds, int) or not 2 <= folds <= most:
         raise ValueError(
-            f"nested must be a number of folds from 2 to {most}, the rows of the rarest class, "
-            f"got {folds!r}"
+            f"folds must be a number from 2 to {most}, the rows"
+            f"{' of the rarest class' * (classes is not None)}, got {folds!r}"
         )
 
 
@@ -107,8 +113,8 @@ def check_weights(weights: np.ndarray) -> np.ndarray:
     return found
 
 
-def warn_of_constants(views: Mapping[str, View]) -> None:
-    """Warns of columns that are the same in all rows."""
+def warn_of_constants(views: Mapping[str, View]) -> list[str]:
+    """Warns of columns that are the same in all rows, and returns what it said."""
     found = []
     for table, view in views.items():
         for names, block in _blocks(view):
@@ -119,19 +125,19 @@ def warn_of_constants(views: Mapping[str, View]) -> None:
             )
             constant = ~there.any(0) | ((low == high) & there.all(0))
             found += [f"{names[i]} of {table}" for i in np.flatnonzero(constant)]
-    if found:
-        warnings.warn(
-            f"a column must differ between rows to teach anything, but {_listed(found)} "
-            f"{'does' if len(found) == 1 else 'do'} not; leave it out (drop, --drop COLUMN)",
-            UserWarning,
-            stacklevel=3,
-        )
+    return _warned(
+        UserWarning,
+        found,
+        "a column must differ between rows to teach anything, but {} "
+        f"{'does' if len(found) == 1 else 'do'} not; leave it out (drop, --drop COLUMN)",
+    )
 
 
 def warn_of_leaks(
     views: Mapping[str, View], target: Target, truth: np.ndarray, allow: Sequence[str] = ()
-) -> None:
-    """Warns of columns that predict the target on their own, but for those that are allowed."""
+) -> list[str]:
+    """Warns of columns that predict the target on their own, but for those that are allowed, and
+    returns what it said."""
     tells = _tells_number if target.task == "regression" else _tells_class
     found = []
     for table, view in views.items():
@@ -139,32 +145,69 @@ def warn_of_leaks(
             each = [tells(block, column) for column in truth.reshape(len(truth), -1).T]
             told = np.flatnonzero(np.any(each, axis=0))
             found += [f"{names[i]} of {table}" for i in told if names[i] not in allow]
-    if found:
-        warnings.warn(
-            f"THE TARGET MAY LEAK: no column should tell it alone, but {_listed(found)} "
-            f"{'does' if len(found) == 1 else 'do'}; leave it out (drop, --drop COLUMN) if it is "
-            "known only with the target, or say that it is fine (allow, --allow COLUMN)",
-            Leak,
-            stacklevel=3,
-        )
+    return _warned(
+        Leak,
+        found,
+        "THE TARGET MAY LEAK: no column should tell it alone, but {} "
+        f"{'does' if len(found) == 1 else 'do'}; leave it out (drop, --drop COLUMN) if it is known "
+        "only with the target, or say that it is fine (allow, --allow COLUMN)",
+    )
 
 
-def warn_of_groups(views: Mapping[str, View]) -> None:
-    """Warns of columns of many words, each in several rows, as of patients with several samples."""
-    found = []
-    for table, view in views.items():
-        for name in words_of(view):
-            rows, words = view[name].count(), view[name].nunique()
-            if words >= max(MANY, rows / 20) and rows > words:
-                found.append(f"{name} of {table} ({words} words in {rows} rows)")
-    if found:
-        warnings.warn(
-            f"rows of one group must not be in two parts, and {_listed(found)} may name groups: "
-            "then say so (groups, --group COLUMN); else leave it out (drop, --drop COLUMN) or say "
-            "that it is a feature (allow, --allow COLUMN)",
-            MayBeGroups,
-            stacklevel=3,
-        )
+def warn_of_groups(views: Mapping[str, View], beside: Mapping[str, np.ndarray]) -> list[str]:
+    """Warns of columns that may name groups, as of patients with several samples each, and
+    returns what it said.
+
+    Suspected are words that come again, if there are many; and whole numbers that do, if the
+    column is called as groups are. Of what stands beside the target, which is no feature, a few
+    are enough if it is called so.
+
+    Args:
+        views: the tables.
+        beside: the other columns of the target's file.
+    """
+    frames = {name: view for name, view in views.items() if isinstance(view, pd.DataFrame)}
+    found = [
+        f"{name} of {table} ({what})"
+        for table, frame in frames.items()
+        for name, column in frame.items()
+        if (what := _repeated(name, column, feature=True))
+    ]
+    also = [
+        f"{name} beside the target ({what})"
+        for name, values in beside.items()
+        if (what := _repeated(name, pd.Series(values), feature=False))
+    ]
+    out = "leave it out (drop, --drop COLUMN) or say that it is a feature" if found else "say so"
+    return _warned(
+        MayBeGroups,
+        [*found, *also],
+        "rows of one group must not be in two parts, and {} may name groups: then say so (groups, "
+        f"--group COLUMN); else {out} (allow, --allow COLUMN)",
+    )
+
+
+def _repeated(name: str, column: pd.Series, *, feature: bool) -> str | None:
+    """Returns in words how often a column's values come again, if it may name groups."""
+    called = CALLED.search(re.sub("(?<=[a-z])(?=[A-Z])", "_", name)) is not None
+    there = column.dropna().infer_objects()
+    numbers = pd.api.types.is_numeric_dtype(there)
+    if numbers and not (called and (there.astype(float) % 1 == 0).all()):
+        return None
+    rows, count = len(there), there.nunique()
+    enough = PARTS if called and not feature else max(MANY, rows / 20)
+    if not enough <= count < rows:
+        return None
+    return f"{count} {'numbers' if numbers else 'words'} in {rows} rows"
+
+
+def _warned(kind: type[Warning], found: Sequence[str], text: str) -> list[str]:
+    """Warns of what was found, if anything was, and returns the sentence."""
+    if not found:
+        return []
+    sentence = text.format(_listed(found))
+    warnings.warn(sentence, kind, stacklevel=4)
+    return [sentence]
 
 
 def _tells_class(block: np.ndarray, classes: np.ndarray) -> np.ndarray:

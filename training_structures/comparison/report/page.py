@@ -8,6 +8,7 @@ from html import escape as escaped
 from .pictures import PICTURES, Shown, as_svg
 from .text import printable
 
+ABOUT = "What to know about these data"
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
@@ -53,6 +54,7 @@ def page(
     skipped: Mapping[str, str],
     failures: Sequence[Mapping[str, object]],
     warned: Sequence[str] = (),
+    about: Sequence[str] = (),
     repeat: str,
 ) -> str:
     """Returns the page.
@@ -68,6 +70,7 @@ def page(
         skipped: fusion -> why it is not there.
         failures: runs that raised.
         warned: what the other runs warned of.
+        about: sentences on the data.
         repeat: how to get the same numbers again.
     """
     parts = [f'<p class="title">{escape(title)}</p><h1>{_unbroken(headline)}</h1>']
@@ -76,6 +79,8 @@ def page(
     if failures:
         parts.append(f"<p><strong>Runs that failed: {len(failures)}, told below.</strong></p>")
     parts.append(f'<p class="note">{escape(legend)}</p>')
+    if about:
+        parts.append(f"<h2>{ABOUT}</h2>{_list(about)}")
     parts.append(f'<div class="pictures">{_pictures(shown)}</div>')
     if failures:
         parts.append("<h2>Runs that failed</h2>")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ...run import more_is_better
 from ..methods import SINGLE
 from ..recipe import Score
 from .labels import Label, place
@@ -22,6 +23,7 @@ WIDTH = 4.0  # inches: a phone's width, on which a point of text is more than a 
 SMALL = 9  # points
 LONGEST = 22  # characters of a name
 COSTS = "seconds", "parameters"
+LOWER = "lower is better"
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Shown:
 
     @property
     def label(self) -> str:
-        return f"{_short(self.score.name)}{' (%)' if self.score.percent else ''}"
+        """The score's name, with its unit, and the direction that a reader would not expect."""
+        unit = ", ".join(["%"] * self.score.percent + [LOWER] * self.score.lower)
+        return f"{_short(self.score.name)}{f' ({unit})' if unit else ''}"
 
     def curves(self, method: str, key: str) -> np.ndarray:
         """Returns a record of the epochs, (runs, epochs), NaN where a run had stopped."""
@@ -177,7 +181,8 @@ def learning(shown: Shown) -> Any:
     margin = 0.08 * (high - low) or 0.05 * abs(high) or 1.0
     axes.set_ylim(low - margin, high + margin)
     _epochs(axes)
-    axes.set_ylabel(f"validation {_short(shown.select)}")
+    lower = "" if more_is_better(shown.select) else f" ({LOWER})"
+    axes.set_ylabel(f"validation {_short(shown.select)}{lower}")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=SMALL)
     return figure
 

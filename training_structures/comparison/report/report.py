@@ -15,7 +15,7 @@ from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..run_warnings import summary
 from .findings import Findings
-from .page import page
+from .page import ABOUT, page
 from .pictures import Shown
 from .table import COSTS, Row, as_csv, cells, fitted, markdown, short_cells
 from .text import in_markdown, printable
@@ -103,9 +103,16 @@ def _markdown(found: Findings) -> str:
     """Returns what it says, the table of all scores, and the command."""
     table = markdown(*cells(found.table(), found.scores, found.baseline))
     notes = "".join(f"\n{in_markdown(note)}" for note in _notes(found))
-    below = [in_markdown(_legend(found)) + notes, f"    {printable(found.asked)}"]
+    below = [in_markdown(_legend(found)) + notes, *_about(found)]
+    below.append(f"    {printable(found.asked)}")
     says = map(in_markdown, _says(found))
     return "\n\n".join([f"# {in_markdown(_title(found))}", *says, table, *below]) + "\n"
+
+
+def _about(found: Findings) -> list[str]:
+    """Returns a section on the data, if there is something to say."""
+    lines = [f"- {in_markdown(sentence)}" for sentence in found.recipe.about]
+    return [f"## {ABOUT}", "\n".join(lines)] if lines else []
 
 
 def _page(found: Findings) -> str:
@@ -123,6 +130,7 @@ def _page(found: Findings) -> str:
         skipped=found.skipped,
         failures=found.failures,
         warned=summary(found.results),
+        about=found.recipe.about,
         repeat=f"{found.asked}\n\n{made_by}",
     )
 
@@ -135,6 +143,7 @@ def _content(found: Findings) -> dict[str, Any]:
         "command": found.asked,
         "made_by": found.made_by,
         "settings": found.recipe.shared_settings(),
+        "about": list(found.recipe.about),
         "scores": [asdict(score) for score in found.scores] if found.results else [],
         "baseline": found.baseline,
         "test_share": found.test_share,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from ..methods import SINGLE
+from ..methods import FLOOR, SINGLE
 from ..paired import MIN_RUNS, Paired
 from ..recipe import Score
 from .table import Row, difference_cells, number
@@ -83,6 +83,12 @@ def verdict(
     methods = "method" if len(rows) == 1 else "methods"
     runs = f"mean of {best.runs} runs" if best.runs > 1 else "a single run"
     said = [f"Best of {len(rows)} {methods}: {scored(best)}, {runs}."]
+    others = [row for row in rows if row.kind != FLOOR]
+    if best.kind == FLOOR and others:
+        said.append(
+            f"{best.method} is a floor, which a fusion has to beat, and no model to save; best of "
+            f"the others: {scored(others[0])}."
+        )
     names = [row.method for row in rows]
     if subject in names:
         rank = names.index(subject) + 1

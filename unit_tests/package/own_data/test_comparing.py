@@ -163,7 +163,7 @@ def test_runs_follow_the_seed_or_are_listed():
         (("--table", "taste=x.csv"), "must give every table a name of its own"),
         (("--test-target", "y.csv:grape"), "a test set needs --test-table"),
         (("--id", "patient"), "every table must have the id 'patient'"),
-        (("--nested", "90"), "nested must be a number of folds from 2 to 48"),
+        (("--folds", "90"), "folds must be a number from 2 to 48"),
         (("--target", "none.csv:grape"), "there is no file none.csv"),
         (("--metric", "beauty"), "unknown metric 'beauty'"),
     ],
@@ -229,7 +229,7 @@ def test_folds_test_every_row_once_whatever_the_seed(seed, monkeypatch):
         asked.append(runs)
 
     monkeypatch.setattr(comparing, "carried_out", carried_out)
-    compare_data({"x": X}, Y, ["concat"], nested=4, seed=seed)
-    own = own_data({"x": X}, Y, nested=4)
+    compare_data({"x": X}, Y, ["concat"], folds=4, seed=seed)
+    own = own_data({"x": X}, Y, folds=4)
     tested = [own.recipe.load.args[0].splits(run)[2] for run in asked[0]]
     np.testing.assert_array_equal(np.sort(np.concatenate(tested)), np.arange(len(Y)))

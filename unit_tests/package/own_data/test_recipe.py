@@ -221,14 +221,14 @@ def test_the_recipe_can_be_told_from_others_by_its_cells_alone():
 
 
 @pytest.mark.parametrize(("groups", "warned"), [(19, True), (20, False)])
-@pytest.mark.parametrize("nested", [None, 4])
-def test_it_is_said_that_groups_are_few(groups, warned, nested):
-    said = own_data(TABLES, Y, groups=np.arange(N) % groups, nested=nested).said
+@pytest.mark.parametrize("folds", [None, 4])
+def test_it_is_said_that_groups_are_few(groups, warned, folds):
+    said = own_data(TABLES, Y, groups=np.arange(N) % groups, folds=folds).said
     assert any(line.startswith(f"there are only {groups} groups") for line in said) == warned
 
 
 def test_what_was_understood_is_said():
-    said = own_data(TABLES, Y, groups=np.arange(N) // 2, nested=4).said
+    said = own_data(TABLES, Y, groups=np.arange(N) // 2, folds=4).said
     assert said[0] == "90 rows, joined in order"
     assert said[1].startswith("classification into 3 classes: cat (")
     assert said[2].startswith("4 folds, stratified by class, no one of 45 groups in two parts")

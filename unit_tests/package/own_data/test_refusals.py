@@ -41,7 +41,7 @@ def test_groups_that_cannot_be_parted_are_refused():
     refused(
         "at least 5 groups, so that no part shares one with another, got 4", groups=np.arange(N) % 4
     )
-    refused("at least 8 groups, .* got 6", groups=np.arange(N) % 6, nested=8)
+    refused("at least 8 groups, .* got 6", groups=np.arange(N) % 6, folds=8)
     of_class = np.where(Y == "cat", RNG.integers(2, size=N), np.arange(N))
     refused("in at least 3 groups, one for each part, but cat is in 2", groups=of_class)
     missing = np.where(np.arange(N) == 7, None, "g")
@@ -51,8 +51,8 @@ def test_groups_that_cannot_be_parted_are_refused():
 def test_options_that_make_no_sense_are_refused():
     few = int(min((Y == "cat").sum(), (Y == "dog").sum()))
     for folds in (1, few + 1, 2.5, True):
-        refused(f"nested must be a number of folds from 2 to {few}", nested=folds)
-    refused("nested makes the test part from all rows", nested=3, test=(TABLES, Y))
+        refused(f"folds must be a number from 2 to {few}", folds=folds)
+    refused("folds make the test part from all rows", folds=3, test=(TABLES, Y))
     refused('class_weight must be "balanced" or None', class_weight={"cat": 2})
     refused("encoders must be of tables in", encoders={"c": None})
     refused(
