@@ -15,7 +15,7 @@ LONGEST = 40  # characters of a word
 MISSING = ""  # how a missing cell of text is written
 
 
-@dataclass
+@dataclass(repr=False)
 class Columns:
     """A modality's rows as numbers: filled in, scaled and encoded by what the rows to learn from
     have.
@@ -45,6 +45,11 @@ class Columns:
     scale: np.ndarray | None = None
     categories: dict[int, list[str]] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        told = [repr(self.name), f"{self.width} columns"]
+        told += [f"{len(self.categories)} of them words"] * bool(self.categories)
+        return f"Columns({', '.join(told)}, encoded as {self.shape})"
 
     def fit(self, view: Any, present: np.ndarray | None = None) -> "Columns":
         """Learns from the rows of a table (rows, columns) or of an array (rows, time, d).

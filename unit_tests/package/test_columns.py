@@ -69,6 +69,32 @@ def test_unknown_values_and_missing_cells_are_zeros():
     assert result[4:6].sum() == 1
 
 
+def test_words_that_were_not_there_to_learn_from_are_told_with_their_rows():
+    columns, frame = Columns("clinical").fit(table()), table()
+    assert columns.unseen(frame) == []
+    later = frame.assign(site=["new", "far", "a", None, "new"] * 6, sex=None)
+    told = "site of clinical has words that were not there to learn from, in {}; they count as"
+    assert columns.unseen(later) == [told.format("18 rows: new, far") + " missing"]
+    present = np.arange(30) == 1
+    assert columns.unseen(later, present) == [told.format("1 row: far") + " missing"]
+    later["site"] = [f"s{i}" for i in range(30)]
+    assert "in 30 rows: s0, s1, s2 and 27 more;" in columns.unseen(later)[0]
+    array = np.array([["a", 1.5], ["b", 2.5]], object)
+    fitted = Columns("x").fit(array)
+    assert "0 of x has words" in fitted.unseen(np.array([["c", 1.0], ["a", 2.0]], object))[0]
+    assert "in 2 rows: 1, 2;" in fitted.unseen(np.array([[1.0, 2.0], [2.0, 2.0]]))[0]
+    assert Columns("y").fit(np.eye(3)).unseen(np.eye(3)) == []
+
+
+def test_columns_are_printed_in_short():
+    columns = Columns("genes").fit(np.random.default_rng(0).normal(size=(9, 5000)))
+    assert repr(columns) == "Columns('genes', 5000 columns, encoded as (5000,))"
+    assert (
+        repr(Columns("c").fit(table()))
+        == "Columns('c', 5 columns, 3 of them words, encoded as (9,))"
+    )
+
+
 def test_whole_numbers_as_categories_are_found_again_however_they_were_read():
     given = pd.DataFrame({"ward": pd.Categorical([1, 2, 1, 2]), "x": [1.0, 2, 3, 4]})
     read = pd.DataFrame({"ward": [1.0, 2, 1, 2], "x": [1.0, 2, 3, 4]})

@@ -1,11 +1,14 @@
 """Saved models on a command line: new rows in files, what is assumed, and what is refused."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from deq_fusion import predict_data
+from deq_fusion.fusion_estimator import UnseenWords
 from deq_fusion.fusions.adapters import concat_linear
 from deq_fusion.model_commands import export, predict
 from deq_fusion.own_data.new_rows import predicted
@@ -167,6 +170,43 @@ def test_a_saved_model_is_exported(folder, capsys):
     with pytest.raises(SystemExit):
         export([str(folder / "model"), str(folder / "model.txt")])
     assert "must end in .pt2 or .onnx" in capsys.readouterr().err
+
+
+def test_words_that_were_not_there_to_learn_from_are_said_once(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    frame = pd.DataFrame({"age": draw.normal(size=60), "site": draw.choice(["a", "b"], 60)})
+    model = classifier("concat").fit({"own": frame}, frame["site"])
+    new = frame[:6].assign(site=["a", "z", "z", "b", "q", None])
+    told = "site of own has words that were not there to learn from, in 3 rows: z, q; they count"
+    assert model.unseen({"own": new})[0].startswith(told)
+    with pytest.warns(UnseenWords, match=told) as warned:
+        shares = model.predict_proba({"own": new})
+    assert len(warned) == 1
+    gone = new.assign(site=new["site"].where(new["site"].isin(["a", "b"])))
+    close(shares, model.predict_proba({"own": gone}))  # and now a warning would be an error
+    model.save(tmp_path / "model")
+    new.to_csv(tmp_path / "new.csv", index=False)
+    run(tmp_path, "model", own="new.csv")
+    assert capsys.readouterr().err.count("words that were not there") == 1
+
+
+@pytest.mark.parametrize("column", ["number", "word"])
+def test_what_cannot_be_joined_is_told_with_the_command_s_own_options(folder, capsys, column):
+    folder, _ = folder
+    names = np.arange(178) if column == "number" else [f"n{i}" for i in range(178)]
+    own = FRAMES["acid"].assign(**{column: names})
+    back = FRAMES["colour"].assign(**{column if column == "number" else "other": names})[::-1]
+    own.to_csv(folder / "own.csv", index=False)
+    back.to_csv(folder / "other.csv", index=False)
+    with pytest.raises(SystemExit):
+        run(folder, "model", acid="own.csv", colour="other.csv")
+    told = " ".join(capsys.readouterr().err.split())
+    with pytest.raises(SystemExit):
+        predict(["--help"])
+    helped = capsys.readouterr().out
+    assert f"(id, --id {column})" in told and f"or take '{column}' out of the tables" in told
+    flags = set(re.findall(r"--[a-z-]+", told))
+    assert flags and all(flag in helped for flag in flags)
 
 
 def test_a_feature_names_no_row_however_few_there_are():

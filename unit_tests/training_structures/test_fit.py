@@ -530,3 +530,11 @@ def test_generators_are_found_wherever_a_loader_keeps_them():
         ),
     ]
     assert [id(g) for g in loader_generators(*loaders)] == [id(g) for g in generators]
+
+
+def test_a_history_is_printed_in_short():
+    history = quiet_fit(model_of(), loader(), loader(), cross_entropy, epochs=2, optimizer=SGD)
+    record = history.epochs[history.best_epoch - 1]
+    losses = ", ".join(f"{n} {record[n]:.4g}" for n in ("train_loss", "valid_loss"))
+    assert repr(history) == f"History(2 epochs, best is {history.best_epoch}, {losses})"
+    assert repr(type(history)()) == "History(0 epochs)"

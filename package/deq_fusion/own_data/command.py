@@ -44,15 +44,17 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     except (ValueError, OSError) as error:
         parser.error(printable(str(error), keep="\n"))
     print(*map(printable, own.said), sep="\n", file=sys.stderr, flush=True)
+    classes = own.target.task == "classification"
     found = carry_out(
         parser,
         _as_of_a_benchmark(args, own),
         command=[PROGRAM, *argv],
         subject="deq",
-        analyse=confusion.count if own.target.task == "classification" else None,
+        analyse=confusion.count if classes else None,
     )
     confusion.write(args.output, found.results, own.target, own.recipe.about)
-    print(f"What to know about these data, and what was taken for what: {args.output / 'data.md'}")
+    more = ", and which classes were taken for which" * classes
+    print(f"What to know about these data{more}: {args.output / 'data.md'}")
     if args.save is not None:
         _save(found, args.save)
     exit_if_failed(found)
@@ -105,13 +107,9 @@ def _save(found: Comparison, path: Path) -> None:
     except ValueError as error:
         raise SystemExit(f"no model is saved: {printable(str(error))}") from None
     first = found.table()[0]
-    floor = f"{first.method}, which scores best, is a floor and keeps no model. " * (
-        first.kind == FLOOR
-    )
-    print(
-        f"{floor}{best.name}, the best on validation data, is fitted on all rows and saved in "
-        f"{path}"
-    )
+    if first.kind == FLOOR:
+        print(f"{first.method}, which scores best, is a floor and keeps no model. ", end="")
+    print(f"{best.name}, the best on validation data, is fitted on all rows and saved in {path}")
 
 
 def _folder(args: argparse.Namespace) -> Path:

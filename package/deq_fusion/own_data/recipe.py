@@ -1,7 +1,7 @@
 """One's own data as the recipe of a comparison."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -40,7 +40,7 @@ class OwnData:
         said: sentences on rows, target and splits; what was warned of besides is in `recipe.about`.
     """
 
-    recipe: Recipe
+    recipe: Recipe = field(repr=False)
     target: Target
     runs: int
     said: tuple[str, ...]

@@ -91,6 +91,8 @@ def test_five_fusions_on_files_in_python_and_on_the_command_line(files, capsys):
     of_command = command.main(arguments(files))
     told = capsys.readouterr()
     assert scores(of_command) == scores(found) and len(scores(found)) == 4 + len(FIVE)
+    data = f"{files}/command/data.md"
+    assert f"know about these data, and which classes were taken for which: {data}" in told.out
     assert "rows joined by wine: 176 of 178" in told.err and "balanced_accuracy" in told.out
 
 
@@ -107,6 +109,17 @@ def test_the_report_the_confusion_and_what_is_used_again(tmp_path):
     assert right / 72 == pytest.approx(np.mean(accuracy))
     text = (tmp_path / "data.md").read_text(encoding="utf-8")
     assert "- 178 rows, joined in order" in text and "## concat" in text
+    about = [
+        "178 rows, joined in order",
+        "classification into 3 classes: barbera (48), barolo (59), grignolino (71)",
+        "every run is a fresh split, 60/20/20, stratified by class",
+    ]
+    lines = "".join(f"- {sentence}\n" for sentence in about)
+    head = "What to know about these data"
+    assert f"## {head}\n\n{lines}" in (tmp_path / "results.md").read_text(encoding="utf-8")
+    lines = "".join(f"<li>{sentence}</li>" for sentence in about)
+    assert f'<h2>{head}</h2><ul class="">{lines}</ul>' in (tmp_path / "results.html").read_text()
+    assert json.loads((tmp_path / "results.json").read_text())["about"] == about
     assert json.loads((tmp_path / "results.json").read_text())["title"].startswith("own data")
     assert "10 of 10 runs reused" in compare_data(tables, Y, ["concat"], **asked).reused[0]
     changed = {**tables, "taste": X[:, :6] * np.linspace(1, 2, len(X))[:, None]}
@@ -122,9 +135,80 @@ def test_words_that_may_name_groups_are_warned_of():
         MayBeGroups, match=r"patient of taste \(30 words in 90 rows\) may name groups"
     ):
         own = own_data(tables, Y[:90])
-    assert "patient of taste: 30 words, a column each" in own.said
+    assert "words of taste, a column for each: patient (30)" in own.said
+    assert any("patient of taste (30 words in 90 rows)" in line for line in own.recipe.about)
     for said in ({"groups": "patient"}, {"drop": ["patient"]}, {"allow": ["patient"]}):
         own_data(tables, Y[:90], **said)  # a warning would be an error
+
+
+def test_what_is_warned_of_is_in_the_report_too(tmp_path, capsys):
+    taste = pd.DataFrame(X[:, :6]).add_prefix("t").assign(same=1.0, after=Y)
+    with pytest.warns(UserWarning) as told:
+        compare_data({"a": taste, "b": X[:, 6:]}, Y, ["sum"], runs=1, epochs=1, output=tmp_path)
+    said = [str(warning.message) for warning in told]
+    assert "THE TARGET MAY LEAK" in said[0] and "same of a does not" in said[1]
+    assert json.loads((tmp_path / "results.json").read_text())["about"][:2] == said
+    for sentence in said:
+        assert f"- {sentence}\n" in (tmp_path / "data.md").read_text(encoding="utf-8")
+        assert sentence not in capsys.readouterr().err  # it was warned of already
+
+
+def test_a_floor_that_scores_best_is_not_saved_and_that_is_said(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(rng.normal(size=(90, 5))).add_prefix("x")
+    rows.assign(y=rows.sum(axis=1)).to_csv(tmp_path / "a.csv", index=False)
+    pd.DataFrame(rng.normal(size=(90, 2))).add_prefix("z").to_csv(tmp_path / "b.csv", index=False)
+    asked = ["--table", f"a={tmp_path}/a.csv", "--table", f"b={tmp_path}/b.csv", "--target", "y"]
+    asked += ["--fusions", "concat", "--no-unimodal", "--runs", "1", "--epochs", "1"]
+    model = tmp_path / "model.safetensors"
+    found = command.main([*asked, "--output", f"{tmp_path}/out", "--save", str(model)])
+    assert found.table()[0].method == "linear" and found.best().name == "concat"
+    out = " ".join(capsys.readouterr().out.split())
+    assert f"What to know about these data: {tmp_path}/out/data.md" in out
+    assert "linear is a floor, which a fusion has to beat, and no model to save; best of the" in out
+    assert "linear, which scores best, is a floor and keeps no model. concat, the best on" in out
+    assert FusionRegressor.load(model).fusion == "concat"
+
+
+@pytest.mark.parametrize(
+    "column, found",
+    [
+        ({"patient": np.arange(90) // 3}, "30 numbers in 90 rows"),
+        ({"PatientID": np.arange(90) // 3 + 0.0}, "30 numbers in 90 rows"),
+        ({"who": [f"p{i // 3}" for i in range(90)]}, "30 words in 90 rows"),
+        ({"hospital": [f"h{i % 6}" for i in range(90)]}, "6 words in 90 rows"),
+        ({"stage": [f"s{i % 6}" for i in range(90)]}, None),
+        ({"age": 20 + np.arange(90) // 3}, None),
+        ({"acid": np.arange(90) // 3}, None),
+        ({"site": np.arange(90) % 3}, None),
+        ({"patient": np.linspace(0, 1, 30).repeat(3)}, None),
+        ({"row_id": np.arange(90)}, None),
+    ],
+    ids=lambda value: str(next(iter(value))) if isinstance(value, dict) else str(bool(value)),
+)
+def test_a_column_beside_the_target_may_name_groups(column, found, tmp_path):
+    pd.DataFrame({"wine": WINES[:90], "grape": Y[:90], **column}).to_csv(tmp_path / "y.csv")
+    frame = pd.DataFrame(X[:90], columns=NAMES).assign(wine=WINES[:90])
+    (name,) = column
+    asked = {"id": "wine"}
+    if found is None:
+        own_data({"a": frame}, f"{tmp_path}/y.csv:grape", **asked)  # a warning would be an error
+        return
+    with pytest.warns(MayBeGroups) as told:
+        own = own_data({"a": frame}, f"{tmp_path}/y.csv:grape", **asked)
+    assert f"{name} beside the target ({found}) may name groups" in str(told[0].message)
+    assert "--group COLUMN" in str(told[0].message) and "--drop" not in str(told[0].message)
+    assert own.recipe.about[0] == str(told[0].message)
+    own_data({"a": frame}, f"{tmp_path}/y.csv:grape", allow=[name], **asked)
+    own_data({"a": frame}, f"{tmp_path}/y.csv:grape", groups=name, **asked)
+
+
+def test_numbers_in_a_table_may_name_groups_by_the_column_s_name():
+    frame = pd.DataFrame(X[:90], columns=NAMES)
+    numbers = np.arange(90) // 3
+    with pytest.warns(MayBeGroups, match=r"subject_id of a \(30 numbers in 90 rows\) may name"):
+        own_data({"a": frame.assign(subject_id=numbers)}, Y[:90])
+    own_data({"a": frame.assign(count=numbers, ward=np.arange(90) % 9)}, Y[:90])
 
 
 def test_an_argument_of_another_name_is_told_what_it_is():

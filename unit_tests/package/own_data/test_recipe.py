@@ -22,6 +22,7 @@ Y = np.array(["cat", "cow", "dog"])[
     (A[:, 0] + B[:, 0] + RNG.normal(size=N) / 2 > 0).astype(int) + (A[:, 1] > 0.5)
 ]
 TABLES = {"a": A, "b": B}
+NOTES = [f"note {2 * i // 3}" for i in range(N)]
 
 
 def tensors(recipe, run=0, modalities=None):
@@ -115,18 +116,18 @@ def test_columns_of_a_test_set_may_come_in_another_order():
 
 
 def test_columns_of_names_are_left_out_and_said():
-    notes = [f"note {2 * i // 3}" for i in range(N)]
     own = own_data(
-        {"a": A, "b": words(B).assign(note=notes)},
+        {"a": A, "b": words(B).assign(note=NOTES)},
         Y,
         test=({"a": A, "b": words(B).assign(note="seen")}, Y),
     )
     assert "column note is left out: its words differ in most rows" in own.said
+    assert "words of b, a column for each: site (2)" in own.said
     assert tensors(own.recipe)[0][1].shape[1] == 5
     with pytest.raises(
         ValueError, match="table b must have a column that is a feature, but has words"
     ):
-        own_data({"a": A, "b": pd.DataFrame({"note": notes})}, Y)
+        own_data({"a": A, "b": pd.DataFrame({"note": NOTES})}, Y)
 
 
 @pytest.mark.parametrize("fusion", ["deq", "concat", "late"])
@@ -225,6 +226,27 @@ def test_the_recipe_can_be_told_from_others_by_its_cells_alone():
 def test_it_is_said_that_groups_are_few(groups, warned, folds):
     said = own_data(TABLES, Y, groups=np.arange(N) % groups, folds=folds).said
     assert any(line.startswith(f"there are only {groups} groups") for line in said) == warned
+
+
+def test_words_of_a_test_set_that_no_other_row_has_are_said():
+    held = words(B).assign(site=np.array(["x", "far", "away"])[np.arange(N) % 3])
+    own = own_data({"a": A, "b": words(B)}, Y, test=({"a": A, "b": held}, Y))
+    told = "site of b has words that were not there to learn from, in 60 rows: far, away; they"
+    assert (
+        f"test set: {told} count as missing" in own.said and own.recipe.about[-3:] == own.said[-3:]
+    )
+
+
+def test_what_is_said_of_many_columns_is_short():
+    many = pd.DataFrame({f"w{i}": np.array(["u", "v"])[np.arange(N) % 2] for i in range(40)})
+    said = own_data({"a": A, "b": many.assign(**{f"n{i}": NOTES for i in range(30)})}, Y).said
+    assert "columns n0, n1, n2, n3, n4, n5, n6, n7 and 22 more are left out: their words" in said[1]
+    assert said[2].startswith("words of b, a column for each: w0 (2), w1 (2)")
+    assert said[2].endswith("w7 (2) and 32 more") and len(said) == 5
+
+
+def test_what_was_understood_is_printed_in_short():
+    assert len(repr(own_data({"a": np.c_[A, B]}, Y))) < 600
 
 
 def test_what_was_understood_is_said():

@@ -88,6 +88,7 @@ def text():
         legend=HOSTILE,
         skipped={HOSTILE: HOSTILE},
         failures=[{"method": HOSTILE, "run": 3, "error": HOSTILE}],
+        about=[HOSTILE],
         repeat=HOSTILE,
     )
 
@@ -124,7 +125,7 @@ def test_it_holds_the_table_and_the_sentences(no_pictures):
 def test_names_are_text_wherever_they_stand(text):
     read = Reader(text)
     assert not {"b", "i"} & {tag for tag, _ in read.tags}
-    assert read.text.count(HOSTILE) == 11  # the table, the title twice, and the others once each
+    assert read.text.count(HOSTILE) == 12  # the table, the title twice, and the others once each
     assert "without <i>b" in read.text
 
 
@@ -172,14 +173,48 @@ def test_the_same_results_make_the_same_page():
 def test_failures_and_what_was_skipped_are_told(no_pictures):
     failure = {"method": "film", "run": 3, "error": "Traceback\n  RuntimeError: <no>"}
     skipped = {"tensor": "takes 3 modalities, and there are 2"}
-    read = Reader(make(list(results()), failures=[failure], skipped=skipped))
+    about = ["there are three rows"]
+    read = Reader(make(list(results()), failures=[failure], skipped=skipped, about=about))
+    assert "What to know about these data" in read.text
     assert "film, run 3" in read.text and "RuntimeError: <no>" in read.text
     assert "tensor: takes 3 modalities, and there are 2" in read.text
     assert "Runs that failed: 1, told below." in read.text
-    order = ["This is best.", "without a", "Pictures need", "RuntimeError", "Not compared"]
+    order = [
+        "This is best.",
+        "without a",
+        "three rows",
+        "Pictures need",
+        "RuntimeError",
+        "Not compared",
+    ]
     assert sorted(order, key=read.text.index) == order
     whole = Reader(make(list(results()))).text
-    assert "failed" not in whole and "Not compared" not in whole
+    for absent in ("failed", "Not compared", "What to know"):
+        assert absent not in whole
+
+
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("select", ["loss", "accuracy", "mae"])
+def test_axes_say_where_less_is_better(select, lower):
+    pytest.importorskip("matplotlib")
+    found = [
+        {
+            **{"method": name, "run": run, "scores": {"it": 0.5 + run / 9}, "seconds": 1.0},
+            **{"curve": [{f"valid_{select}": 1.0 / epoch} for epoch in (1, 2, 3)]},
+            **{"parameters": 9, "fusion_parameters": 3, "epochs": 3, "best_epoch": 1},
+        }
+        for name in ("deq", "concat")
+        for run in range(3)
+    ]
+    score = Score("it", percent=False, lower=lower)
+    rows = make_rows(found, [score], baseline="concat")
+    shown = Shown(rows, found, score, select, "concat", "deq")
+    (axes,) = PICTURES["Learning"](shown).axes
+    told = "" if select == "accuracy" else " (lower is better)"
+    assert axes.get_ylabel() == f"validation {select}{told}"
+    told = " (lower is better)" if lower else ""
+    assert PICTURES["Scores"](shown).axes[0].get_xlabel() == f"it{told}"
+    assert PICTURES["Differences"](shown).axes[0].get_xlabel() == f"it{told}, minus concat"
 
 
 def test_without_matplotlib_the_page_says_what_to_do(no_pictures):

@@ -3,7 +3,7 @@
 import pytest
 
 from deq_fusion.training_structures.comparison import Score
-from deq_fusion.training_structures.comparison.methods import FUSION, SINGLE
+from deq_fusion.training_structures.comparison.methods import FLOOR, FUSION, SINGLE
 from deq_fusion.training_structures.comparison.report import table
 from deq_fusion.training_structures.comparison.report.verdict import verdict
 
@@ -37,6 +37,28 @@ def test_the_best_the_subject_and_the_single_modalities_are_placed():
     assert subject == "deq (accuracy 80.0 %) is number 2."
     assert single.startswith("Best single modality: only a (accuracy 70.0 %); ")
     assert single.endswith("below it: concat, majority.")
+
+
+def test_a_floor_that_is_best_is_called_one_and_the_best_of_the_others_is_named():
+    results = [
+        {"method": name, "run": 0, "scores": {"accuracy": mean}, "seconds": 1.0, "kind": kind}
+        for name, mean, kind in (
+            ("linear", 0.9, FLOOR),
+            ("concat", 0.8, FUSION),
+            ("most", 0.1, FLOOR),
+        )
+    ]
+    said = say(table.make_rows(results, [ACCURACY], baseline="concat"))
+    assert said[1] == (
+        "linear is a floor, which a fusion has to beat, and no model to save; best of the others: "
+        "concat (accuracy 80.0 %)."
+    )
+    alone = table.make_rows(results[:1], [ACCURACY], baseline=None)
+    assert say(alone, baseline=None) == [
+        "Best of 1 method: linear (accuracy 90.0 %), a single run."
+    ]
+    others = table.make_rows(results[1:], [ACCURACY], baseline="concat")
+    assert "floor" not in " ".join(say(others))
 
 
 def test_nothing_falls_short_when_all_beat_the_single_modalities():
