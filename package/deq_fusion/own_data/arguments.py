@@ -82,7 +82,7 @@ def add_data(group: argparse._ActionsContainer) -> None:
     several: dict[str, Any] = {"action": "append", "default": [], "metavar": "COLUMN"}
     add("--save", type=Path, metavar="MODEL", help="file to save the best fusion in, fitted again")
     add("--drop", help="a column that is no feature; may be given several times", **several)
-    add("--allow", help="a column that may predict the target alone", **several)
+    add("--allow", help="a column that may predict the target alone, or names no groups", **several)
 
 
 def named_file(text: str) -> tuple[str, str]:

@@ -63,7 +63,7 @@ def compare_data(
             the MLP or GRU.
         id: column or index that names rows, by which they are joined.
         drop: columns that are no features.
-        allow: columns that may predict the target on their own.
+        allow: columns that may predict the target on their own, or that name no groups.
         runs: how many, or their numbers. By default 20 fresh splits under 1,000 rows, else 5; a
             fold each if `folds`; with a test set 10, or 5.
         seed: number of the first run, where `runs` does not list them; if `folds`, of the first

@@ -88,7 +88,7 @@ def own_data(
             the MLP or GRU.
         id: column or index that names rows, by which they are joined.
         drop: columns that are no features.
-        allow: columns that may predict the target on their own.
+        allow: columns that may predict the target on their own, or that name no groups.
 
     Raises:
         ValueError: for data that no comparison can be made of, in a sentence.

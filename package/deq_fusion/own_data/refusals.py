@@ -178,7 +178,8 @@ def warn_of_groups(views: Mapping[str, View], beside: Mapping[str, np.ndarray]) 
         for name, values in beside.items()
         if (what := _repeated(name, pd.Series(values), feature=False))
     ]
-    out = "leave it out (drop, --drop COLUMN) or say that it is a feature" if found else "say so"
+    feature = "leave it out (drop, --drop COLUMN) or say that it is a feature"
+    out = feature if found else "say that it names none"
     return _warned(
         MayBeGroups,
         [*found, *also],
