@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from .equilibrium import Equilibrium, SolveRecord, checks
 from .equilibrium.checks import Rule, check_count, check_flag, one_of, optional
 from .equilibrium.fusion_map.building import build_cells, check_sizes, check_start
+from .equilibrium.fusion_map.constants import ToldConstants, constants_of
 from .equilibrium.fusion_map.equations import EQUATIONS as EQUATIONS
 from .equilibrium.fusion_map.equations import PRESETS, Equations, refuse_old
 from .equilibrium.fusion_map.features import check_features, check_fused, check_present
@@ -47,7 +48,7 @@ RULES: Mapping[str, Rule] = {  # of the options that are neither `Equilibrium`'s
 }
 
 
-class DEQFusion(nn.Module):
+class DEQFusion(ToldConstants):
     """Fuses modality features into the equilibrium of a learnt fusion process.
 
         z_i = f_i(z_i; x_i),    z = f_fuse(z; z_1, ..., z_N, x_fuse),    x_fuse = sum_i w_i x_i
@@ -74,7 +75,8 @@ class DEQFusion(nn.Module):
         start: the recurrent terms at the start, as a fraction of the injected ones; "contractive"
             is 0.1. "released" starts as the authors' release, with the weights of `nn.Linear`;
             nothing makes the map contract then. The fraction is a constant of the map, and no
-            parameter: a state_dict is for a fusion of the same start.
+            parameter: a state_dict tells it, the equations and the groups, and is refused by a
+            fusion of others; dict(state_dict) tells none.
         groups: groups of the GroupNorms of f_i. None: the largest divisor of `dim` up to 4 that
             leaves each group at least four channels, or else one group. Fewer than four channels
             are warned of where a number asks for them; of less than two GroupNorm makes zero.
@@ -82,8 +84,9 @@ class DEQFusion(nn.Module):
         dropout: probability of dropout, in training, on the gates and on the fused update;
             one mask for a whole solve, so that there is a fixed point.
         unroll: in place of the equilibrium this many steps from zero, backpropagated; there
-            is no penalty, no `info` and nothing to observe then. What f_fuse is injected is
-            the equations' `unroll_injection`.
+            is no penalty, no `info` and nothing to observe then. Options of solves and of the
+            penalty do nothing; but for `joint` they are taken, so that a variation of a fusion
+            may have them. What f_fuse is injected is the equations' `unroll_injection`.
         joint: solve all states together, as (17) is written, and not block by block; without
             f_theta or f_fuse there is one block only.
         solver: key of `equilibrium.SOLVERS`, or a callable that returns a rule.
@@ -95,7 +98,8 @@ class DEQFusion(nn.Module):
             "one_step" or "neumann" (formulas: `equilibrium.Equilibrium`).
         neumann_terms: number of terms of the latter.
         neumann_damping: its damping, above 0 and at most 1.
-        jacobian_weight: weight of the Jacobian penalty in `auxiliary_loss`.
+        jacobian_weight: weight of the Jacobian penalty in `auxiliary_loss`; with `unroll`
+            there is none, whatever the weight.
         jacobian_blocks: "diagonal" (df_i/dz_i and df_fuse/dz, whose spectra make up that of
             the whole) or "joint" (the whole Jacobian, as the release has it).
         jacobian_probes: random vectors of Hutchinson's estimator.
@@ -320,6 +324,9 @@ class DEQFusion(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # the graph of the last forward can be neither copied nor pickled
         return {**self.__dict__, "_last": Outcome()}
+
+    def constants(self) -> dict[str, Any]:
+        return constants_of(self.equations, self.start, self.unimodal, self.fuse)
 
     def pose(
         self,

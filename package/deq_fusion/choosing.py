@@ -9,6 +9,7 @@ from torch import nn
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Fusion
 from deq_fusion.training_structures.comparison.methods import unsuited
+from deq_fusion.training_structures.comparison.sized import sized
 
 from .training import FUSION_OPTIONS
 
@@ -64,7 +65,4 @@ def _built(
         raise ValueError(
             f"fusion_options must suit the fusion, got {sorted(options)}: {error}"
         ) from error
-    module, width = built if isinstance(built, tuple) else (built, dim)
-    if not isinstance(module, nn.Module):
-        raise ValueError(f"a fusion must be an nn.Module, but is a {type(module).__name__}")
-    return module, width
+    return sized(built, dim)

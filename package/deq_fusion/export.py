@@ -77,8 +77,9 @@ class Exported(nn.Module):
         self.network = _single(estimator.network_)
         self.task = estimator.target_.task
         self.raw = not any(column.categories for column in columns.values())
-        self.picked = estimator.picked_ if self.raw else None
-        self.names = ["X"] if self.picked is not None else list(columns)
+        picked = estimator.picked_ if self.raw else None
+        self.together = picked is not None  # all columns are one matrix
+        self.names = ["X"] if self.together else list(columns)
         self.told = not self.raw and len(columns) > 1  # which rows have a modality
         self.names += ["present"] * self.told
         if self.raw:
@@ -86,6 +87,10 @@ class Exported(nn.Module):
                 for name in ("mean", "scale"):
                     value = torch.from_numpy(getattr(column, name)).float()
                     self.register_buffer(f"{name}_{number}", value)
+        if picked is not None:
+            every = torch.arange(estimator.n_features_in_)
+            for number, columns_of_one in enumerate(picked.values()):
+                self.register_buffer(f"columns_{number}", every[columns_of_one])
         what = "raw numbers, NaN where missing" if self.raw else "what `preprocessed` returns"
         what += ", float32" + ", and bool for `present`" * self.told
         gives = "the predicted numbers" if self.task == "regression" else "probabilities"
@@ -95,22 +100,28 @@ class Exported(nn.Module):
         views, present = list(inputs), None
         if self.told:
             *views, present = views
-        if self.picked is not None:
-            views = [inputs[0][:, numbers] for numbers in self.picked.values()]
+        if self.together:
+            views = [inputs[0].index_select(1, c) for c in self._numbered("columns")]
         if self.raw:
             if len(views) > 1:
                 here = [~view.isnan().flatten(1).all(dim=1) for view in views]
                 present = torch.stack(here, dim=1)
-            views = [self._scaled(view, number) for number, view in enumerate(views)]
+            scaling = self._numbered("mean"), self._numbered("scale")
+            views = [_scaled(*each) for each in zip(views, *scaling, strict=True)]
         outputs = self.network.outputs(views, present)
         if self.task == "regression":
             return outputs
         return outputs.softmax(dim=1) if self.task == "classification" else outputs.sigmoid()
 
-    def _scaled(self, view: Tensor, number: int) -> Tensor:
-        mean, scale = getattr(self, f"mean_{number}"), getattr(self, f"scale_{number}")
-        scaled = (view - mean) / scale
-        return torch.where(scaled.isnan(), 0.0, scaled)
+    def _numbered(self, name: str) -> list[Tensor]:
+        """Returns the buffers of a name, one a modality."""
+        buffers = dict(self.named_buffers(recurse=False))
+        return [value for key, value in buffers.items() if key.startswith(f"{name}_")]
+
+
+def _scaled(view: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    scaled = (view - mean) / scale
+    return torch.where(scaled.isnan(), 0.0, scaled)
 
 
 def _single(network: nn.Module) -> nn.Module:
@@ -121,7 +132,7 @@ def _single(network: nn.Module) -> nn.Module:
 def _rows(module: Exported, estimator: Any, rows: int) -> tuple[Tensor, ...]:
     """Returns as many rows as are asked for of what goes in, the same at every call."""
     columns = list(estimator.columns_.values())
-    if module.picked is not None:
+    if module.together:
         shapes = [(estimator.n_features_in_,)]
     else:
         shapes = [(*c.shape[:-1], c.width) if module.raw else c.shape for c in columns]

@@ -24,6 +24,7 @@ from .methods import Method
 from .missing import without
 from .recipe import Loaders, Recipe
 from .search import search
+from .sized import sized
 from .space import Search
 
 CHECKPOINT_SECONDS = 2.0  # work that a killed run may lose
@@ -313,8 +314,7 @@ def build_model(method: Method, train: DataLoader) -> tuple[nn.Module, list[nn.M
         options = dict(recipe.fusion_options.get(method.name, {}))
         if getattr(fusion, "predicts", False):
             options = {"outputs": outputs, "task": recipe.task} | options
-        built = fusion(input_dims, dim, **options)
-        module, width = built if isinstance(built, tuple) else (built, dim)
+        module, width = sized(fusion(input_dims, dim, **options), dim)
         made.append(module)
         return module, width
 

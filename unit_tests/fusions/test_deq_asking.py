@@ -15,7 +15,7 @@ WIDTHS, DIM, BATCH = (16, 5), 16, 12
 OPTIONS = {
     "default": {},
     "hard": {"start": 2.0},
-    "paper": {"equations": "paper", "start": 0.3},
+    "paper": {"equations": "paper", "start": 0.2},
     "released_mosi": {"equations": "released_mosi", "fuse_groups": 1},
     "joint": {"joint": True, "start": 0.3},
     "without f_theta": {"f_theta": False, "start": 2.0},
@@ -55,8 +55,8 @@ def test_it_finds_the_same_to_the_last_bit_where_nobody_leaves(name, solver):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
-# whose least squares do not multiply rounding by 10^10
-RIDGED = {**SOLVERS, "anderson": partial(Anderson, ridge=1e-6)}
+# whose least squares do not multiply rounding until it shows, on any version of torch
+RIDGED = {**SOLVERS, "anderson": partial(Anderson, ridge=1e-4)}
 
 
 @some_cases

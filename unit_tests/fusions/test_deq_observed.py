@@ -1,5 +1,7 @@
 """Who observes a solve changes nothing of it, to the last bit, whether it converges or not."""
 
+from dataclasses import FrozenInstanceError
+
 import pytest
 import torch
 
@@ -93,3 +95,12 @@ def test_dropout_draws_its_masks_once_whoever_observes():
         fused.append(fusion(features, observe=observe))
         fused.append(torch.rand(3))  # what is drawn next
     assert fused[0].equal(fused[2]) and fused[1].equal(fused[3]) and seen
+
+
+def test_a_step_can_only_be_read():
+    def rename(step):
+        step.block = "mine"
+
+    fusion, features, _ = posed(torch.float32)
+    with pytest.raises(FrozenInstanceError):
+        fusion(features, observe=rename)

@@ -126,9 +126,11 @@ def training_step(seed, shape=(B, N, D), **options):
 def test_a_training_step_dispatches_few_operations(lower):
     with bfloat16_products(lower):
         counts = [training_step(seed) for seed in range(5)]
-    assert max(counted.operations.total() for counted in counts) <= 600
+    # how often autograd detaches what it saves differs between versions of torch
+    counted = [c.operations.total() - c.operations["aten.detach.default"] for c in counts]
+    assert max(counted) <= 570
     assert max(counted.transfers.total() for counted in counts) <= 4
-    assert min(counted.operations.total() for counted in counts) > 200  # they are counted
+    assert min(counted) > 200  # they are counted
 
 
 @pytest.mark.parametrize("lower", [False, True], ids=["float32", "bfloat16"])

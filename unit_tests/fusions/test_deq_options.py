@@ -267,6 +267,8 @@ def test_channels_come_last():
     pictures = [torch.randn(2, 6, 5, 4) for _ in range(2)]  # (batch, channels, height, width)
     with pytest.raises(ValueError, match=r"channels come last: features\[0\].movedim\(1, -1\)"):
         fusion(pictures)
+    with pytest.raises(ValueError, match="got .2, 5, 4.; input_dims gives the widths"):
+        fusion([torch.randn(2, 5, 4) for _ in range(2)])  # which no other reading fits either
     right = fusion([x.movedim(1, -1) for x in pictures])
     assert right.shape == (2, 5, 4, 16)
     # where width and channels are as many, both readings fit

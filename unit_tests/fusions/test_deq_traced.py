@@ -114,7 +114,9 @@ def test_a_bare_solve_is_left_alone():
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("options", [{}, {"equations": "paper"}, {"joint": True}], ids=str)
 def test_an_equilibrium_is_not_exported(options, strict):
-    with pytest.raises(Exception, match=MESSAGE):
+    # older torch does not tell that it exports, and fails at the solve in its own words
+    told = not strict or hasattr(torch.compiler, "is_exporting")
+    with pytest.raises(Exception, match=MESSAGE if told else "skip function disable"):
         torch.export.export(Host(**options).eval(), inputs(4), strict=strict)
 
 

@@ -211,7 +211,7 @@ REFUSED = {
     "sequences": ({"fusion": "early_gru"}, "'early_gru' does not take vectors; take another"),
     "options": ({"fusion_options": {"size": 3}}, r"fusion_options must suit.*\['size'\]"),
     "no dict": ({"fusion_options": 3}, "fusion_options must be a dict, got int"),
-    "no module": ({"fusion": lambda dims, dim: 3}, "a fusion must be an nn.Module, but is a int"),
+    "no module": ({"fusion": lambda dims, dim: 3}, "a fusion must be an nn.Module, .* is a int"),
     "no modalities": ({"modalities": []}, "modalities must be a dict such as"),
     "no columns": ({"modalities": {"a": slice(20, 30)}}, "'a' must have a column, but slice"),
     "a column": ({"modalities": {"a": [13]}}, "'a' must have columns from 0 to 12, got 13"),
