@@ -74,7 +74,7 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     install_requires=[
-        "torch>=2.4",
+        "torch>=2.6",  # earlier ones may run code that a file of weights holds
         "numpy",
         "scipy",
         "h5py",

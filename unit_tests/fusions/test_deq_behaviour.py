@@ -169,7 +169,6 @@ class Host(nn.Module):
         return self.fusion([self.encoder(x), y])
 
 
-@pytest.mark.filterwarnings("ignore:You are using .torch.load")  # torch before 2.6
 def test_copies_and_pickles_work_after_forward_and_backward():
     host, (x, y) = Host(), make_features([5, 7], dtype=torch.float32)
     fused = host(x, y)

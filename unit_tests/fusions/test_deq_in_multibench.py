@@ -147,7 +147,6 @@ def test_a4_every_parameter_exists_before_the_first_batch_and_is_trained():
     assert [name for name, p in after.items() if p.equal(before[name])] == []
 
 
-@pytest.mark.filterwarnings("ignore:You are using .torch.load")  # torch before 2.6
 def test_a5_the_model_pickles_after_validation_and_copies_at_any_time():
     encoders, fusion, head = parts(jacobian_weight=0.1, jacobian_every=2)
     batches = make_batches(2)

@@ -350,8 +350,7 @@ def both(tmp_path_factory):
     options = ["--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *options, __file__, "everything", folder],
-        # torch 2.4 warns of how it unpickles its own tensors
-        env=environment(OMP_NUM_THREADS="1", PYTHONWARNINGS="ignore::FutureWarning"),
+        env=environment(OMP_NUM_THREADS="1"),
         capture_output=True,
         text=True,
         timeout=2 * SECONDS,

@@ -195,8 +195,6 @@ def test_the_first_epoch_is_saved_even_if_its_metric_is_zero(tmp_path, capsys):
 
 def whole(path):
     classes = [SL.MMDL, nn.ModuleList, nn.Sequential, nn.Linear, nn.Dropout, Concat, Fusion]
-    if not hasattr(torch.serialization, "safe_globals"):
-        pytest.skip("torch before 2.5 cannot load a whole model without running its code")
     with torch.serialization.safe_globals(classes):
         return torch.load(path, weights_only=True)
 

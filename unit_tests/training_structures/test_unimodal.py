@@ -161,8 +161,6 @@ def test_prints_what_multibench_prints(tmp_path, capsys):
 
 
 def whole(path):
-    if not hasattr(torch.serialization, "safe_globals"):
-        pytest.skip("torch before 2.5 cannot load a whole module without running its code")
     kinds = [nn.Sequential, nn.Linear, nn.BatchNorm1d, nn.Dropout]
     with torch.serialization.safe_globals(kinds):
         return torch.load(path, weights_only=True)

@@ -193,7 +193,7 @@ def pace(z: Tensor) -> Pace:
 
 def _bfloat16_pays(z: Tensor) -> bool:
     """Whether the processor is known to multiply matrices faster in bfloat16."""
-    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)  # torch >= 2.6
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     return z.is_cpu and supported()
 
 

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from deq_fusion.fusions.equilibrium import SOLVERS, Anderson, Broyden, find_fixed_point
+from deq_fusion.fusions.equilibrium.maps import Pace, relative_residual
+from deq_fusion.fusions.equilibrium.solve import solve
 from unit_tests.fusions.equilibrium.affine import affine
 
 solver = pytest.mark.parametrize("solver", sorted(SOLVERS))
@@ -292,3 +294,26 @@ def test_no_samples_are_solved(solver):
     found = find_fixed_point(torch.cos, torch.zeros(0, 2, 3), solver=solver)
     assert found.value.shape == (0, 2, 3) and not found.failed
     assert found.residual.shape == found.converged.shape == found.steps.shape == (0,)
+
+
+@pytest.mark.parametrize("pace", [Pace(), Pace(first=3, then=2)])
+def test_a_part_that_is_not_finite_names_its_sample_once(pace):
+    class Parted:
+        """Two parts of five samples; of the third both are NaN from the second step on."""
+
+        narrows, trace, residual = False, (), staticmethod(relative_residual)
+
+        def __init__(self):
+            self.pace = pace
+
+        def start(self):
+            return torch.zeros(2, 5, 3)
+
+        def __call__(self, z):
+            image = z + 1
+            image[:, 2] = torch.where(z[:, 2] > 0, torch.nan, 1)
+            return image
+
+    told = r"at step 2 of 40 for 1 of 5 samples \(first: \[2\]\)"
+    with pytest.raises(FloatingPointError, match=told):
+        solve(Parted(), solver="picard", tol=1e-3, max_steps=40)

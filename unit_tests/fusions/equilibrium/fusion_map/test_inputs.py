@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.equilibrium.fusion_map.features import check_finite
 from deq_fusion.fusions.equilibrium.fusion_map.inputs import Projection, rms_normalised
 from unit_tests.fusions.deq_reference import arguments, recorded_masks
 from unit_tests.fusions.equilibrium.fusion_map.oracle import bfloat16_products
@@ -55,6 +56,18 @@ def test_what_is_not_finite_is_named_and_nothing_is_shown(options, value, equati
     with pytest.raises(ValueError, match=r"features\[1\] holds NaN or infinity in 1 of 5 .*\[2\]"):
         fusion(features, observe=seen.append)
     assert not seen and fusion.info is None
+
+
+def test_values_are_not_asked_for_where_none_can_be_looked_at():
+    def checked(x):
+        check_finite([x])
+        return x
+
+    rows = torch.full((3, 4, 2), torch.nan)
+    with pytest.raises(ValueError, match="features must be finite"):
+        checked(rows[0])
+    for shown in (torch.zeros(3, 4, 2), rows):
+        assert torch.func.vmap(checked)(shown).shape == shown.shape
 
 
 @some_options

@@ -83,3 +83,11 @@ def test_lower_precision_is_taken_where_it_pays_and_full_precision_is_not_asked_
             assert not pace(torch.zeros(2, 8)).rough
     with bfloat16_products(False):
         assert not pace(torch.zeros(2, 8)).rough
+
+
+def test_where_a_step_is_dear_every_step_asks_and_elsewhere_few_do():
+    """Of `pace`: four steps are enough as a rule, five of few entries."""
+    dear = torch.zeros(1).expand(4096, 64, 64)  # which takes no memory
+    for state, first, then in ((dear, 1, 1), (dear[:1], 5, 4), (torch.zeros(2, 256), 4, 4)):
+        assert pace(state)[:2] == (first, then)
+        assert pace(state.to("meta"))[:2] == ((4 if state.shape[-1] >= 256 else 5), 4)
