@@ -1,13 +1,12 @@
-"""A fusion as it was just built, and the width of its result, which its first forward must have."""
+"""A fusion as it was just built, and the width of its result, as a head is built for it."""
 
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 
 def sized(built: Any, dim: int) -> tuple[nn.Module, int | None]:
-    """Returns the fusion and the width of its result, which its first forward must have.
+    """Returns the fusion and the width of its result, which every result must have.
 
     Args:
         built: what a fusion's class or function returned: the fusion, whose width is the one
@@ -24,21 +23,21 @@ def sized(built: Any, dim: int) -> tuple[nn.Module, int | None]:
             f"{type(fusion).__name__}"
         )
     if width is not None:
-        check = _FirstResult(width)
-        check.handle = fusion.register_forward_hook(check)
+        fusion.register_forward_hook(_OfWidth(width))
     return fusion, width
 
 
-class _FirstResult:
-    """A look at the first result of a fusion, which has the width that its head was built for."""
+class _OfWidth:
+    """A look at every result of a fusion, which has the width that its head was built for.
 
-    handle: RemovableHandle
+    At every one, for a hook that goes would move the line of code at which a warning is raised,
+    and what is told once a line would be told twice.
+    """
 
     def __init__(self, width: int) -> None:
         self.width = width
 
     def __call__(self, fusion: nn.Module, given: Any, result: Any) -> None:
-        self.handle.remove()
         if isinstance(result, Tensor) and result.dim() and result.shape[-1] == self.width:
             return
         came = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__

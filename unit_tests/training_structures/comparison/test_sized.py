@@ -1,6 +1,7 @@
 """A fusion whose result has another width than its head was built for says so, in one sentence."""
 
 import copy
+import pickle
 import re
 
 import pytest
@@ -64,12 +65,13 @@ def test_what_is_no_fusion_is_refused(built):
         sized(built, 3)
 
 
-def test_only_the_first_result_is_looked_at_and_copies_look_at_theirs():
+def test_results_of_the_right_width_pass_in_copies_too():
     fusion, width = sized(nn.Identity(), 3)
     assert width == 3
-    twin = copy.deepcopy(fusion)
-    fusion(torch.ones(2, 3))
-    assert not fusion._forward_hooks and len(twin._forward_hooks) == 1
-    twin(torch.ones(2, 3))
-    assert not twin._forward_hooks
-    assert not sized((nn.Identity(), None), 3)[0]._forward_hooks  # it predicts on its own
+    for module in (fusion, copy.deepcopy(fusion), pickle.loads(pickle.dumps(fusion))):
+        for _ in range(2):
+            assert module(torch.ones(2, 3)).shape == (2, 3)
+        with pytest.raises(ValueError, match=r"Identity must return \(batch, 3\)"):
+            module(torch.ones(2, 4))
+    alone, none = sized((nn.Identity(), None), 3)  # it predicts on its own
+    assert none is None and alone(torch.ones(2, 4)).shape == (2, 4)
