@@ -399,6 +399,7 @@ def test_a_finished_run_resumes_to_itself_or_to_more_epochs(tmp_path):
         ),
     ],
 )
+@pytest.mark.filterwarnings("ignore:The epoch parameter")  # older torch passes it to itself
 def test_every_optimizer_and_scheduler_resumes(tmp_path, optimizer, scheduler):
     kind = {"optimizer": partial(optimizer, lr=0.01), "scheduler": scheduler, "patience": None}
     models = [model_of() for _ in range(3)]
