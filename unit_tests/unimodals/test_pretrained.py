@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 
-from deq_fusion.unimodals.pretrained import BertEncoder, ResNetEncoder
+from deq_fusion.unimodals.pretrained import BertEncoder, ResNetEncoder, ViTEncoder
 
 transformers = pytest.importorskip("transformers")
 
@@ -54,6 +54,21 @@ def resnet(tmp_path):
     with torch.no_grad():
         model(pixel_values=torch.randn(8, 3, 64, 64))  # batch statistics that are not the default
     return save(model.eval(), tmp_path / "resnet"), model.resnet
+
+
+@pytest.fixture
+def vit(tmp_path):
+    """A folder of a ViT with a classifier, as the hub has it, and its core."""
+    config = transformers.ViTConfig(
+        image_size=64,
+        patch_size=16,
+        hidden_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=3,
+        intermediate_size=40,
+    )
+    model = transformers.ViTForImageClassification(config).eval()
+    return save(model, tmp_path / "vit"), model.vit
 
 
 def normalised(images):
@@ -107,6 +122,19 @@ def test_resnet_gives_what_transformers_gives(resnet, images, capfd):
     assert output.std(dim=0).max() > 1e-4  # the pictures differ
 
 
+def test_vit_gives_what_transformers_gives(vit, images, capfd):
+    folder, expected = vit
+    capfd.readouterr()
+    encoder, square = ViTEncoder(folder).eval(), images[..., :64]
+    assert encoder.dim == 24 and capfd.readouterr() == ("", "")
+    normal = (square.double() / 255 - 0.5) / 0.5
+    output = expected(pixel_values=normal.float()).last_hidden_state
+    assert output.shape == (3, 1 + 4 * 4, 24)
+    torch.testing.assert_close(encoder(square), output, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder(square.float()), output, rtol=1e-4, atol=1e-5)
+    assert output.std(dim=0).max() > 1e-4  # the pictures differ
+
+
 def test_the_grid_averages_to_the_feature(images):
     encoder = ResNetEncoder().eval()
     grid = encoder.grid(images)
@@ -127,6 +155,7 @@ def test_the_grid_runs_row_by_row(images):
     [
         (lambda: BertEncoder(**SMALL), TOKENS),
         (lambda: ResNetEncoder(widths=(4, 8), depths=(1, 1)), torch.zeros(2, 3, 32, 32).byte()),
+        (lambda: ViTEncoder(size=32, width=16), torch.zeros(2, 3, 32, 32).byte()),
     ],
 )
 def test_an_untrained_encoder_is_a_module_like_others(make, batch):
@@ -138,7 +167,7 @@ def test_an_untrained_encoder_is_a_module_like_others(make, batch):
     assert max(grad.abs().max() for grad in grads) > 0
     encoder.zero_grad()
     expected = encoder.eval()(batch)
-    assert expected.shape == (len(batch), encoder.dim)
+    assert (len(expected), expected.shape[-1]) == (len(batch), encoder.dim)
     other.load_state_dict(encoder.state_dict())
     for copied in (other.eval(), copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
         assert not copied.model.training
@@ -161,13 +190,19 @@ def test_sizes_are_those_asked_for():
     assert encoder.dim == 32 and ResNetEncoder(widths=(4, 6), depths=(1, 2)).dim == 6
 
 
-def test_encoders_follow_the_default_dtype(bert, resnet, images, double):
+def test_encoders_follow_the_default_dtype(bert, resnet, vit, images, double):
+    assert ViTEncoder(vit[0]).eval()(images[..., :64]).dtype == torch.float64
     assert BertEncoder(bert[0]).eval()(TOKENS).dtype == torch.float64
     assert ResNetEncoder(resnet[0]).eval()(images).dtype == torch.float64
 
 
 @pytest.mark.parametrize(
-    ("encoder", "name"), [(BertEncoder, "bert-base-uncased"), (ResNetEncoder, "resnet-152")]
+    ("encoder", "name"),
+    [
+        (BertEncoder, "bert-base-uncased"),
+        (ResNetEncoder, "resnet-152"),
+        (ViTEncoder, "vit-base-patch16-224-in21k"),
+    ],
 )
 def test_a_name_of_the_hub_is_refused(encoder, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -192,6 +227,8 @@ def test_another_network_is_refused(bert, resnet):
         BertEncoder(resnet[0])
     with pytest.raises(ValueError, match="must hold a resnet, but it holds .* type 'bert'"):
         ResNetEncoder(bert[0])
+    with pytest.raises(ValueError, match="must hold a vit, but it holds .* type 'bert'"):
+        ViTEncoder(bert[0])
 
 
 def test_missing_weights_are_never_made_up(tmp_path):
@@ -220,6 +257,12 @@ def test_weights_of_another_shape_are_refused(bert):
 def test_wrong_arguments_are_refused(images):
     with pytest.raises(ValueError, match="heads must divide width, got 3 heads of width 16"):
         BertEncoder(**SMALL, heads=3)
+    with pytest.raises(ValueError, match="heads must divide width, got 3 heads of width 16"):
+        ViTEncoder(width=16, heads=3)
+    with pytest.raises(ValueError, match="patch must divide size, got patches of 16 in 40 pixels"):
+        ViTEncoder(size=40)
+    with pytest.raises(ValueError, match="images must be 32 x 32 pixels, .* got 64 x 96; read"):
+        ViTEncoder(size=32, width=16)(images)
     with pytest.raises(ValueError, match="one entry a stage, got"):
         ResNetEncoder(widths=(4, 8), depths=(1,))
     with pytest.raises(ValueError, match=r"length of 12 at most, got \(1, 13\)"):
