@@ -1,6 +1,7 @@
 """DynMM (Xue and Marculescu, 2023): a gate sends every sample to one of several experts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -103,8 +104,11 @@ class DynMM(nn.Module):
         self.cost_weight, self.temperature = cost_weight, temperature
         self.auxiliary_loss: Tensor | None = None
         self.info: Shares | None = None
+        self._left: int | None = None
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        if self._left is not None:
+            return self.experts[self._left](inputs)
         logits = self.gate(self._joined(inputs))
         if not self.training:
             self.auxiliary_loss = None
@@ -114,6 +118,26 @@ class DynMM(nn.Module):
         self.info = Shares(tuple(weights.detach().mean(dim=0).tolist()))
         outputs = torch.stack([expert(inputs) for expert in self.experts], dim=1)
         return torch.einsum("bk,bk...->b...", weights, outputs)
+
+    @contextmanager
+    def without(self, modality: int) -> Iterator[None]:
+        """Gives all samples to the first expert of one modality alone, of another than this.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        able = [
+            k
+            for k, expert in enumerate(self.experts)
+            if isinstance(expert, OneModality) and expert.index != modality
+        ]
+        if not able:
+            raise ValueError(f"no expert can do without modality {modality}; give all of them")
+        self._left = able[0]
+        try:
+            yield
+        finally:
+            self._left = None
 
     def _joined(self, inputs: Sequence[Tensor]) -> Tensor:
         """Returns all numbers of each sample, (batch, sum of input_dims)."""

@@ -1,17 +1,20 @@
 """MMBT (Kiela et al., 2019): regions of an image are tokens of BERT, before those of its text."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from .pretrained import BertEncoder, ResNetEncoder, text_and_image
 
+TEXT, IMAGE = 0, 1  # places among the inputs
+
 GRIDS = {n: (n, 1) for n in (1, 2, 3, 5, 7)} | {4: (2, 2), 6: (3, 2), 8: (4, 2), 9: (3, 3)}
 """Rows and columns of so many regions, as the release cuts an image."""
 
-ROUNDS = {"new": ("text", "image"), "image": ("text",), "all": ()}
-"""Round of training -> parts that do not learn in it."""
+ROUNDS = {"all": (), "text": ("image",), "image": ("text",), "new": ("text", "image")}
+"""Round of training, named after what learns -> trained parts that do not."""
 
 
 class ImageRegions(nn.Module):
@@ -51,8 +54,8 @@ class MMBT(nn.Module):
     is a linear map of BERT's pooled output. Padding, which is 0, changes nothing, and a text
     without pieces is as good as any: the image is there.
 
-    While `round` is "new" neither BERT's layers nor the image encoder learn, while it is "image"
-    BERT's layers do not; its embeddings and pooler always do. See `rounds`.
+    In the round "image" BERT's layers do not learn, in "text" the image encoder does not, and in
+    "new" neither; BERT's embeddings and pooler always do. See `rounds`.
 
     Args:
         text: BERT, with its pooler.
@@ -77,6 +80,7 @@ class MMBT(nn.Module):
         self.project = nn.Linear(image_dim, text.dim)
         self.head = nn.Linear(text.dim, outputs)
         self.round: str | None = None
+        self._absent: int | None = None
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         tokens, images = text_and_image(self.text, inputs)
@@ -89,7 +93,18 @@ class MMBT(nn.Module):
                 f"the image's features must be (batch, regions, {self.project.in_features}), got "
                 f"{tuple(regions.shape)}"
             )
+        if self._absent == IMAGE:
+            regions = regions[:, :0]
         return self.head(self._pooled(tokens, self.project(regions)))
+
+    @contextmanager
+    def without(self, modality: int) -> Iterator[None]:
+        """Leaves the tokens of the text (0) or of the image (1) out of the sequence."""
+        self._absent = modality
+        try:
+            yield
+        finally:
+            self._absent = None
 
     def _pooled(self, tokens: Tensor, regions: Tensor) -> Tensor:
         """Returns BERT's pooled output for the sequence of regions, then text."""
@@ -99,6 +114,8 @@ class MMBT(nn.Module):
         first, last, text = words(tokens[:, :1]), words(tokens.gather(1, ends)), tokens[:, 1:]
         before = torch.arange(regions.shape[1] + 2, device=tokens.device)
         seen = (text != 0) & (place[1:] != ends)
+        if self._absent == TEXT:
+            seen = torch.zeros_like(seen)
         return self.text.model(
             inputs_embeds=torch.cat([first, regions, last, words(text)], dim=1),
             token_type_ids=torch.cat([0 * before, 1 + 0 * place[1:]]).expand(len(tokens), -1),
@@ -112,15 +129,13 @@ class MMBT(nn.Module):
 
 
 def rounds(epoch: int, *, text: int = 5, image: int = 3) -> list[str]:
-    """Returns the rounds of an epoch, counted from 1, for `fit`: what is trained learns later.
+    """Returns the round of an epoch, for `fit`: what was trained before learns later.
 
     Args:
-        epoch: its number.
+        epoch: its number, from 1.
         text: epochs in which BERT's layers do not learn; by default the release's example.
-        image: epochs in which the image encoder does not, at most as many.
+        image: epochs in which the image encoder does not.
     """
-    if not 0 <= image <= text:
-        raise ValueError(
-            f"image must be frozen for no more epochs than text, got {image} and {text}"
-        )
-    return ["new" if epoch <= image else "image" if epoch <= text else "all"]
+    limits = {"text": text, "image": image}
+    frozen = tuple(part for part, last in limits.items() if epoch <= last)
+    return [name for name, parts in ROUNDS.items() if parts == frozen]

@@ -138,6 +138,15 @@ def test_a_sample_does_not_depend_on_its_batch():
     torch.testing.assert_close(alone, whole)
 
 
+def test_without_an_image_all_go_to_the_text_expert():
+    model, batch = make().eval(), inputs()
+    with model.without(1):
+        assert torch.equal(model(batch), model.experts[0](batch))
+    assert model.experts[1].seen == 0
+    with pytest.raises(ValueError, match="no expert can do without modality 0"), model.without(0):
+        pass
+
+
 def test_outputs_may_have_any_shape():
     experts = [OneModality(nn.Unflatten(1, (1, 5))), OneModality(nn.Unflatten(1, (1, 5)))]
     model, batch = DynMM(experts, DIMS), inputs()

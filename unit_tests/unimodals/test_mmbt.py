@@ -120,6 +120,20 @@ def test_an_image_and_an_empty_text_are_enough():
     assert result.isfinite().all() and not torch.allclose(result[0], result[1])
 
 
+def test_either_modality_may_be_missing(double):
+    model, images = make().eval(), regions()
+    perturb(model)
+    with model.without(0):
+        result = model([TOKENS, images])
+    empty = torch.tensor([[CLS, SEP]]).expand(3, -1)
+    torch.testing.assert_close(result, model([empty, images]))
+    with model.without(1):
+        result = model([TOKENS, images])
+    rows = [published(model, row[row > 0], images[0, :0]) for row in TOKENS]
+    torch.testing.assert_close(result, torch.stack(rows))
+    torch.testing.assert_close(model([TOKENS, images[:, :0]]), result)
+
+
 @pytest.mark.parametrize("count", GRIDS)
 def test_regions_are_means_of_their_part_of_the_map(count):
     encoder = ResNetEncoder(widths=(4, 5), depths=(1, 1)).eval()
@@ -172,9 +186,8 @@ def test_parts_learn_later():
     assert [rounds(epoch) for epoch in (1, 3, 4, 5, 6)] == [
         *(["new"], ["new"], ["image"], ["image"], ["all"])
     ]
-    assert rounds(1, text=0, image=0) == ["all"]
-    with pytest.raises(ValueError, match="no more epochs than text, got 4 and 2"):
-        rounds(1, text=2, image=4)
+    assert rounds(1, text=0, image=0) == ["all"] and rounds(2, text=1, image=2) == ["text"]
+    assert learning(model, "text") == names - image
 
 
 def test_bert_base_has_the_published_size():
