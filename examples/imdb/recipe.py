@@ -9,6 +9,10 @@ batch sizes and rates:
   `image_weights` name local folders of their weights; without them small networks are trained
   from scratch, and plots are cut into word pieces learnt from train.
 - `vgg_bert`: BERT, fine-tuned on the plots, and the image features of the HDF5 file.
+
+Systems of the same table, with networks of their own, are in `systems`: `early` and `dynmm` take
+the first of these encoders' data, `mmbt` the two others', `pmf` that of `resnet_bert`, with a ViT
+(`vit_weights`). Table 2's late fusion is the fusion `concat`.
 """
 
 from collections.abc import Callable, Sequence
@@ -83,6 +87,9 @@ def recipe(
     image_weights: Annotated[
         str | None, "local folder of ResNet's weights; by default a small one from scratch"
     ] = None,
+    vit_weights: Annotated[
+        str | None, "local folder of ViT's weights, for pmf; by default a small one, untrained"
+    ] = None,
     width: Annotated[int | None, "of the fused feature; by default the encoders' published"] = None,
     lr: Annotated[float | None, "learning rate; by default the encoders' published"] = None,
     balanced: Annotated[
@@ -132,7 +139,15 @@ def recipe(
         accumulate=1 if batch_size else row.accumulate,
         search={"lr": loguniform(1e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors=floors,
-        systems=systems(),
+        systems=systems(
+            encoders=encoders,
+            text_weights=text_weights,
+            image_weights=image_weights,
+            vit_weights=vit_weights,
+            width=width or row.width,
+            lr=lr,
+            size=size,
+        ),
     )
 
 
