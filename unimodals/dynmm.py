@@ -1,7 +1,7 @@
 """DynMM (Xue and Marculescu, 2023): a gate sends every sample to one of several experts."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -119,21 +119,19 @@ class DynMM(nn.Module):
         outputs = torch.stack([expert(inputs) for expert in self.experts], dim=1)
         return torch.einsum("bk,bk...->b...", weights, outputs)
 
-    @contextmanager
-    def without(self, modality: int) -> Iterator[None]:
-        """Gives all samples to the first expert of one modality alone, of another than this.
+    def without(self, modality: int) -> AbstractContextManager[None] | None:
+        """Returns a context in which a modality is not read; None if no expert can do without it.
 
-        Raises:
-            ValueError: if there is none.
+        All samples go to the first expert of another modality alone, for the gate reads all.
         """
-        able = [
-            k
-            for k, expert in enumerate(self.experts)
-            if isinstance(expert, OneModality) and expert.index != modality
-        ]
-        if not able:
-            raise ValueError(f"no expert can do without modality {modality}; give all of them")
-        self._left = able[0]
+        for k, expert in enumerate(self.experts):
+            if isinstance(expert, OneModality) and expert.index != modality:
+                return self._only(k)
+        return None
+
+    @contextmanager
+    def _only(self, expert: int) -> Iterator[None]:
+        self._left = expert
         try:
             yield
         finally:

@@ -75,7 +75,6 @@ def systems(
             takes="features of text and image",
             cost="the text expert's, or late fusion's",
             modalities=(2, 2),
-            needs=("text",),
         ),
         "mmbt": System(
             partial(meet_mmbt, encoders, text_weights, image_weights, lr),
@@ -84,7 +83,6 @@ def systems(
             takes="plots, and posters or features of them",
             cost="BERT's",
             modalities=(2, 2),
-            needs=(),
         ),
         "pmf": System(
             partial(meet_pmf, encoders, text_weights, vit_weights, size, lr),

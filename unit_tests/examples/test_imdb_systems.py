@@ -30,7 +30,7 @@ def built(recipe):
 
 @pytest.mark.parametrize("name", ["early", "dynmm"])
 def test_systems_of_features_learn(films, name):
-    recipe = imdb(films, width=8, lr=0.02, balanced=True).shortened(20)
+    recipe = imdb(films, width=8, lr=0.05, balanced=True).shortened(10)
     recipe = replace(recipe, floors={})
     run = compare(
         recipe,
