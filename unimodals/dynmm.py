@@ -75,6 +75,8 @@ class DynMM(nn.Module):
         ValueError: for other numbers; in the forward, for inputs of other sizes.
     """
 
+    costs: Tensor
+
     def __init__(
         self,
         experts: Sequence[nn.Module],

@@ -1,6 +1,7 @@
 """PMF (Li et al., 2023): prompts carry messages between a frozen BERT and a frozen ViT."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from .pretrained import (
 
 
 class Prompts(nn.Module):
-    """What one modality learns in one fusion layer: three kinds of prompts, and a map.
+    """All that one modality learns in one fusion layer: three kinds of prompts, and a map.
 
     The prompts are (number, width) each, normal with deviation 0.02 at the start.
 
@@ -162,7 +163,7 @@ class PMF(nn.Module):
             image = self.image.embed(images)
             for layer in image_layers[:-depth]:
                 image = layer_states(layer, image)
-        fusing = zip(
+        fusing: Iterable[tuple[nn.Module, nn.Module, Any, Any]] = zip(
             *(text_layers[-depth:], image_layers[-depth:], self.text_prompts, self.image_prompts),
             strict=True,
         )

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -228,7 +229,7 @@ class ViTEncoder(nn.Module):
         return self.model.embeddings(images.to(self.model.dtype) / 127.5 - 1)
 
 
-def encoder_layers(model: nn.Module) -> nn.ModuleList:
+def encoder_layers(model: Any) -> nn.ModuleList:
     """Returns the layers of transformers' BERT or ViT, which its releases keep in two places."""
     return model.encoder.layer if hasattr(model, "encoder") else model.layers
 
