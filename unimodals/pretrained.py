@@ -112,6 +112,9 @@ class ResNetEncoder(nn.Module):
         ImportError: if transformers is not installed.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         weights: str | Path | None = None,
