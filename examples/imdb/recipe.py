@@ -92,6 +92,9 @@ def recipe(
     ] = None,
     width: Annotated[int | None, "of the fused feature; by default the encoders' published"] = None,
     lr: Annotated[float | None, "learning rate; by default the encoders' published"] = None,
+    expert_lr: Annotated[
+        float | None, "learning rate of dynmm's text expert; by default 1 / 80 of the others'"
+    ] = None,
     balanced: Annotated[
         bool, "weigh a genre's presence by how rare it is in train; published results do not"
     ] = False,
@@ -109,7 +112,9 @@ def recipe(
     folder = own_split(data_dir, official, "the films; see datasets/imdb")
     if encoders not in ROWS:
         raise ValueError(f"encoders must be one of {list(ROWS)}, got {encoders!r}")
-    check_positive(width=width, lr=lr, batch_size=batch_size, size=size, length=length)
+    check_positive(
+        width=width, lr=lr, expert_lr=expert_lr, batch_size=batch_size, size=size, length=length
+    )
     row = ROWS[encoders]
     reading = {"batch_size": batch_size or row.batch_size, "workers": workers}
     if encoders == "vgg_word2vec":
@@ -146,6 +151,7 @@ def recipe(
             vit_weights=vit_weights,
             width=width or row.width,
             lr=lr,
+            expert_lr=expert_lr,
             size=size,
         ),
     )

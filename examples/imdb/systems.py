@@ -51,6 +51,7 @@ def systems(
     vit_weights: str | None = None,
     width: int = 512,
     lr: float | None = None,
+    expert_lr: float | None = None,
     size: int = 224,
 ) -> dict[str, System]:
     """Returns the published models that are compared whole, by name.
@@ -69,7 +70,7 @@ def systems(
             modalities=(2, None),
         ),
         "dynmm": System(
-            partial(meet_dynmm, encoders, width, lr),
+            partial(meet_dynmm, encoders, width, lr, expert_lr),
             summary="a gate sends a film to a text expert, or to late fusion",
             source="Xue and Marculescu, 2023",
             takes="features of text and image",
@@ -109,18 +110,23 @@ def build_early(width: int, fusion: Fusion, train: DataLoader) -> nn.Module:
     return MMDL([nn.Identity() for _ in data.widths], Concat(), network)
 
 
-def meet_dynmm(encoders: str, width: int, lr: float | None, recipe: Recipe) -> Recipe:
+def meet_dynmm(
+    encoders: str, width: int, lr: float | None, expert_lr: float | None, recipe: Recipe
+) -> Recipe:
     """DynMM (Xue and Marculescu, 2023), by the steps and at the rates of its release.
 
-    Late fusion learns at 8e-3, the text expert and then the whole at 1 / 80 of that.
+    Late fusion learns at 8e-3, the text expert and then the whole at 1 / 80 of that. A few
+    thousand films are too few steps for the text expert at that rate: late fusion gets them all.
     """
     _check_encoders(encoders, "vgg_word2vec")
+    rate = lr or 8e-3
+    expert = expert_lr / rate if expert_lr else 1 / 80
     return replace(
         recipe,
         build=partial(build_dynmm, width, recipe.build),
-        optimizer=partial(DECAYED, lr=lr or 8e-3),
+        optimizer=partial(DECAYED, lr=rate),
         fusion_lr={},
-        train=partial(train_experts_first, rates=(1 / 80, 1.0, 1 / 80)),
+        train=partial(train_experts_first, rates=(expert, 1.0, 1 / 80)),
     )
 
 

@@ -163,7 +163,10 @@ def test_rates_are_published_unless_given(films):
             assert chosen == {"lr": rate, "weight_decay": 1e-2}
             given = met(films, name, encoders=encoders, lr=0.5).optimizer.keywords
             assert given["lr"] == 0.5
-    assert met(films, "dynmm").train.keywords["rates"] == (1 / 80, 1.0, 1 / 80)
+    rates = met(films, "dynmm").train.keywords["rates"]
+    assert rates == (1 / 80, 1.0, 1 / 80)
+    rates = met(films, "dynmm", lr=1e-2, expert_lr=1e-3).train.keywords["rates"]
+    assert rates == pytest.approx((0.1, 1.0, 1 / 80))
 
 
 def test_only_trained_weights_are_frozen_at_first(films):
