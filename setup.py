@@ -35,6 +35,7 @@ PACKAGES = (
     "examples.studies.convergence",
     "examples.studies.cost",
     "examples.studies.gates",
+    "examples.studies.paper_tables",
     "examples.vqa",
     "own_data",
 )

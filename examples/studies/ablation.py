@@ -114,10 +114,14 @@ def main(argv: Sequence[str] | None = None) -> Summary | None:
     argv = sys.argv[1:] if argv is None else list(argv)
     first = ArgumentParser(add_help=False)
     first.add_argument("--study", choices=STUDIES, default="parts")
-    name = first.parse_known_args(argv)[0].study
+    return study_of(first.parse_known_args(argv)[0].study).main(argv)
+
+
+def study_of(name: str) -> Study:
+    """Returns one of `STUDIES`, which its `main` or `run` carries out."""
     told = {"rows": rows(name), "subject": STUDIES[name][0], "add": _add, "old": OLD}
     told |= {"summary": partial(summary, name), "draw": partial(draw, name)}
-    return Study(PROGRAM, name, DESCRIPTION, **told).main(argv)
+    return Study(PROGRAM, name, DESCRIPTION, **told)
 
 
 def _add(parser: ArgumentParser) -> None:

@@ -61,7 +61,7 @@ def command_line(
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = make_parser(program, recipes, usual=list(fusions) if usual is None else usual)
-    args = read_arguments(parser, fusions, argv, systems or {})
+    args = read_arguments(parser, fusions, argv, systems)
     if args.list:
         named = any(word.partition("=")[0] == "--dataset" for word in argv)
         print(listing(fusions, systems or {}, floors or {}, later or {}, args if named else None))

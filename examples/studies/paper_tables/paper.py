@@ -1,0 +1,449 @@
+"""The tables of Ni et al. (2023, arXiv:2306.16645) as printed, and what each row is here."""
+
+from collections.abc import Mapping
+
+from deq_fusion.examples.studies.paper_tables.rows import Ablation, Group, PaperTable, Row, Shown
+
+HOST = "MM-Dynamics (unimodals/mm_dynamics.py)"
+DEQS = ("deq", "deq_paper")
+ALL, ALL_ROWS = "mR+D+miR", "all"
+OMICS = "the patients of the folder, its features; MM-Dynamics of width 128"
+TABLE_1 = PaperTable(
+    title="BRCA",
+    dataset="brca",
+    scores=(
+        Shown("accuracy", "accuracy"),
+        Shown("weighted F1", "f1_weighted"),
+        Shown("macro F1", "f1_macro"),
+    ),
+    rows=(
+        Row(
+            "GRidge",
+            ALL,
+            "74.5±1.6 72.6±2.5 65.6±2.5",
+            ("gridge",),
+            ALL_ROWS,
+            "unimodals/gridge.py, a floor",
+        ),
+        Row(
+            "GMU",
+            ALL,
+            "80.0±3.9 79.8±5.8 74.6±5.8",
+            ("gmu",),
+            ALL_ROWS,
+            f"fusions/gated.py in {HOST}",
+        ),
+        Row(
+            "CF",
+            ALL,
+            "81.5±0.8 81.5±0.9 77.1±0.9",
+            ("cross",),
+            ALL_ROWS,
+            f"fusions/cross.py in {HOST}",
+        ),
+        Row(
+            "MOGONET",
+            ALL,
+            "82.9±1.8 82.5±1.7 77.4±1.7",
+            ("mogonet",),
+            ALL_ROWS,
+            "unimodals/mogonet.py, a system",
+        ),
+        Row(
+            "TMC",
+            ALL,
+            "84.2±0.5 84.4±0.9 80.6±0.9",
+            ("evidential",),
+            ALL_ROWS,
+            f"fusions/evidential.py in {HOST}",
+        ),
+        Row(
+            "MM-Dynamics",
+            ALL,
+            "87.7±0.3 88.0±0.5 84.5±0.5",
+            ("concat",),
+            ALL_ROWS,
+            f"concatenation in {HOST}",
+        ),
+        Row(
+            "MM-Dynamics + DEQ Fusion",
+            "D+miR",
+            "78.9±1.6 79.2±2.3 75.8±3.0",
+            DEQS,
+            "D+miR",
+            f"fusions/deq.py in {HOST}",
+        ),
+        Row(
+            "MM-Dynamics + DEQ Fusion",
+            "mR+miR",
+            "87.6±0.7 88.1±0.7 85.1±1.7",
+            DEQS,
+            "mR+miR",
+            f"fusions/deq.py in {HOST}",
+        ),
+        Row(
+            "MM-Dynamics + DEQ Fusion",
+            "mR+D",
+            "88.7±0.7 89.3±0.7 86.9±0.9",
+            DEQS,
+            "mR+D",
+            f"fusions/deq.py in {HOST}",
+        ),
+        Row(
+            "MM-Dynamics + DEQ Fusion",
+            ALL,
+            "89.1±0.7 89.7±0.7 87.6±1.0",
+            DEQS,
+            ALL_ROWS,
+            f"fusions/deq.py in {HOST}",
+        ),
+    ),
+    groups={
+        ALL_ROWS: Group(OMICS, published={"sizes": "authors"}),
+        "D+miR": Group(OMICS, modalities=("methylation", "miRNA"), published={"sizes": "authors"}),
+        "mR+miR": Group(OMICS, modalities=("mRNA", "miRNA"), published={"sizes": "authors"}),
+        "mR+D": Group(OMICS, modalities=("mRNA", "methylation"), published={"sizes": "authors"}),
+    },
+    parts="612/-/263",
+    protocol=(
+        "the files' split, no validation part, 10 runs; of DEQ fusion the best of 51 looks at the "
+        "test part; other rows are quoted from Han et al. (2022)"
+    ),
+    on_test=True,
+    official=True,
+    runs=10,
+)
+
+VGG, BERT, RESNET = "vgg_word2vec", "vgg_bert", "resnet_bert"
+BOTH = ("text_weights", "image_weights")
+MAXOUT = "MultiBench's maxout networks (unimodals/common_models.py)"
+FINE_TUNED = "BERT and ResNet (unimodals/pretrained.py)"
+VGG_NAME = "VGGNet + Word2vec"
+TABLE_2 = PaperTable(
+    title="MM-IMDB",
+    dataset="imdb",
+    scores=(Shown("micro F1", "f1_micro", ".2%"), Shown("macro F1", "f1_macro", ".2%")),
+    rows=(
+        Row("Unimodal Image (VGGNet)", "I", "40.31 25.76", ("only image",), VGG, MAXOUT),
+        Row("Unimodal Text (Word2vec)", "T", "59.37 47.59", ("only text",), VGG, MAXOUT),
+        Row(
+            f"Early Fusion ({VGG_NAME})",
+            "I+T",
+            "56.00 49.36",
+            ("early",),
+            VGG,
+            "one maxout network on all inputs, a system",
+        ),
+        Row(
+            *(f"Late Fusion ({VGG_NAME})", "I+T", "59.02 50.27", ("concat", "late"), VGG),
+            f"MultiBench's late fusion concatenates encodings: concat in {MAXOUT}",
+        ),
+        Row(
+            f"DynMM ({VGG_NAME})",
+            "I+T",
+            "60.35 51.60",
+            ("dynmm",),
+            VGG,
+            "unimodals/dynmm.py, a system",
+        ),
+        Row(
+            f"DEQ Fusion ({VGG_NAME})",
+            "I+T",
+            "61.52 53.38",
+            DEQS,
+            VGG,
+            f"fusions/deq.py on {MAXOUT}",
+        ),
+        Row(
+            "Unimodal Image (ResNet152)",
+            "I",
+            "45.65 29.91",
+            ("only image",),
+            RESNET,
+            FINE_TUNED,
+            weights=BOTH[1:],
+        ),
+        Row(
+            "Unimodal Text (BERT)",
+            "T",
+            "64.81 58.00",
+            ("only text",),
+            RESNET,
+            FINE_TUNED,
+            weights=BOTH[:1],
+        ),
+        Row(
+            "MMBT (ResNet152 + BERT)",
+            "I+T",
+            "66.80 61.60",
+            ("mmbt",),
+            RESNET,
+            "unimodals/mmbt.py, a system",
+            weights=BOTH,
+        ),
+        Row(
+            *(
+                "PMF-large (ViT-large + BERT-large)",
+                "I+T",
+                "66.72 61.66",
+                ("pmf",),
+                RESNET,
+                "unimodals/pmf.py, a system",
+            ),
+            differs="base networks where weights are given",
+            weights=("text_weights", "vit_weights"),
+        ),
+        Row(
+            "DEQ Fusion (VGGNet + BERT)",
+            "I+T",
+            "66.15 59.32",
+            DEQS,
+            BERT,
+            "fusions/deq.py on BERT and VGG's features",
+            weights=BOTH[:1],
+        ),
+        Row(
+            "DEQ Fusion (ResNet152 + BERT)",
+            "I+T",
+            "67.59 62.14",
+            DEQS,
+            RESNET,
+            f"fusions/deq.py on {FINE_TUNED}",
+            weights=BOTH,
+        ),
+    ),
+    groups={
+        VGG: Group("the films and features of the folder", {"encoders": VGG}),
+        RESNET: Group("the films of the folder", {"encoders": RESNET}),
+        BERT: Group("the films of the folder, image features of its file", {"encoders": BERT}),
+    },
+    parts="15552/2608/7799",
+    protocol="single runs; the epoch is selected on validation data, as here",
+)
+
+SEQUENCES, CM_BERT = "sequences", "cm_bert"
+ENCODED = "between an encoder for each modality and a linear head"
+CM_BERT_HOST = "CM-BERT (unimodals/cm_bert.py)"
+BERT_WEIGHTS = ("text_weights",)
+TABLE_3 = PaperTable(
+    title="CMU-MOSI",
+    dataset="mosi",
+    scores=(
+        Shown("acc-7", "acc7"),
+        Shown("acc-2", "acc2"),
+        Shown("F1", "f1"),
+        Shown("MAE", "mae", ".3f", lower=True),
+        Shown("corr", "corr", ".3f"),
+    ),
+    rows=(
+        Row(
+            "Early Fusion LSTM",
+            "T+A+V",
+            "33.7 75.3 75.2 1.023 0.608",
+            ("ef_lstm",),
+            SEQUENCES,
+            f"fusions/early_lstm.py {ENCODED}",
+        ),
+        Row(
+            "LRMF",
+            "T+A+V",
+            "32.8 76.4 75.7 0.912 0.668",
+            ("low_rank",),
+            SEQUENCES,
+            f"fusions/common_fusions.py {ENCODED}",
+        ),
+        Row(
+            "MFN",
+            "T+A+V",
+            "34.1 77.4 77.3 0.965 0.632",
+            ("mfn",),
+            SEQUENCES,
+            f"fusions/memory_fusion.py {ENCODED}",
+        ),
+        Row(
+            "MARN",
+            "T+A+V",
+            "34.7 77.1 77.0 0.968 0.625",
+            ("marn",),
+            SEQUENCES,
+            f"fusions/multi_attention.py {ENCODED}",
+        ),
+        Row(
+            "RMFN",
+            "T+A+V",
+            "38.3 78.4 78.0 0.922 0.681",
+            ("rmfn",),
+            SEQUENCES,
+            f"fusions/multistage.py {ENCODED}",
+        ),
+        Row(
+            "MFM",
+            "T+A+V",
+            "36.2 78.1 78.1 0.951 0.662",
+            ("mfm",),
+            SEQUENCES,
+            "unimodals/mfm.py, a system",
+        ),
+        Row(
+            "MCTN",
+            "T+A+V",
+            "35.6 79.3 79.1 0.909 0.676",
+            ("mctn",),
+            SEQUENCES,
+            "unimodals/mctn.py, a system",
+        ),
+        Row(
+            "MulT",
+            "T+A+V",
+            "40.0 83.0 82.8 0.871 0.698",
+            ("mult",),
+            SEQUENCES,
+            f"fusions/mult.py {ENCODED}",
+        ),
+        Row(
+            "BERT",
+            "T",
+            "41.5 83.2 82.3 0.784 0.774",
+            ("only text",),
+            CM_BERT,
+            "BERT and a linear map (unimodals/pretrained.py)",
+            weights=BERT_WEIGHTS,
+        ),
+        Row(
+            "CM-BERT",
+            "T+A",
+            "44.9 84.5 84.5 0.729 0.791",
+            ("weighted_sum",),
+            CM_BERT,
+            f"fusions/weighted_sum.py in {CM_BERT_HOST}",
+            weights=BERT_WEIGHTS,
+        ),
+        Row(
+            "CM-BERT + DEQ Fusion",
+            "T+A",
+            "46.1 85.4 85.4 0.737 0.797",
+            DEQS,
+            CM_BERT,
+            f"fusions/deq.py in {CM_BERT_HOST}",
+            weights=BERT_WEIGHTS,
+        ),
+    ),
+    groups={
+        SEQUENCES: Group(
+            "features of the file at hand (of mosi_utterance.npz one vector an utterance)",
+            without=frozenset({"host", "text_weights", "fusion_lr"}),
+        ),
+        CM_BERT: Group(
+            "audio of the file at hand", {"host": "cm_bert"}, without=frozenset({"file"})
+        ),
+    },
+    parts="1284/229/686",
+    protocol=(
+        "means of five runs, the epoch selected on validation data, as here; all but the last row "
+        "are quoted from Yang et al. (2020)"
+    ),
+)
+
+MUTAN, MCAN = "mutan", "mcan"
+TABLE_4 = PaperTable(
+    title="VQA-v2",
+    dataset="vqa",
+    scores=(
+        Shown("yes/no", "accuracy_yes_no", ".2%"),
+        Shown("number", "accuracy_number", ".2%"),
+        Shown("other", "accuracy_other", ".2%"),
+        Shown("overall", "accuracy", ".2%"),
+    ),
+    rows=(
+        Row(
+            "Mutan (Skip-thoughts + BottomUp)",
+            "",
+            "82.40 42.63 54.85 63.73",
+            ("mutan",),
+            MUTAN,
+            "fusions/mutan.py in MutanAtt (unimodals/mutan_vqa.py)",
+        ),
+        Row(
+            "DEQ Fusion (Skip-thoughts + BottomUp)",
+            "",
+            "82.91 45.40 55.70 64.57",
+            DEQS,
+            MUTAN,
+            "fusions/deq.py in MutanAtt (unimodals/mutan_vqa.py)",
+        ),
+        Row(
+            "MCAN (GloVe + BottomUp)",
+            "",
+            "84.67 48.44 58.52 67.02",
+            ("sum",),
+            MCAN,
+            "fusions/weighted_sum.py in MCAN (unimodals/mcan.py)",
+        ),
+        Row(
+            "DEQ Fusion (GloVe + BottomUp)",
+            "",
+            "85.17 49.07 58.69 67.38",
+            DEQS,
+            MCAN,
+            "fusions/deq.py in MCAN (unimodals/mcan.py)",
+        ),
+    ),
+    groups={
+        MUTAN: Group(
+            "the questions and features of the folder; no skip-thought weights",
+            {"host": "mutan_att"},
+        ),
+        MCAN: Group(
+            "the questions and features of the folder; no GloVe vectors; MCAN small",
+            {"host": "mcan"},
+        ),
+    },
+    parts="443757/-/214354",
+    protocol="the validation part of VQA-v2 is monitored and reported: there is no third part",
+    on_test=True,
+)
+
+TABLES: Mapping[int, PaperTable] = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3, 4: TABLE_4}
+
+
+ABLATIONS: Mapping[int, Ablation] = {
+    5: Ablation(
+        "Parts of DEQ fusion left out, on BRCA",
+        {"brca": TABLE_1.scores},
+        {
+            "only_weighted_sum": {"brca": "87.6±0.4 87.9±0.4 84.3±0.8"},
+            "no_equilibrium": {"brca": "86.2±0.6 86.5±0.6 82.9±0.9"},
+            "no_f_fuse": {"brca": "88.8±0.4 89.4±0.4 87.2±0.8"},
+            "no_f_theta": {"brca": "88.3±0.5 88.8±0.5 86.0±1.0"},
+            "full": {"brca": "89.1±0.7 89.7±0.7 87.6±1.0"},
+        },
+    ),
+    6: Ablation(
+        "The gate of DEQ fusion left out, on BRCA",
+        {"brca": TABLE_1.scores},
+        {
+            "no_gate": {"brca": "88.4±0.8 89.0±0.8 86.1±1.1"},
+            "full": {"brca": "89.1±0.7 89.7±0.7 87.6±1.0"},
+        },
+    ),
+    7: Ablation(
+        "Parts of DEQ fusion left out, on MM-IMDB and CMU-MOSI",
+        {"imdb": TABLE_2.scores, "mosi": TABLE_3.scores},
+        {
+            "only_weighted_sum": {"imdb": "58.76 49.63", "mosi": "43.3 83.3 83.2 0.755 0.786"},
+            "no_equilibrium": {"imdb": "60.73 52.64", "mosi": "43.0 83.6 83.6 0.757 0.787"},
+            "no_f_fuse": {"imdb": "59.80 49.27", "mosi": "43.7 84.8 84.9 0.741 0.782"},
+            "no_f_theta": {"imdb": "60.76 53.09", "mosi": "45.3 84.4 84.3 0.747 0.782"},
+            "no_gate": {"imdb": "60.83 52.67", "mosi": "43.8 83.1 83.1 0.751 0.789"},
+            "full": {"imdb": "61.52 53.38", "mosi": "46.1 85.4 85.4 0.737 0.797"},
+        },
+    ),
+}
+
+STEPS = (1, 10, 20, 40, 100)
+CONVERGENCE: Mapping[str, tuple[str, str]] = {  # dataset -> its name, figures as printed at `STEPS`
+    "brca": ("BRCA", "7.06e-1 3.38e-2 8.80e-3 5.18e-3 1.29e-3"),
+    "imdb": ("MM-IMDB", "2.86e-1 9.17e-4 7.65e-5 8.87e-6 2.17e-6"),
+    "mosi": ("CMU-MOSI", "3.09e-2 4.16e-7 6.94e-8 5.66e-8 5.66e-8"),
+}
+NAMES = {dataset: name for dataset, (name, _) in CONVERGENCE.items()}
