@@ -35,12 +35,14 @@ class Found:
     Attributes:
         comparison: of those of its methods that are there; None if there are none.
         parts: the samples in train, validation and test.
+        folder: the name of the data's.
         absent: method -> why it is not there.
         settings: of the recipe, by which one tells whether weights were pretrained.
     """
 
     comparison: Comparison | None
     parts: str
+    folder: str
     absent: Mapping[str, str]
     settings: Mapping[str, Any]
 
@@ -131,7 +133,8 @@ def _group(
             args.chosen = {COMPANION: FUSIONS[COMPANION]}
         comparison = carry_out(parser, args, command=command, subject="deq", change=change)
         absent |= {name: f"not compared: {why}" for name, why in comparison.skipped.items()}
-    return Found(comparison, _parts(change(recipe)), absent, dict(args.settings))
+    data = _parts(change(recipe)), args.data_dir.name
+    return Found(comparison, *data, absent, dict(args.settings))
 
 
 def _parts(recipe: Recipe) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from deq_fusion.examples.studies.tables import Spread
@@ -108,7 +109,7 @@ def cells(figures: str, scores: tuple[Shown, ...]) -> list[Spread]:
     found = []
     for word, shown in zip(figures.split(), scores, strict=True):
         scale = 100 if shown.form.endswith("%") else 1
-        mean, *sd = (float(part) / scale for part in word.split(SIGN))
+        mean, *sd = (float(Decimal(part) / scale) for part in word.split(SIGN))
         found.append(Spread(mean, *sd))
     return found
 

@@ -52,7 +52,7 @@ def command_line(
         later: methods that are not there yet -> why, for `--list`.
         usual: the fusions to compare where the arguments name none; None: all of them.
         systems: dataset -> function without arguments of all its systems by name, of which its
-            recipe has those that its settings allow in `Recipe.systems`.
+            recipe has those that its settings allow in `Recipe.systems`; None: none can be named.
         floors: dataset -> what its floors are, for `--list`.
 
     Raises:
