@@ -11,7 +11,8 @@ from deq_fusion.examples.studies.output import Summary, write_all
 from deq_fusion.examples.studies.paper_tables.ablations import ablated, converging
 from deq_fusion.examples.studies.paper_tables.draw import draw
 from deq_fusion.examples.studies.paper_tables.measure import measure
-from deq_fusion.examples.studies.paper_tables.paper import ABLATIONS, CONVERGENCE, TABLES
+from deq_fusion.examples.studies.paper_tables.paper import TABLES
+from deq_fusion.examples.studies.paper_tables.paper_of_deq import ABLATIONS, CONVERGENCE
 from deq_fusion.examples.studies.paper_tables.rows import Row
 from deq_fusion.examples.studies.paper_tables.summary import listing, summary
 from deq_fusion.training_structures.comparison.program.arguments import add_how, words

@@ -8,7 +8,12 @@ from deq_fusion.examples.studies import ablation
 from deq_fusion.examples.studies.convergence.__main__ import STUDY as CONVERGING
 from deq_fusion.examples.studies.convergence.summary import measured_rows, trace_curve
 from deq_fusion.examples.studies.output import Summary
-from deq_fusion.examples.studies.paper_tables.paper import ABLATIONS, CONVERGENCE, NAMES, STEPS
+from deq_fusion.examples.studies.paper_tables.paper_of_deq import (
+    ABLATIONS,
+    CONVERGENCE,
+    NAMES,
+    STEPS,
+)
 from deq_fusion.examples.studies.paper_tables.rows import Ablation, Shown, cells
 from deq_fusion.examples.studies.paper_tables.summary import OURS, PAPER, shown_column
 from deq_fusion.examples.studies.score_tables import spread

@@ -1,8 +1,8 @@
-"""The tables of Ni et al. (2023, arXiv:2306.16645) as printed, and what each row is here."""
+"""Tables 1 to 4 of Ni et al. (2023, arXiv:2306.16645) as printed, and what each row is here."""
 
 from collections.abc import Mapping
 
-from deq_fusion.examples.studies.paper_tables.rows import Ablation, Group, PaperTable, Row, Shown
+from deq_fusion.examples.studies.paper_tables.rows import Group, PaperTable, Row, Shown
 
 HOST = "MM-Dynamics (unimodals/mm_dynamics.py)"
 DEQS = ("deq", "deq_paper")
@@ -65,44 +65,26 @@ TABLE_1 = PaperTable(
             ALL_ROWS,
             f"concatenation in {HOST}",
         ),
-        Row(
-            "MM-Dynamics + DEQ Fusion",
-            "D+miR",
-            "78.9±1.6 79.2±2.3 75.8±3.0",
-            DEQS,
-            "D+miR",
-            f"fusions/deq.py in {HOST}",
-        ),
-        Row(
-            "MM-Dynamics + DEQ Fusion",
-            "mR+miR",
-            "87.6±0.7 88.1±0.7 85.1±1.7",
-            DEQS,
-            "mR+miR",
-            f"fusions/deq.py in {HOST}",
-        ),
-        Row(
-            "MM-Dynamics + DEQ Fusion",
-            "mR+D",
-            "88.7±0.7 89.3±0.7 86.9±0.9",
-            DEQS,
-            "mR+D",
-            f"fusions/deq.py in {HOST}",
-        ),
-        Row(
-            "MM-Dynamics + DEQ Fusion",
-            ALL,
-            "89.1±0.7 89.7±0.7 87.6±1.0",
-            DEQS,
-            ALL_ROWS,
-            f"fusions/deq.py in {HOST}",
+        *(
+            Row(
+                "MM-Dynamics + DEQ Fusion", marks, figures, DEQS, group, f"fusions/deq.py in {HOST}"
+            )
+            for marks, group, figures in (
+                ("D+miR", "D+miR", "78.9±1.6 79.2±2.3 75.8±3.0"),
+                ("mR+miR", "mR+miR", "87.6±0.7 88.1±0.7 85.1±1.7"),
+                ("mR+D", "mR+D", "88.7±0.7 89.3±0.7 86.9±0.9"),
+                (ALL, ALL_ROWS, "89.1±0.7 89.7±0.7 87.6±1.0"),
+            )
         ),
     ),
     groups={
-        ALL_ROWS: Group(OMICS, published={"sizes": "authors"}),
-        "D+miR": Group(OMICS, modalities=("methylation", "miRNA"), published={"sizes": "authors"}),
-        "mR+miR": Group(OMICS, modalities=("mRNA", "miRNA"), published={"sizes": "authors"}),
-        "mR+D": Group(OMICS, modalities=("mRNA", "methylation"), published={"sizes": "authors"}),
+        name: Group(OMICS, modalities=views, published={"sizes": "authors"})
+        for name, views in (
+            (ALL_ROWS, None),
+            ("D+miR", ("methylation", "miRNA")),
+            ("mR+miR", ("mRNA", "miRNA")),
+            ("mR+D", ("mRNA", "methylation")),
+        )
     },
     parts="612/-/263",
     protocol=(
@@ -404,46 +386,3 @@ TABLE_4 = PaperTable(
 )
 
 TABLES: Mapping[int, PaperTable] = {1: TABLE_1, 2: TABLE_2, 3: TABLE_3, 4: TABLE_4}
-
-
-ABLATIONS: Mapping[int, Ablation] = {
-    5: Ablation(
-        "Parts of DEQ fusion left out, on BRCA",
-        {"brca": TABLE_1.scores},
-        {
-            "only_weighted_sum": {"brca": "87.6±0.4 87.9±0.4 84.3±0.8"},
-            "no_equilibrium": {"brca": "86.2±0.6 86.5±0.6 82.9±0.9"},
-            "no_f_fuse": {"brca": "88.8±0.4 89.4±0.4 87.2±0.8"},
-            "no_f_theta": {"brca": "88.3±0.5 88.8±0.5 86.0±1.0"},
-            "full": {"brca": "89.1±0.7 89.7±0.7 87.6±1.0"},
-        },
-    ),
-    6: Ablation(
-        "The gate of DEQ fusion left out, on BRCA",
-        {"brca": TABLE_1.scores},
-        {
-            "no_gate": {"brca": "88.4±0.8 89.0±0.8 86.1±1.1"},
-            "full": {"brca": "89.1±0.7 89.7±0.7 87.6±1.0"},
-        },
-    ),
-    7: Ablation(
-        "Parts of DEQ fusion left out, on MM-IMDB and CMU-MOSI",
-        {"imdb": TABLE_2.scores, "mosi": TABLE_3.scores},
-        {
-            "only_weighted_sum": {"imdb": "58.76 49.63", "mosi": "43.3 83.3 83.2 0.755 0.786"},
-            "no_equilibrium": {"imdb": "60.73 52.64", "mosi": "43.0 83.6 83.6 0.757 0.787"},
-            "no_f_fuse": {"imdb": "59.80 49.27", "mosi": "43.7 84.8 84.9 0.741 0.782"},
-            "no_f_theta": {"imdb": "60.76 53.09", "mosi": "45.3 84.4 84.3 0.747 0.782"},
-            "no_gate": {"imdb": "60.83 52.67", "mosi": "43.8 83.1 83.1 0.751 0.789"},
-            "full": {"imdb": "61.52 53.38", "mosi": "46.1 85.4 85.4 0.737 0.797"},
-        },
-    ),
-}
-
-STEPS = (1, 10, 20, 40, 100)
-CONVERGENCE: Mapping[str, tuple[str, str]] = {  # dataset -> its name, figures as printed at `STEPS`
-    "brca": ("BRCA", "7.06e-1 3.38e-2 8.80e-3 5.18e-3 1.29e-3"),
-    "imdb": ("MM-IMDB", "2.86e-1 9.17e-4 7.65e-5 8.87e-6 2.17e-6"),
-    "mosi": ("CMU-MOSI", "3.09e-2 4.16e-7 6.94e-8 5.66e-8 5.66e-8"),
-}
-NAMES = {dataset: name for dataset, (name, _) in CONVERGENCE.items()}

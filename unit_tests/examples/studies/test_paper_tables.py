@@ -18,7 +18,8 @@ from deq_fusion.examples.compare_fusions import FLOORS, RECIPES, SYSTEMS
 from deq_fusion.examples.studies.paper_tables import ablations
 from deq_fusion.examples.studies.paper_tables import measure as measuring
 from deq_fusion.examples.studies.paper_tables.__main__ import main, make_parser, wanted
-from deq_fusion.examples.studies.paper_tables.paper import ABLATIONS, CONVERGENCE, STEPS, TABLES
+from deq_fusion.examples.studies.paper_tables.paper import TABLES
+from deq_fusion.examples.studies.paper_tables.paper_of_deq import ABLATIONS, CONVERGENCE, STEPS
 from deq_fusion.examples.studies.paper_tables.protocol import load_for_test, selected_on_test
 from deq_fusion.examples.studies.paper_tables.rows import Group, PaperTable, Row, Shown, cells
 from deq_fusion.examples.studies.paper_tables.summary import summary
