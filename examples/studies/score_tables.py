@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from deq_fusion.examples.studies.tables import Bounded, Cell, Column, Interval, Spread, Table
+from deq_fusion.training_structures.comparison.methods import SYSTEM
 from deq_fusion.training_structures.comparison.paired import Estimate, Paired
 from deq_fusion.training_structures.comparison.recipe import Score
 from deq_fusion.training_structures.comparison.report.table import Row
@@ -50,13 +51,13 @@ def of_rows(
 ) -> Table:
     """Returns a comparison's table, of `Comparison.table()`, its `scores` and its `baseline`.
 
-    Columns: method, runs, the first score, its interval, the difference from the baseline, p,
-    the other scores, costs, and the first score without each modality (`without NAME`). Those
-    that are empty are left out.
+    Columns: method, kind of a system, runs, the first score, its interval, the difference from
+    the baseline, p, the other scores, costs, and the first score without each modality (`without
+    NAME`). Those that are empty are left out.
     """
     first, *others = scores
     missing = list(dict.fromkeys(m for row in rows for m in row.missing))
-    columns = [Column("method"), Column("runs", ".0f"), score_column(first)]
+    columns = [Column("method"), Column("kind"), Column("runs", ".0f"), score_column(first)]
     columns += [replace(score_column(first, "95 % interval"), note="")]
     columns += [difference_column(first, f"minus {baseline}"), Column("p", "p")]
     columns += [score_column(score) for score in others]
@@ -65,7 +66,8 @@ def of_rows(
     lines: list[list[Cell]] = []
     for row in rows:
         main, test = row.scores[first.name], row.test
-        line = [row.method, row.runs, spread(main), Interval(main.low, main.high)]
+        kind = row.kind if row.kind == SYSTEM else None  # a network of its own is to be seen
+        line = [row.method, kind, row.runs, spread(main), Interval(main.low, main.high)]
         line += [difference(test), test and test.p]
         line += [spread(row.scores[score.name]) for score in others]
         line += [_cost(heading, row.costs.get(heading)) for heading in COSTS]

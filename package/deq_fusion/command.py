@@ -14,7 +14,10 @@ PARTS: Mapping[str, tuple[str, str]] = {  # name -> where its main(argv) is, wha
         "deq_fusion.command:compare",
         "fusions head to head, on a benchmark (--dataset) or on tables of your own (--table)",
     ),
-    "list": ("deq_fusion.examples.compare_fusions:main_list", "the fusions: what they take, cost"),
+    "list": (
+        "deq_fusion.examples.compare_fusions:main_list",
+        "fusions, systems, floors: sources, what they take, cost",
+    ),
     "prepare": ("deq_fusion.command:prepare", "get and check the data of a benchmark"),
     "predict": ("deq_fusion.model_commands:predict", "new rows by a saved model"),
     "export": ("deq_fusion.model_commands:export", "a saved model as torch.export or ONNX program"),

@@ -12,6 +12,7 @@ from deq_fusion.comparing import named
 from deq_fusion.examples import compare_fusions
 from deq_fusion.examples.compare_fusions import USUAL
 from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.training_structures.comparison import System
 from deq_fusion.training_structures.comparison.program.arguments import (
     make_parser,
     read_arguments,
@@ -33,6 +34,13 @@ def test_names_of_the_registry_and_ones_own_fusions_are_compared():
 def test_everything_by_name_gives_the_same():
     found = compared({"deq": FUSIONS["deq"], "concat": FUSIONS["concat"]})
     assert toy.scores(found) == toy.scores(compared(["deq", "concat"]))
+
+
+def test_systems_of_the_recipe_go_by_their_names():
+    chain = System(lambda recipe: recipe, "a system", "Nobody, 2020", "vectors", "d")
+    assert named(["deq", "chain"], {"chain": chain}) == {"deq": FUSIONS["deq"], "chain": chain}
+    with pytest.raises(ValueError, match="unknown fusion 'chian'; choose from .*, chain$"):
+        named(["chian"], {"chain": chain})
 
 
 def test_without_names_it_is_the_whole_registry():

@@ -205,6 +205,17 @@ def test_the_published_protocol_is_a_loop_by_hand_that_looks_at_test(toys, tmp_p
     assert "selected on test" not in honest["both"].comparison.recipe.name
 
 
+def test_a_floor_never_learns_from_the_part_that_is_scored(toys, tmp_path):
+    """By the published protocol validation is the test part, of which a floor would learn."""
+    published = toys(tmp_path, TOY.rows[2:3], published=True)["both"].comparison
+    for result in (r for r in published.results if r["method"] == "majority"):
+        with seeded(result["run"]):
+            train, _, test = toy.load(result["run"], ("a", "b"))
+        usual = toy.truth_of(train).mode().values
+        expected = (toy.truth_of(test) == usual).double().mean().item()
+        assert result["scores"]["accuracy"] == pytest.approx(expected)
+
+
 def test_validation_that_was_cut_from_train_goes_back_into_it():
     def load(run, modalities):
         parts = [torch.arange(10.0)[a:b, None] for a, b in ((0, 5), (5, 7), (7, 10))]
