@@ -35,14 +35,14 @@ class Found:
     Attributes:
         comparison: of those of its methods that are there; None if there are none.
         parts: the samples in train, validation and test.
-        folder: the name of the data's.
+        name: of the recipe, which tells data, host and split.
         absent: method -> why it is not there.
         settings: of the recipe, by which one tells whether weights were pretrained.
     """
 
     comparison: Comparison | None
     parts: str
-    folder: str
+    name: str
     absent: Mapping[str, str]
     settings: Mapping[str, Any]
 
@@ -133,8 +133,7 @@ def _group(
             args.chosen = {COMPANION: FUSIONS[COMPANION]}
         comparison = carry_out(parser, args, command=command, subject="deq", change=change)
         absent |= {name: f"not compared: {why}" for name, why in comparison.skipped.items()}
-    data = _parts(change(recipe)), args.data_dir.name
-    return Found(comparison, *data, absent, dict(args.settings))
+    return Found(comparison, _parts(change(recipe)), recipe.name, absent, dict(args.settings))
 
 
 def _parts(recipe: Recipe) -> str:

@@ -7,7 +7,7 @@ from deq_fusion.examples.studies.paper_tables.rows import Group, PaperTable, Row
 HOST = "MM-Dynamics (unimodals/mm_dynamics.py)"
 DEQS = ("deq", "deq_paper")
 ALL, ALL_ROWS = "mR+D+miR", "all"
-OMICS = "the patients of the folder, its features; MM-Dynamics of width 128"
+OMICS = "other patients and features unless they are MOGONET's"
 TABLE_1 = PaperTable(
     title="BRCA",
     dataset="brca",
@@ -195,9 +195,9 @@ TABLE_2 = PaperTable(
         ),
     ),
     groups={
-        VGG: Group("the films and features of the folder", {"encoders": VGG}),
-        RESNET: Group("the films of the folder", {"encoders": RESNET}),
-        BERT: Group("the films of the folder, image features of its file", {"encoders": BERT}),
+        VGG: Group("features of the file at hand", {"encoders": VGG}),
+        RESNET: Group("plots and posters of the folder", {"encoders": RESNET}),
+        BERT: Group("image features of the file at hand", {"encoders": BERT}),
     },
     parts="15552/2608/7799",
     protocol="single runs; the epoch is selected on validation data, as here",
@@ -372,11 +372,11 @@ TABLE_4 = PaperTable(
     ),
     groups={
         MUTAN: Group(
-            "the questions and features of the folder; no skip-thought weights",
+            "other features, no skip-thought weights",
             {"host": "mutan_att"},
         ),
         MCAN: Group(
-            "the questions and features of the folder; no GloVe vectors; MCAN small",
+            "other features, no GloVe vectors; the paper's MCAN is large",
             {"host": "mcan"},
         ),
     },

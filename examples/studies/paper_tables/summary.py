@@ -75,8 +75,8 @@ def differs(table: PaperTable, row: Row, method: str, found: Found, published: F
         return f"not measured: {found.absent[method]}"
     if found.row(method) is None:
         return "not measured: every run failed, see its folder"
-    said = [table.groups[row.group].differs]
-    said += [f"{found.parts} samples of {found.folder} in place of {table.parts}"]
+    said = [found.name, f"{found.parts} samples in place of {table.parts}"]
+    said += [table.groups[row.group].differs]
     said += [row.differs] if row.differs else []
     if any(found.settings.get(name) is None for name in row.weights):
         said.append(UNTRAINED)

@@ -162,7 +162,7 @@ def test_ours_stand_beside_the_papers_with_what_differs(toys, tmp_path):
         assert len(scores) == 2 == table.cell(name, "runs")
     differs = dict(zip(table.row_names, (row[-1] for row in table.rows), strict=True))
     assert differs["Plain, a+b, sum"] == (
-        f"toys in place of data; 40/20/20 samples of {tmp_path.name} in place of 9/9/9"
+        "toy; 40/20/20 samples in place of 9/9/9; toys in place of data"
     )
     assert differs["Floor, , majority"].endswith("untrained weights")
     assert differs["Other, a+b, missing"].startswith("not measured: missing is not among")
