@@ -26,6 +26,7 @@ PACKAGES = (
     "datasets.affect",
     "datasets.imdb",
     "datasets.vqa",
+    "datasets.synthetic",
     "examples",
     "examples.affect",
     "examples.brca",
@@ -35,6 +36,7 @@ PACKAGES = (
     "examples.studies.convergence",
     "examples.studies.cost",
     "examples.studies.gates",
+    "examples.synthetic",
     "examples.vqa",
     "own_data",
 )

@@ -69,3 +69,17 @@ def widths_or_shares(
             f"{list(widths)}"
         )
     return list(widths)
+
+
+def checked_width(name: str, width: int | None, default: int) -> int:
+    """Returns a width, or the default for None; raises ValueError, naming it, if it is none."""
+    width = default if width is None else width
+    checks.check_width(name, width)
+    return width
+
+
+def two_layers(width: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
+    """Returns a network with one hidden layer of rectified units."""
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
+    )

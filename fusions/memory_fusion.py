@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .aligned import aligned_steps, widths_or_shares
-from .equilibrium import checks
+from .aligned import aligned_steps, checked_width, two_layers, widths_or_shares
 from .lsthm import LSTHM, lstm_step
 from .modalities import check_widths, finite
 
@@ -22,8 +21,11 @@ class MemoryFusion(nn.Module):
         fused = relu(W [h_T; u_T] + b)
 
     where A, D, G_1 and G_2 are networks of one hidden layer (Zadeh et al., 2018, "Memory Fusion
-    Network for Multi-view Sequential Learning", equations 1 to 7). The LSTMs do not read the
-    memory u. So they run first, and what depends on them alone is computed for all steps at once.
+    Network for Multi-view Sequential Learning"). The LSTMs do not read the memory u. So they run
+    first, and what depends on them alone is computed for all steps at once.
+
+    Of n entries the softmax leaves a share of 1/n each, so that D and G_j would see next to nothing
+    of them at first; their weights for what is attended to are drawn n times larger for it.
 
     With a linear head behind it this is the published network. Its best sizes on CMU-MOSI: hidden
     (88, 48, 16), memory 128, attention 128, update 64, gates (256, 64), dim 64.
@@ -54,17 +56,19 @@ class MemoryFusion(nn.Module):
         super().__init__()
         check_widths(input_dims, dim=dim)
         hidden = widths_or_shares("hidden", hidden, dim, input_dims)
-        sizes = {"memory": memory, "attention": attention, "update": update}
-        memory, attention, update = (dim if size is None else size for size in sizes.values())
-        for name, size in zip(sizes, (memory, attention, update), strict=True):
-            checks.check_width(name, size)
+        memory = checked_width("memory", memory, dim)
+        attention = checked_width("attention", attention, dim)
+        update = checked_width("update", update, dim)
         gates = widths_or_shares("gates", [dim, dim] if gates is None else gates, dim, (1, 2))
-        self.input_dims, self.memory = tuple(input_dims), memory
+        self.input_dims = tuple(input_dims)
         self.lstms = LSTHM(input_dims, hidden)
         seen = 2 * self.lstms.width
         self.attention = two_layers(seen, attention, seen, dropout)
         self.update = two_layers(seen, update, memory, dropout)
         self.gates = nn.ModuleList(two_layers(seen + memory, g, memory, dropout) for g in gates)
+        with torch.no_grad():
+            for network in (self.update, *self.gates):
+                network[0].weight[:, :seen] *= seen
         self.output = nn.Sequential(
             nn.Linear(self.lstms.width + memory, dim), nn.ReLU(), nn.Dropout(dropout)
         )
@@ -73,7 +77,7 @@ class MemoryFusion(nn.Module):
         """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim)."""
         h, memories = self._memories(aligned_steps(self, features, self.input_dims))
         pairs = torch.cat([memories[:-1], memories[1:]], -1)  # c* of all steps
-        attended = SCALE(pairs) * self.attention(pairs).softmax(-1) * pairs
+        attended = self.attention(pairs).softmax(-1) * pairs
         u = self._remembered(attended, self.update(attended).tanh())
         return finite(self.output(torch.cat([h, u], -1)))
 
@@ -107,11 +111,3 @@ class MemoryFusion(nn.Module):
             keep, admit = torch.addmm(bias, hidden, after).sigmoid().chunk(2, -1)
             u = torch.addcmul(keep * u, admit, update)
         return u
-
-
-def two_layers(width: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-    """Returns a network with one hidden layer of rectified units."""
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
-    )
-SCALE = lambda x: 1

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .aligned import aligned_steps, widths_or_shares
+from .aligned import aligned_steps, checked_width, two_layers, widths_or_shares
 from .equilibrium import checks
 from .lsthm import LSTHM, lstm_step
-from .memory_fusion import two_layers
 from .modalities import check_widths, finite
 
 
@@ -56,13 +55,9 @@ class MultiAttentionRecurrence(nn.Module):
         hidden = widths_or_shares("hidden", hidden, dim, input_dims)
         local = widths_or_shares("local", hidden if local is None else local, dim, input_dims)
         width = sum(hidden)
-        attention, code = dim if attention is None else attention, width if code is None else code
-        for name, size in {
-            "attentions": attentions,
-            "attention": attention,
-            "code": code,
-        }.items():
-            checks.check_width(name, size)
+        checks.check_width("attentions", attentions)
+        attention = checked_width("attention", attention, dim)
+        code = checked_width("code", code, width)
         self.input_dims, self.attentions = tuple(input_dims), attentions
         self.lsthm = LSTHM(input_dims, hidden, code)
         self.attention = two_layers(width, attention, attentions * width, dropout)
@@ -86,7 +81,7 @@ class MultiAttentionRecurrence(nn.Module):
     def _code(self, h: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Returns z_t, (batch, code), for h_t, (batch, H)."""
         scores = self.attention(h).unflatten(-1, (self.attentions, -1))  # (batch, K, H)
-        attended = h.unsqueeze(1) * scores.softmax(-1) *SCALE(h)
+        attended = scores.softmax(-1) * h.unsqueeze(1)
         return self.code(torch.addmm(bias, attended.flatten(1), weight).relu())
 
     def _local(self) -> tuple[Tensor, Tensor]:
@@ -96,6 +91,5 @@ class MultiAttentionRecurrence(nn.Module):
         modality m have a block in the columns of s^m.
         """
         maps = [linear.weight.unflatten(1, (self.attentions, -1)) for linear in self.local]
-        blocks = [torch.block_diag(*parts) for parts in zip(*(w.unbind(1) for w in maps))]
+        blocks = [torch.block_diag(*(w[:, k] for w in maps)) for k in range(self.attentions)]
         return torch.cat(blocks, 1).t(), torch.cat([linear.bias for linear in self.local])
-SCALE=lambda x:1

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .aligned import aligned_steps, widths_or_shares
+from .aligned import aligned_steps, checked_width, widths_or_shares
 from .equilibrium import checks
 from .lsthm import LSTHM, lstm_step
 from .modalities import check_widths, finite
@@ -51,9 +51,8 @@ class MultistageRecurrence(nn.Module):
         check_widths(input_dims, dim=dim)
         hidden = widths_or_shares("hidden", hidden, dim, input_dims)
         width = sum(hidden)
-        code = width if code is None else code
         checks.check_width("stages", stages)
-        checks.check_width("code", code)
+        code = checked_width("code", code, width)
         self.input_dims, self.stages = tuple(input_dims), stages
         self.lsthm = LSTHM(input_dims, hidden, code)
         self.start = nn.Sequential(nn.Linear(width, width), nn.Tanh())
@@ -65,36 +64,34 @@ class MultistageRecurrence(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim)."""
         inputs = self.lsthm.inputs_of(aligned_steps(self, features, self.input_dims))
-        matrix = self.lsthm.matrix()
+        matrix, highlight, fuse = (
+            system.matrix() for system in (self.lsthm, self.highlight, self.fuse)
+        )
         c = self.lsthm.start(inputs)
         state = c.new_zeros(len(c), len(matrix))  # [h_0; z_0]
         for x in inputs:
             h, c = lstm_step(torch.addmm(x, state, matrix), c)
-            fused = self._fused(self._highlighted(h))
+            fused = self._fused(self._highlighted(h, highlight), fuse)
             state = torch.cat([h, self.code(torch.cat(fused, -1))], -1)
         return finite(self.output(state))
 
-    def _highlighted(self, h: Tensor) -> list[Tensor]:
+    def _highlighted(self, h: Tensor, matrix: Tensor) -> list[Tensor]:
         """Returns x^1 to x^K, (batch, H) each."""
-        linear, u = self.highlight.inputs[0], self.highlight.matrix()
-        memory, x, attention, found = self.start(h), h, None, []
+        memory, x, attention, found = self.start(h), h, torch.zeros_like(h), []
         for _ in range(self.stages):
-            gates = linear(x)
-            if attention is not None:
-                gates = torch.addmm(gates, attention, u)
-            d, memory = lstm_step(gates, memory)
-            attention = d.softmax(-1)
-            x = SCALE(h)*attention * h
+            gates = torch.addmm(self.highlight.inputs[0](x), attention, matrix)
+            output, memory = lstm_step(gates, memory)
+            attention = output.softmax(-1)
+            x = attention * h
             found.append(x)
         return found
 
-    def _fused(self, highlighted: Sequence[Tensor]) -> list[Tensor]:
+    def _fused(self, highlighted: Sequence[Tensor], matrix: Tensor) -> list[Tensor]:
         """Returns s^1 to s^K, (batch, H) each."""
-        inputs, u = self.fuse.inputs[0](torch.stack(highlighted)), self.fuse.matrix()
+        inputs = self.fuse.inputs_of([torch.stack(highlighted)])
         s = memory = torch.zeros_like(highlighted[0])
         found = []
         for x in inputs:
-            s, memory = lstm_step(torch.addmm(x, s, u), memory)
+            s, memory = lstm_step(torch.addmm(x, s, matrix), memory)
             found.append(s)
         return found
-SCALE=lambda x:1
