@@ -1,11 +1,13 @@
 """EF-LSTM: the modalities side by side at every step, and one LSTM over the steps."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 
 from .aligned import aligned_steps
+from .equilibrium.half import autocast_enabled
 from .modalities import check_widths, finite
 
 
@@ -34,4 +36,13 @@ class EarlyLSTM(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim)."""
         steps = aligned_steps(self, features, self.input_dims)
-        return finite(self.output(self.lstm(torch.cat(steps, -1))[0][-1]))
+        with _without_float16(steps[0]):
+            states, _ = self.lstm(torch.cat(steps, -1))
+        return finite(self.output(states[-1]))
+
+
+def _without_float16(x: Tensor) -> torch.autocast | nullcontext:
+    """Leaves autocast to float16 on a CPU, where torch has no LSTM for it."""
+    device = x.device.type
+    float16 = autocast_enabled(device) and torch.get_autocast_dtype(device) == torch.float16
+    return torch.autocast("cpu", enabled=False) if device == "cpu" and float16 else nullcontext()

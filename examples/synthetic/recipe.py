@@ -47,13 +47,13 @@ def recipe(
         objective=nn.functional.mse_loss,
         metrics=regression,
         scores=[Score("mse", percent=False, lower=True), Score("corr", percent=False)],
-        epochs=60,
-        patience=12,
+        epochs=30,
+        patience=10,
         task="regression",
         features="sequences",
         resplit=True,
-        optimizer=partial(torch.optim.Adam, lr=3e-3),
-        search={"lr": loguniform(5e-4, 1e-2)},
+        optimizer=partial(torch.optim.Adam, lr=1e-2),
+        search={"lr": loguniform(1e-3, 3e-2)},
         floors={"constant": constant_floor, "linear": linear_floor},
     )
 
