@@ -260,6 +260,7 @@ FUSIONS: Mapping[str, Entry] = {
         "time 4 (N + 1) d^2",
         features=ALIGNED,
         search={"dropout": (0.0, 0.2, 0.5)},
+        source="Zadeh et al., 2018",
     ),
     "mfn": Entry(
         MemoryFusion,
@@ -267,6 +268,7 @@ FUSIONS: Mapping[str, Entry] = {
         "time 25 d^2",
         features=ALIGNED,
         search={"dropout": (0.0, 0.2, 0.5)},
+        source="Zadeh et al., 2018",
     ),
     "marn": Entry(
         MultiAttentionRecurrence,
@@ -274,6 +276,7 @@ FUSIONS: Mapping[str, Entry] = {
         "time 22 d^2",
         features=ALIGNED,
         search={"attentions": (1, 2, 4), "dropout": (0.0, 0.2, 0.5)},
+        source="Zadeh et al., 2018",
     ),
     "rmfn": Entry(
         MultistageRecurrence,
@@ -281,6 +284,7 @@ FUSIONS: Mapping[str, Entry] = {
         "time 64 d^2",
         features=ALIGNED,
         search={"stages": (1, 2, 3), "dropout": (0.0, 0.2, 0.5)},
+        source="Liang et al., 2018",
     ),
 }
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from deq_fusion.datasets.synthetic.sequences import MODALITIES, bayes_mse, get_dataloader
 from deq_fusion.examples.checks import check_positive
+from deq_fusion.examples.synthetic.systems import systems
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import regression
 from deq_fusion.training_structures.Supervised_Learning import MMDL
@@ -55,6 +56,7 @@ def recipe(
         optimizer=partial(torch.optim.Adam, lr=1e-2),
         search={"lr": loguniform(1e-3, 3e-2)},
         floors={"constant": constant_floor, "linear": linear_floor},
+        systems=systems(),
     )
 
 
