@@ -60,7 +60,7 @@ class LSTHM(nn.Module):
         return torch.cat(parts, -1).flatten(-2)
 
     def matrix(self) -> Tensor:
-        """Returns [U V] of all modalities, transposed: (H + code, 4 H), for `step`."""
+        """Returns [U V] of all modalities, transposed: (H + code, 4 H)."""
         blocks = [torch.block_diag(*gate) for gate in zip(*self.recurrent, strict=True)]
         u = torch.cat(blocks).t()  # (H, 4 H)
         if not self.code_width:

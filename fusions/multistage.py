@@ -25,14 +25,14 @@ class MultistageRecurrence(nn.Module):
         fused = relu(W [h_T; z_T] + b)
 
     with the memory of LSTM_H from tanh(M h), that of LSTM_F from zero (Liang et al., 2018,
-    "Multimodal Language Analysis with Recurrent Multistage Fusion", section 3; the paper starts
-    the memory of FUSE at random, and leaves the layers of M and S open).
+    "Multimodal Language Analysis with Recurrent Multistage Fusion", section 3). The layers of M and
+    S, and what the memory of LSTM_F starts from, are our choice.
 
     Args:
         input_dims: width of each modality's steps.
         dim: width of the result.
         hidden: width of each modality's LSTHM; None shares out `dim`.
-        stages: their number, K; the paper's best is 3.
+        stages: their number, K.
         code: width of z; None: that of all states, H.
         dropout: share dropped of the result, in training.
     """
