@@ -76,10 +76,3 @@ def checked_width(name: str, width: int | None, default: int) -> int:
     width = default if width is None else width
     checks.check_width(name, width)
     return width
-
-
-def two_layers(width: int, hidden: int, outputs: int, dropout: float) -> nn.Sequential:
-    """Returns a network with one hidden layer of rectified units."""
-    return nn.Sequential(
-        nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, outputs)
-    )

@@ -30,8 +30,9 @@ class LSTHM(nn.Module):
     def __init__(self, input_dims: Sequence[int], hidden: Sequence[int], code: int = 0) -> None:
         super().__init__()
         self.hidden, self.code_width = tuple(hidden), code
-        pairs = list(zip(input_dims, hidden, strict=True))
-        self.inputs = nn.ModuleList(nn.Linear(d, 4 * h) for d, h in pairs)
+        pairs = zip(input_dims, hidden, strict=True)
+        self.inputs = nn.ParameterList(torch.empty(4, h, d) for d, h in pairs)
+        self.bias = nn.ParameterList(torch.empty(4, h) for h in hidden)
         self.recurrent = nn.ParameterList(torch.empty(4, h, h) for h in hidden)
         self.code = nn.ParameterList(torch.empty(4, h, code) for h in hidden if code)
         self.reset_parameters()
@@ -43,19 +44,18 @@ class LSTHM(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draws weights as torch's LSTM does; forget gates begin open, with a bias of 1."""
-        for m, h in enumerate(self.hidden):
-            bound = h**-0.5
-            linear = self.inputs[m]
-            for weight in (linear.weight, self.recurrent[m], *self.code[m : m + 1]):
-                nn.init.uniform_(weight, -bound, bound)
-            nn.init.zeros_(linear.bias)
-            nn.init.ones_(linear.bias[h : 2 * h])
+        for weight in (*self.inputs, *self.recurrent, *self.code):
+            bound = weight.shape[1] ** -0.5
+            nn.init.uniform_(weight, -bound, bound)
+        for bias in self.bias:
+            nn.init.zeros_(bias)
+            nn.init.ones_(bias[1])
 
     def inputs_of(self, steps: Sequence[Tensor]) -> Tensor:
-        """Maps the inputs, (time, batch, d_m) each, to W x + b of all steps, (time, batch, 4 H)."""
+        """Maps the inputs, (..., batch, d_m) each, to W x + b, (..., batch, 4 H), of all steps."""
         parts = [
-            linear(x).unflatten(-1, (4, h))
-            for linear, x, h in zip(self.inputs, steps, self.hidden, strict=True)
+            nn.functional.linear(x, w.flatten(0, 1), b.flatten()).unflatten(-1, b.shape)
+            for x, w, b in zip(steps, self.inputs, self.bias, strict=True)
         ]
         return torch.cat(parts, -1).flatten(-2)
 

@@ -5,9 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .aligned import aligned_steps, checked_width, two_layers, widths_or_shares
+from .aligned import aligned_steps, checked_width, widths_or_shares
+from .equilibrium import checks
 from .lsthm import LSTHM, lstm_step
 from .modalities import check_widths, finite
+from .two_layers import TwoLayers
 
 
 class MemoryFusion(nn.Module):
@@ -16,8 +18,8 @@ class MemoryFusion(nn.Module):
     Each modality has an LSTM of its own; c_t and h_t are their memories and outputs side by side.
 
         c* = [c_{t-1}; c_t],      attended = softmax(A(c*)) c*
+        gamma_j = sigmoid(G_j([attended; u_{t-1}]))        j = 1: keep, 2: admit
         u_t = gamma_1 u_{t-1} + gamma_2 tanh(D(attended))
-        gamma_j = sigmoid(G_j([attended; u_{t-1}]))
         fused = relu(W [h_T; u_T] + b)
 
     where A, D, G_1 and G_2 are networks of one hidden layer (Zadeh et al., 2018, "Memory Fusion
@@ -59,16 +61,21 @@ class MemoryFusion(nn.Module):
         memory = checked_width("memory", memory, dim)
         attention = checked_width("attention", attention, dim)
         update = checked_width("update", update, dim)
-        gates = widths_or_shares("gates", [dim, dim] if gates is None else gates, dim, (1, 2))
+        gates = [dim, dim] if gates is None else gates
+        checks.check_widths("gates", gates)
+        if len(gates) != 2:
+            raise ValueError(f"gates must list 2 widths, of G_1 and of G_2, got {list(gates)}")
         self.input_dims = tuple(input_dims)
         self.lstms = LSTHM(input_dims, hidden)
         seen = 2 * self.lstms.width
-        self.attention = two_layers(seen, attention, seen, dropout)
-        self.update = two_layers(seen, update, memory, dropout)
-        self.gates = nn.ModuleList(two_layers(seen + memory, g, memory, dropout) for g in gates)
+        self.attention = TwoLayers(seen, attention, seen, dropout=dropout)
+        self.update = TwoLayers(seen, update, memory, dropout=dropout)
+        self.keep, self.admit = (
+            TwoLayers(seen + memory, gate, memory, dropout=dropout) for gate in gates
+        )
         with torch.no_grad():
-            for network in (self.update, *self.gates):
-                network[0].weight[:, :seen] *= seen
+            for network in (self.update, self.keep, self.admit):
+                network.first.weight[:, :seen] *= seen
         self.output = nn.Sequential(
             nn.Linear(self.lstms.width + memory, dim), nn.ReLU(), nn.Dropout(dropout)
         )
@@ -97,17 +104,17 @@ class MemoryFusion(nn.Module):
         Both gates are one network of two layers: the hidden layers side by side, the second
         matrix with a block for each.
         """
-        seen, (first, second) = attended.shape[-1], self.gates
-        before = torch.cat([first[0].weight, second[0].weight])
+        seen, keeps, admits = attended.shape[-1], self.keep, self.admit
+        before = torch.cat([keeps.first.weight, admits.first.weight])
         seen_part = nn.functional.linear(
-            attended, before[:, :seen], torch.cat([first[0].bias, second[0].bias])
+            attended, before[:, :seen], torch.cat([keeps.first.bias, admits.first.bias])
         )
         memory_part = before[:, seen:].t()
-        after = torch.block_diag(first[-1].weight, second[-1].weight).t()
-        bias = torch.cat([first[-1].bias, second[-1].bias])
-        dropout, u = first[2], updates.new_zeros(updates.shape[1:])
+        after = torch.block_diag(keeps.second.weight, admits.second.weight).t()
+        bias = torch.cat([keeps.second.bias, admits.second.bias])
+        u = updates.new_zeros(updates.shape[1:])
         for x, update in zip(seen_part, updates, strict=True):
-            hidden = dropout(torch.addmm(x, u, memory_part).relu())
+            hidden = keeps.dropout(torch.addmm(x, u, memory_part).relu())
             keep, admit = torch.addmm(bias, hidden, after).sigmoid().chunk(2, -1)
             u = torch.addcmul(keep * u, admit, update)
         return u

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .aligned import aligned_steps, checked_width, two_layers, widths_or_shares
+from .aligned import aligned_steps, checked_width, widths_or_shares
 from .equilibrium import checks
 from .lsthm import LSTHM, lstm_step
 from .modalities import check_widths, finite
+from .two_layers import TwoLayers
 
 
 class MultiAttentionRecurrence(nn.Module):
@@ -60,10 +61,15 @@ class MultiAttentionRecurrence(nn.Module):
         code = checked_width("code", code, width)
         self.input_dims, self.attentions = tuple(input_dims), attentions
         self.lsthm = LSTHM(input_dims, hidden, code)
-        self.attention = two_layers(width, attention, attentions * width, dropout)
-        self.local = nn.ModuleList(
-            nn.Linear(attentions * h, s) for h, s in zip(hidden, local, strict=True)
+        self.attention = TwoLayers(width, attention, attentions * width, dropout=dropout)
+        self.local = nn.ParameterList(
+            torch.empty(s, attentions, h) for h, s in zip(hidden, local, strict=True)
         )
+        self.local_bias = nn.ParameterList(torch.empty(s) for s in local)
+        for weight, bias in zip(self.local, self.local_bias, strict=True):
+            bound = weight[0].numel() ** -0.5  # as in nn.Linear
+            nn.init.uniform_(weight, -bound, bound)
+            nn.init.uniform_(bias, -bound, bound)
         self.code = nn.Sequential(nn.Linear(sum(local), code), nn.Tanh())
         self.output = nn.Sequential(nn.Linear(width + code, dim), nn.ReLU(), nn.Dropout(dropout))
 
@@ -90,6 +96,5 @@ class MultiAttentionRecurrence(nn.Module):
         The rows of an attention lie together, as what it attended to does, and among them those of
         modality m have a block in the columns of s^m.
         """
-        maps = [linear.weight.unflatten(1, (self.attentions, -1)) for linear in self.local]
-        blocks = [torch.block_diag(*(w[:, k] for w in maps)) for k in range(self.attentions)]
-        return torch.cat(blocks, 1).t(), torch.cat([linear.bias for linear in self.local])
+        blocks = [torch.block_diag(*(w[:, k] for w in self.local)) for k in range(self.attentions)]
+        return torch.cat(blocks, 1).t(), torch.cat(list(self.local_bias))

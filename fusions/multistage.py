@@ -79,14 +79,14 @@ class MultistageRecurrence(nn.Module):
         """Returns x^1 to x^K, (batch, H) each."""
         memory, x, attention, found = self.start(h), h, torch.zeros_like(h), []
         for _ in range(self.stages):
-            gates = torch.addmm(self.highlight.inputs[0](x), attention, matrix)
+            gates = torch.addmm(self.highlight.inputs_of([x]), attention, matrix)
             output, memory = lstm_step(gates, memory)
             attention = output.softmax(-1)
             x = attention * h
             found.append(x)
         return found
 
-    def _fused(self, highlighted: Sequence[Tensor], matrix: Tensor) -> list[Tensor]:
+    def _fused(self, highlighted: list[Tensor], matrix: Tensor) -> list[Tensor]:
         """Returns s^1 to s^K, (batch, H) each."""
         inputs = self.fuse.inputs_of([torch.stack(highlighted)])
         s = memory = torch.zeros_like(highlighted[0])

@@ -21,13 +21,12 @@ def affine(linear, x):
 
 
 def two_layers(network, x):
-    return affine(network[-1], np.maximum(affine(network[0], x), 0))
+    return affine(network.second, np.maximum(affine(network.first, x), 0))
 
 
 def lstm(system, m, x, h, c, z=None):
     """A step of modality m of a system of LSTMs, which may read a code z: (h_t, c_t)."""
-    width = len(c)
-    sums = affine(system.inputs[m], x).reshape(4, width) + array(system.recurrent[m]) @ h
+    sums = array(system.inputs[m]) @ x + array(system.recurrent[m]) @ h + array(system.bias[m])
     if z is not None:
         sums = sums + array(system.code[m]) @ z
     i, f, o = sigmoid(sums[:3])
@@ -57,14 +56,15 @@ def samples(features):
 
 def mfn(fusion, sequences):
     h, c = zeros(fusion.lstms), zeros(fusion.lstms)
-    u = np.zeros(len(array(fusion.update[-1].bias)))
+    u = np.zeros(len(array(fusion.update.second.bias)))
     for step in zip(*sequences, strict=True):
         before = c
         h, c = lstms(fusion.lstms, step, h, c)
         both = np.concatenate([*before, *c])
         attended = softmax(two_layers(fusion.attention, both)) * both
         keep, admit = (
-            sigmoid(two_layers(gate, np.concatenate([attended, u]))) for gate in fusion.gates
+            sigmoid(two_layers(gate, np.concatenate([attended, u])))
+            for gate in (fusion.keep, fusion.admit)
         )
         u = keep * u + admit * np.tanh(two_layers(fusion.update, attended))
     return result(fusion, *h, u)
@@ -80,10 +80,10 @@ def marn(fusion, sequences):
         scores = two_layers(fusion.attention, together).reshape(fusion.attentions, -1)
         seen = [np.split(softmax(row) * together, ends) for row in scores]
         local = [
-            np.maximum(affine(reduce, np.concatenate([parts[m] for parts in seen])), 0)
-            for m, reduce in enumerate(fusion.local)
+            sum(array(weight)[:, k] @ parts[m] for k, parts in enumerate(seen)) + array(bias)
+            for m, (weight, bias) in enumerate(zip(fusion.local, fusion.local_bias, strict=True))
         ]
-        z = np.tanh(affine(fusion.code[0], np.concatenate(local)))
+        z = np.tanh(affine(fusion.code[0], np.maximum(np.concatenate(local), 0)))
     return result(fusion, *h, z)
 
 

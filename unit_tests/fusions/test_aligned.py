@@ -218,16 +218,16 @@ def test_the_states_share_out_the_width_that_is_wanted():
 
 def test_forget_gates_begin_open():
     system = MultiAttentionRecurrence(WIDTHS, DIM).lsthm
-    for linear, h in zip(system.inputs, system.hidden, strict=True):
+    for bias, h in zip(system.bias, system.hidden, strict=True):
         expected = torch.zeros(4, h)
         expected[1] = 1
-        assert torch.equal(linear.bias, expected.flatten())
+        assert torch.equal(bias, expected)
 
 
 def test_what_reads_the_attention_of_mfn_begins_as_many_times_larger_as_it_is_small():
     fusion = MemoryFusion(WIDTHS, 32, memory=16)
-    for network in (fusion.update, *fusion.gates):
-        weight, seen = network[0].weight, 2 * 32
+    for network in (fusion.update, fusion.keep, fusion.admit):
+        weight, seen = network.first.weight, 2 * 32
         bound = weight.shape[1] ** -0.5
         attended, remembered = weight[:, :seen] / seen, weight[:, seen:]
         assert 0.9 * bound < attended.abs().max() <= bound
