@@ -53,8 +53,8 @@ def recipe(
         task="regression",
         features="sequences",
         resplit=True,
-        optimizer=partial(torch.optim.Adam, lr=3e-3),
-        search={"lr": loguniform(5e-4, 2e-2)},
+        optimizer=partial(torch.optim.Adam, lr=1e-2),
+        search={"lr": loguniform(1e-3, 3e-2)},
         floors={"constant": constant_floor, "linear": linear_floor},
         systems=systems(),
     )
