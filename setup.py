@@ -26,6 +26,7 @@ PACKAGES = (
     "datasets.affect",
     "datasets.imdb",
     "datasets.vqa",
+    "datasets.synthetic",
     "examples",
     "examples.affect",
     "examples.brca",
@@ -36,6 +37,7 @@ PACKAGES = (
     "examples.studies.cost",
     "examples.studies.gates",
     "examples.studies.paper_tables",
+    "examples.synthetic",
     "examples.vqa",
     "own_data",
 )

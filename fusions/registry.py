@@ -10,14 +10,19 @@ from torch import nn
 from . import adapters
 from .common_fusions import LowRankTensorFusion, MultiplicativeInteractions3Modal
 from .cross import CrossFusion
+from .early_lstm import EarlyLSTM
 from .equilibrium.checks import check_width
 from .gated import GatedMultimodalUnit
+from .memory_fusion import MemoryFusion
 from .modalities import check_widths
+from .multi_attention import MultiAttentionRecurrence
+from .multistage import MultistageRecurrence
 from .mutan import Mutan
 from .token_attention import TokenAttention
 from .weighted_sum import Sum, WeightedSum
 
 CLASSES_ONLY = ("classification",)
+ALIGNED = ("sequences", "vectors")  # vectors are sequences of one step
 
 
 @dataclass(frozen=True)
@@ -248,6 +253,38 @@ FUSIONS: Mapping[str, Entry] = {
         "time 3 (N + 1) d^2",
         features=("sequences",),
         source="Liang et al., 2021",
+    ),
+    "ef_lstm": Entry(
+        EarlyLSTM,
+        "sequences concatenated step by step, LSTM (EF-LSTM)",
+        "time 4 (N + 1) d^2",
+        features=ALIGNED,
+        search={"dropout": (0.0, 0.2, 0.5)},
+        source="Zadeh et al., 2018",
+    ),
+    "mfn": Entry(
+        MemoryFusion,
+        "LSTM a modality, gated memory of their changes (MFN)",
+        "time 25 d^2",
+        features=ALIGNED,
+        search={"dropout": (0.0, 0.2, 0.5)},
+        source="Zadeh et al., 2018",
+    ),
+    "marn": Entry(
+        MultiAttentionRecurrence,
+        "hybrid LSTM a modality, several attentions (MARN)",
+        "time 22 d^2",
+        features=ALIGNED,
+        search={"attentions": (1, 2, 4), "dropout": (0.0, 0.2, 0.5)},
+        source="Zadeh et al., 2018",
+    ),
+    "rmfn": Entry(
+        MultistageRecurrence,
+        "hybrid LSTM a modality, fused in stages (RMFN)",
+        "time 64 d^2",
+        features=ALIGNED,
+        search={"stages": (1, 2, 3), "dropout": (0.0, 0.2, 0.5)},
+        source="Liang et al., 2018",
     ),
 }
 

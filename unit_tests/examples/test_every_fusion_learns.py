@@ -23,6 +23,7 @@ LESS = {  # -> accuracy, where less than GOOD is to be expected, and why
     "late": 0.85,  # every quadrant is judged on its own: what two of them show is not seen
     "evidential": 0.85,  # likewise
     "mult": 0.90,  # made for sequences: in one step there is nothing to attend to
+    "rmfn": 0.93,  # likewise: it fuses for the next step
 }
 FEWER = [n for n, e in FUSIONS.items() if e.modalities[1] is not None]
 SERIES = [n for n, e in FUSIONS.items() if "sequences" in e.features]

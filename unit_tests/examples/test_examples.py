@@ -114,7 +114,7 @@ def test_a_folder_without_data_is_explained(tmp_path, capsys):
         assert "get it with: deq-fusion prepare brca" in capsys.readouterr().err
 
 
-BENCHMARKS = {"affect", "brca", "digits", "imdb", "vqa"}
+BENCHMARKS = {"affect", "brca", "digits", "imdb", "synthetic", "vqa"}
 
 
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))

@@ -10,9 +10,9 @@ from unit_tests.fuzz import fusions as fuzz
 from unit_tests.fuzz.fusion_truths import overflows_in_torch
 
 
-@pytest.mark.parametrize("first", [0, 25, 50, 75])
+@pytest.mark.parametrize("first", [0, 50])
 def test_random_fusions_are_refused_or_right(first):
-    found = [fuzz.outcome(seed) for seed in range(first, first + 25)]
+    found = [fuzz.outcome(seed) for seed in range(first, first + 50)]
     assert not [o for o in found if o.kind in fuzz.FAULTS]
     assert {"refused", "agrees", "finite"} <= {o.kind for o in found}
 

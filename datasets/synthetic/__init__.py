@@ -1,0 +1,1 @@
+"""Synthetic sets, whose best possible score is known."""

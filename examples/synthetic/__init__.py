@@ -1,0 +1,1 @@
+"""Synthetic sequences, whose best possible score is known."""
