@@ -1,7 +1,7 @@
 """Aligned sequences: modalities that share their steps, and masks of what is there."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -123,13 +123,19 @@ def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return square.sum() / (mask.sum().clamp(min=1) * target.shape[2])
 
 
-class OwnLoss(nn.Module):
-    """A model that has a loss of its own in training, beside that of its prediction.
+class AlignedModel(nn.Module):
+    """A model of aligned sequences that has a loss of its own in training, besides its prediction.
 
     A forward of a subclass leaves it in `_own_loss`, or None.
+
+    Args:
+        input_dims: width of each modality's steps.
     """
 
-    _own_loss: Tensor | None = None
+    def __init__(self, input_dims: Sequence[int]) -> None:
+        super().__init__()
+        self.input_dims = tuple(input_dims)
+        self._own_loss: Tensor | None = None
 
     @property
     def auxiliary_loss(self) -> Tensor:
@@ -138,7 +144,7 @@ class OwnLoss(nn.Module):
             return self._own_loss
         return next(self.parameters()).new_zeros(())
 
-    def __getstate__(self) -> dict:
+    def __getstate__(self) -> dict[str, Any]:
         # the graph of the last forward can be neither copied nor pickled
         return {**self.__dict__, "_own_loss": None}
 

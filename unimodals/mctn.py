@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .aligned import Aligned, OwnLoss, align, check_dims, check_weights, masked_mse, run_lstm
+from .aligned import Aligned, AlignedModel, align, check_dims, check_weights, masked_mse, run_lstm
 
 
 class Encoder(nn.Module):
@@ -91,7 +91,7 @@ class Predictor(nn.Module):
         return self.output(torch.bmm(attention.unsqueeze(1), states).squeeze(1))
 
 
-class MCTN(OwnLoss):
+class MCTN(AlignedModel):
     """Translates a source modality into the others, and predicts from what that has taught it.
 
     With the source s, the targets x_1..x_K, encoders E_k and decoders D_k:
@@ -140,10 +140,9 @@ class MCTN(OwnLoss):
         cycle: float = 0.1,
         decay: float = 0.01,
     ) -> None:
-        super().__init__()
+        super().__init__(input_dims)
         check_dims(input_dims, outputs=outputs, dim=dim)
         check_weights(translation=translation, cycle=cycle, decay=decay)
-        self.input_dims = tuple(input_dims)
         self.order = tuple(range(len(input_dims)) if order is None else order)
         if sorted(self.order) != list(range(len(input_dims))):
             raise ValueError(

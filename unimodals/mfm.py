@@ -1,12 +1,13 @@
 """MFM (Tsai et al., 2019, arXiv:1806.06176): factors that explain the label, and each modality."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .aligned import Aligned, OwnLoss, align, check_dims, check_weights, masked_mse, run_lstm
+from .aligned import Aligned, AlignedModel, align, check_dims, check_weights, masked_mse, run_lstm
 
 
 class SequenceEncoder(nn.Module):
@@ -58,7 +59,7 @@ class SequenceDecoder(nn.Module):
         return self.output(torch.stack(states, 1))
 
 
-class MFM(OwnLoss):
+class MFM(AlignedModel):
     """Predicts from a code of all modalities, which with a code of each must make it anew.
 
         z_m = encoder_m(x_m),   z_y = linear(fusion([x_1, ..., x_M]))       codes
@@ -106,7 +107,7 @@ class MFM(OwnLoss):
         reconstruction: float | Sequence[float] = 0.1,
         matching: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(input_dims)
         count = len(input_dims)
         codes = _listed("code_dims", code_dims, count + 1)
         factors = _listed("factor_dims", factor_dims, count + 1)
@@ -115,7 +116,8 @@ class MFM(OwnLoss):
         self.reconstruction = _listed("reconstruction", reconstruction, count)
         for weight in self.reconstruction:
             check_weights(reconstruction=weight, matching=matching)
-        self.input_dims, self.matching = tuple(input_dims), matching
+        self.matching = matching
+        self._hidden: int | None = None
         self.fusion, self.to_code = fusion, nn.Linear(fused_dim, codes[0])
         pairs = list(zip(codes, factors, strict=True))
         self.factors = nn.ModuleList(
@@ -134,12 +136,23 @@ class MFM(OwnLoss):
     def forward(self, inputs: Sequence) -> Tensor:
         """Maps a batch, see `align`, to the prediction (batch, outputs)."""
         batch = align(inputs, self.input_dims)
+        if self._hidden is not None:
+            batch.values[self._hidden] = torch.zeros_like(batch.values[self._hidden])
         code = self.to_code(self._fused(batch))
         factor = self.factors[0](code)
         self._own_loss = None
         if self.training and torch.is_grad_enabled():
             self._own_loss = self._loss(batch, code, factor)
         return self.predictor(factor)
+
+    @contextmanager
+    def without(self, modality: int) -> Iterator[None]:
+        """Lets it predict as if that modality had not come: with zeros in its place."""
+        self._hidden = modality
+        try:
+            yield
+        finally:
+            self._hidden = None
 
     def _fused(self, batch: Aligned) -> Tensor:
         """Returns the fused feature of every sample, without its padding, (batch, fused_dim)."""

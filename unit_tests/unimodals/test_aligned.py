@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from deq_fusion.unimodals.aligned import OwnLoss, align, masked_mse, run_lstm
+from deq_fusion.unimodals.aligned import AlignedModel, align, masked_mse, run_lstm
 from unit_tests.unimodals.generative_reference import array, lstm, padded, weights_of
 
 DIMS, LENGTHS = (4, 3), (3, 1, 5)
@@ -112,9 +112,9 @@ def test_the_mean_square_of_what_is_there(double):
     assert masked_mse(x, y, torch.zeros_like(mask)) == 0
 
 
-class Model(OwnLoss):
+class Model(AlignedModel):
     def __init__(self):
-        super().__init__()
+        super().__init__((1,))
         self.map = nn.Linear(1, 1)
         self.map.weight.data.fill_(2)
 

@@ -37,7 +37,7 @@ class Steps(nn.Module):
 
 
 def build(dims, outputs=1, **options):
-    options = {"code_dims": 3, "factor_dims": 4, "dropout": 0.0} | options
+    options = {"code_dims": 3, "factor_dims": 12, "dropout": 0.0} | options
     return MFM(dims, outputs, Steps(dims), WIDTH, **options)
 
 
@@ -102,13 +102,14 @@ def test_the_formulas(double, dims):
     weights = [0.3, 0.7, 0.2][: len(dims)]
     widths = {
         "code_dims": [3, 2, 4, 5][: len(dims) + 1],
-        "factor_dims": [4, 3, 2, 1][: len(dims) + 1],
+        "factor_dims": [9, 3, 2, 1][: len(dims) + 1],
     }
     model = build(dims, 2, reconstruction=weights, matching=0.6, **widths)
     values, masks = padded(dims, LENGTHS, absent=ABSENT)
     torch.manual_seed(5)
     prediction = model([values, masks])
     wanted, loss = expected(model, values, masks, seed=5)
+    assert (wanted.std(0) > 1e-3).all()
     torch.testing.assert_close(prediction, torch.from_numpy(wanted))
     torch.testing.assert_close(model.auxiliary_loss, torch.tensor(loss))
 
@@ -178,6 +179,18 @@ def test_outside_training_nothing_is_made_or_drawn():
     with torch.no_grad():
         model.train()(x)
     assert model.auxiliary_loss == 0 and torch.equal(torch.get_rng_state(), before)
+
+
+@param("modality", [0, 1])
+def test_without_a_modality_it_predicts_from_zeros(modality):
+    model = build((4, 3)).eval()
+    values, masks = padded((4, 3), LENGTHS)
+    zeros = [x * (m != modality) for m, x in enumerate(values)]
+    before = model([values, masks])
+    with model.without(modality):
+        assert torch.equal(model([values, masks]), model([zeros, masks]))
+    assert torch.equal(model([values, masks]), before)
+    assert not torch.allclose(model([zeros, masks]), before)
 
 
 @param("training", [True, False])
