@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from deq_fusion.examples.affect.aligned_models import MODELS
+from deq_fusion.examples.aligned_models import MODELS
 from deq_fusion.training_structures.comparison import About, System
 
 FLOORS: Mapping[str, About] = {

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from deq_fusion.datasets.affect.utterance import FILE
-from deq_fusion.examples.affect.aligned_models import MODELS, sizes
+from deq_fusion.datasets.synthetic.sequences import get_dataloader
 from deq_fusion.examples.affect.recipe import recipe as mosi
+from deq_fusion.examples.aligned_models import MODELS, sizes
+from deq_fusion.examples.synthetic.recipe import recipe as synthetic
 from deq_fusion.training_structures.comparison.methods import SYSTEM, gather
 from deq_fusion.training_structures.comparison.single_run import run_fusion
 
@@ -75,6 +78,16 @@ def test_vectors_by_the_protocol(vectors):
 def test_sequences_with_masks_by_the_protocol(sequences):
     found = trained(mosi(sequences))
     assert all(np.isfinite(found[name]["scores"]["mae"]) for name in MODELS)
+
+
+def test_synthetic_sequences():
+    recipe = synthetic(steps=3)
+    assert set(recipe.systems) == set(MODELS)
+    sets = partial(get_dataloader, sizes=(20, 10, 10), steps=3)
+    recipe = replace(recipe, load=lambda run, modalities: sets(modalities=modalities))
+    found = trained(recipe, drop_modality=True)
+    assert all(np.isfinite(result["scores"]["mse"]) for result in found.values())
+    assert list(found["mctn"]["missing"]) == ["audio", "video"]
 
 
 @param("modalities", [["text", "audio"], ["vision", "audio", "text"]])
