@@ -66,7 +66,11 @@ def _met(recipe: Recipe, **own: Any) -> Recipe:
 
 
 def build_mfm(task: str, fusion: Fusion, train: DataLoader) -> nn.Module:
-    """Returns MFM, with a memory fusion network for the code of all modalities."""
+    """Returns MFM, with a memory fusion network for the code of all modalities.
+
+    What that network returns is a rectified map of its states, from which the code is taken; the
+    release takes it from the states themselves.
+    """
     dims, outputs = sizes(task, train)
     return MFM(dims, outputs, MemoryFusion(dims, MFM_DIM), MFM_DIM)
 
