@@ -49,7 +49,8 @@ class SequenceDecoder(nn.Module):
         cell = self.cell
         bias = cell.bias_ih + cell.bias_hh
         both = cell.weight_ih + cell.weight_hh  # the input is the state: one product for the two
-        gates, c, states = F.linear(code, cell.weight_ih, bias), torch.zeros_like(code), []
+        gates, c = F.linear(code, cell.weight_ih, bias), torch.zeros_like(code)
+        states: list[Tensor] = []
         for step in range(steps):
             if step:
                 gates = F.linear(states[-1], both, bias)
