@@ -290,11 +290,9 @@ FUSIONS: Mapping[str, Entry] = {
 
 LATER: Mapping[str, str] = {
     "MVAE": "needs its own objective",
-    "MFM": "needs its own objective",
     "CCA": "needs its own objective",
     "RefNet": "needs its own objective",
     "RMFE": "needs its own objective",
-    "MCTN": "needs its own training structure",
     "gradient blend": "needs its own training structure",
     "MFAS": "needs its own training structure",
 }

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from deq_fusion.examples.aligned_models import MODELS
 from deq_fusion.training_structures.comparison import About, System
 
 FLOORS: Mapping[str, About] = {
@@ -16,4 +17,4 @@ FLOORS: Mapping[str, About] = {
 
 def systems() -> dict[str, System]:
     """Returns the published models that this benchmark compares whole, by name."""
-    return {}
+    return {**MODELS}
