@@ -14,6 +14,7 @@ from .evidential import EvidentialFusion
 from .late import LateFusion
 from .modalities import check_tensors, finite, without_absent
 from .mult import MULTModel
+from .vcdn import VCDNFusion
 
 Sized = tuple[nn.Module, int | None]
 """A fusion and the width of its result; None of a fusion that predicts on its own."""
@@ -188,6 +189,11 @@ def evidential(
 ) -> Sized:
     """The evidential combination of each modality's opinion."""
     return EvidentialFusion(input_dims, outputs, **options), None
+
+
+def vcdn(input_dims: Sequence[int], dim: int, *, outputs: int, task: str, **options: Any) -> Sized:
+    """A network on the product of each modality's class probabilities."""
+    return VCDNFusion(input_dims, outputs, **options), None
 
 
 def late(input_dims: Sequence[int], dim: int, *, outputs: int, task: str) -> Sized:

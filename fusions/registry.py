@@ -215,6 +215,16 @@ FUSIONS: Mapping[str, Entry] = {
         search={"anneal_steps": (50, 500, 5000)},
         source="Han et al., 2021",
     ),
+    "vcdn": Entry(
+        adapters.vcdn,
+        "network on the product of all class probabilities",
+        "N d classes + classes^(2 N)",
+        modalities=(2, None),
+        tasks=CLASSES_ONLY,
+        predicts=True,
+        search={"hidden": (16, 64, 256)},
+        source="Wang et al., 2019 and 2021",
+    ),
     "late": Entry(
         adapters.late,
         "mean of each modality's prediction",

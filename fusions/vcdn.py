@@ -10,7 +10,6 @@ goes through a layer with LeakyReLU(0.25), and a linear map to the K logits.
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -97,7 +96,7 @@ class VCDNFusion(nn.Module):
         features = without_absent(self, features, self.input_dims, present)
         outputs = [head(x) for head, x in zip(self.heads, features, strict=True)]
         dtype = self.heads[0].weight.dtype  # under autocast too
-        return self.joint([torch.as_tensor(x, dtype=dtype) for x in outputs], present=present)
+        return self.joint([x.to(dtype) for x in outputs], present=present)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

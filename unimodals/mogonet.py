@@ -1,6 +1,7 @@
 """MOGONET (Wang et al., 2021): graph convolutions on each omics, and a network on their product."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,11 +55,12 @@ class MOGONET(nn.Module):
         round: what the next training forwards train: "views", "fused", or None for both.
     """
 
-    features: list[Tensor]
     thresholds: Tensor
     class_shares: Tensor
     edges: Tensor
     weights: Tensor
+    fingerprints: Tensor
+    order: Tensor
 
     def __init__(
         self,
@@ -73,7 +75,7 @@ class MOGONET(nn.Module):
     ) -> None:
         super().__init__()
         _check(views, labels, fusion, hidden)
-        self.inductive, self.round = inductive, None
+        self.inductive, self.round, self._left_out = inductive, None, ()
         for number, view in enumerate(views):
             self.register_buffer(f"features_{number}", view.detach().clone())
         self.register_buffer("thresholds", torch.stack([threshold(x, neighbours) for x in views]))
@@ -124,12 +126,23 @@ class MOGONET(nn.Module):
         with torch.set_grad_enabled(trains_views and torch.is_grad_enabled()):
             logits = self._of_training()[:, rows]
         if self.fusion is None:
-            fused, trained = logits[0], [logits[0]]
+            fused = logits[0]
+            trained = [fused]
         else:
             fused = self.fusion(list(logits.detach()))
             trained = [*logits] if trains_views else []
             trained += [fused] if self.round != "views" else []
         return fused, {"trained": trained, "class_shares": self.class_shares}
+
+    @contextmanager
+    def without(self, modality: int) -> Iterator[None]:
+        """Predicts in its context as if no patient had that view, counted from 0."""
+        before = self._left_out
+        self._left_out = (*before, modality)
+        try:
+            yield
+        finally:
+            self._left_out = before
 
     def _of_training(self) -> Tensor:
         """Returns the logits (V, n, classes) of all patients of training, by their graphs."""
@@ -146,7 +159,8 @@ class MOGONET(nn.Module):
                     f"present must be bool of shape {tuple(here.shape)}, got {present.dtype} of "
                     f"shape {tuple(present.shape)}"
                 )
-            here = present
+            here = present.clone()
+        here[:, list(self._left_out)] = False
         new = [torch.where(h.unsqueeze(1), x, 0) for h, x in zip(here.T, views, strict=True)]
         _check_finite(new)
         known = self._known()
@@ -197,9 +211,10 @@ class MOGONET(nn.Module):
         """Sets what follows from the features: the graphs, A X, and how patients are found."""
         known = self._known()
         graphs = [adjacency(x, least) for x, least in zip(known, self.thresholds, strict=True)]
-        whole = torch.block_diag(*graphs).to_sparse_coo().coalesce()
-        derived = {"edges": whole.indices(), "weights": whole.values()}
-        derived |= {f"reached_{v}": a @ x for v, (a, x) in enumerate(zip(graphs, known, strict=True))}
+        pairs = [a.nonzero() + v * len(a) for v, a in enumerate(graphs)]  # blocks of one matrix
+        derived = {"edges": torch.cat(pairs).T, "weights": torch.cat([a[a != 0] for a in graphs])}
+        for number, (graph, view) in enumerate(zip(graphs, known, strict=True)):
+            derived[f"reached_{number}"] = graph @ view
         # as few columns as tell patients apart as well as all do
         self._told, distinct = 1, len(_fingerprints(known, None).unique())
         while len(_fingerprints(known, self._told).unique()) < distinct:
@@ -215,13 +230,11 @@ class MOGONET(nn.Module):
 
     def _check_views(self, views: Sequence[Tensor]) -> None:
         known = self._known()
-        wanted = [f"(batch, {x.shape[1]})" for x in known]
         shapes = [tuple(x.shape) for x in views]
-        fits = [len(shape) == 2 and shape[1] == x.shape[1] for shape, x in zip(shapes, known, strict=False)]
-        if len(shapes) != len(known) or not all(fits) or len({s[0] for s in shapes}) > 1:
-            raise ValueError(
-                f"views must have shapes {', '.join(wanted)}, with the same rows, got {shapes}"
-            )
+        wanted = [(shapes[0][0] if shapes and shapes[0] else 0, x.shape[1]) for x in known]
+        if shapes != wanted:
+            each = ", ".join(f"(batch, {x.shape[1]})" for x in known)
+            raise ValueError(f"views must have shapes {each}, with the same rows, got {shapes}")
 
     def _rows(self, views: Sequence[Tensor]) -> Tensor:
         """Returns the numbers (batch,) of the patients of training whose features these are."""

@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from scipy.stats import loguniform
 from sklearn.linear_model import LogisticRegression
@@ -31,6 +32,7 @@ from deq_fusion.examples.checks import check_positive
 from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import classification
+from deq_fusion.unimodals.gridge import GRidge
 from deq_fusion.unimodals.mm_dynamics import MMDynamics
 
 VIEWS = {"mRNA": 1, "methylation": 2, "miRNA": 3}  # MOGONET's numbers
@@ -112,7 +114,7 @@ def recipe(
             "lr": loguniform(0.3 * chosen.lr, 5 * chosen.lr),
             "weight_decay": (1e-5, 1e-4, 1e-3),
         },
-        floors={"linear": linear_floor},
+        floors={"linear": linear_floor, "gridge": gridge_floor},
         systems=systems(),
     )
 
@@ -151,10 +153,25 @@ def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:
 
 def linear_floor(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
     """Logistic regression (C=0.1) on the concatenated features, as log-probabilities."""
-    views = [
-        torch.cat(parts) for parts in zip(*(b for loader in known for b in loader), strict=True)
-    ]
+    *views, labels = _whole(*known)
     model = LogisticRegression(C=0.1, max_iter=2000)
-    model.fit(torch.cat(views[:-1], 1).numpy(), views[-1].numpy())
+    model.fit(torch.cat(views, 1).numpy(), labels.numpy())
     features = torch.cat([torch.cat(batch[:-1], 1) for batch in scored])
     return torch.from_numpy(model.predict_log_proba(features.numpy()))
+
+
+def gridge_floor(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
+    """GRidge (van de Wiel et al., 2016), a group of columns for each omics, as log-probabilities.
+
+    It chooses its penalties by leaving out samples of all that it learns from.
+    """
+    *views, labels = (part.numpy() for part in _whole(*known))
+    model = GRidge().fit(views, labels)
+    shares = model.predict_proba([part.numpy() for part in _whole(scored)[:-1]])
+    return torch.from_numpy(np.log(np.maximum(shares, np.finfo(float).tiny)))
+
+
+def _whole(*loaders: DataLoader) -> list[Tensor]:
+    """Returns the views and the labels of all batches of the loaders."""
+    batches = (batch for loader in loaders for batch in loader)
+    return [torch.cat(parts) for parts in zip(*batches, strict=True)]

@@ -14,6 +14,7 @@ from deq_fusion.fusions.gated import GatedMultimodalUnit
 from deq_fusion.fusions.late import LateFusion
 from deq_fusion.fusions.mutan import Mutan
 from deq_fusion.fusions.token_attention import TokenAttention
+from deq_fusion.fusions.vcdn import VCDNFusion
 from deq_fusion.fusions.weighted_sum import Sum, WeightedSum
 
 WIDTHS, DIM, BATCH = [3, 4, 5], 4, 6
@@ -27,8 +28,18 @@ MAKE = {
     "weighted_sum": WeightedSum,
     "late": LateFusion,
     "late_mean": partial(LateFusion, probabilities=False),
+    "vcdn": VCDNFusion,
 }
-MASKED = ["gated", "evidential", "token_attention", "sum", "weighted_sum", "late", "late_mean"]
+MASKED = [
+    "gated",
+    "evidential",
+    "token_attention",
+    "sum",
+    "weighted_sum",
+    "late",
+    "late_mean",
+    "vcdn",
+]
 every = pytest.mark.parametrize("make", MAKE.values(), ids=MAKE)
 masked = pytest.mark.parametrize("make", [MAKE[name] for name in MASKED], ids=MASKED)
 
