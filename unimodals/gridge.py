@@ -68,6 +68,12 @@ class GRidge:
         intercepts_: (fits,) b.
     """
 
+    classes_: np.ndarray
+    strengths_: np.ndarray
+    multipliers_: np.ndarray
+    coefficients_: np.ndarray
+    intercepts_: np.ndarray
+
     def __init__(self, *, bins: int = 1, rounds: int = 10) -> None:
         if bins < 1 or rounds < 0:
             raise ValueError(
@@ -108,9 +114,9 @@ class GRidge:
             _fit_two(standard, kernels, groups, (labels == label) * 1.0, self.rounds)
             for label in chosen
         ]
-        self.strengths_, self.multipliers_, self.intercepts_, self.coefficients_ = (
-            np.array(parts) for parts in zip(*fits, strict=True)
-        )
+        strengths, multipliers, intercepts, coefficients = zip(*fits, strict=True)
+        self.strengths_, self.multipliers_ = np.array(strengths), np.array(multipliers)
+        self.intercepts_, self.coefficients_ = np.array(intercepts), np.array(coefficients)
         return self
 
     def predict_proba(self, views: Sequence[np.ndarray]) -> np.ndarray:
@@ -157,13 +163,16 @@ class GRidge:
         ]
 
 
-def fit_dual(kernel: np.ndarray, y: np.ndarray, start: Fit | None = None) -> Fit:
+def fit_dual(
+    kernel: np.ndarray, y: np.ndarray, start: Fit | None = None, *, tol: float = 1e-10
+) -> Fit:
     """Returns the ridge fit of two classes, by damped Newton steps.
 
     Args:
         kernel: (n, n) sum_g X_g X_g^T / (lambda m_g).
         y: (n,) 0 or 1.
         start: a fit to begin at.
+        tol: the change of the log-odds, relative to the largest, at which it ends.
     """
     dual = np.zeros(len(y)) if start is None else start.dual
     intercept = 0.0 if start is None else start.intercept
@@ -181,7 +190,7 @@ def fit_dual(kernel: np.ndarray, y: np.ndarray, start: Fit | None = None) -> Fit
                 (dual, intercept), eta, loss = trial, new_eta, value
                 break
             step /= 2
-        if not 1e-10 * (1 + np.abs(eta).max()) < moved < np.inf:
+        if not tol * (1 + np.abs(eta).max()) < moved < np.inf:
             break
     roots = _roots(eta)
     return Fit(intercept, dual, eta, roots, _left_out(kernel, y, eta, roots))
@@ -231,7 +240,7 @@ def _fit_two(
 ) -> tuple[float, np.ndarray, float, np.ndarray]:
     """Returns lambda, the multipliers, intercept and coefficients of one class against the rest."""
     multipliers = np.ones(len(groups))
-    strength, fit = _best_strength(sum(kernels), y)
+    strength, fit = _best_strength(np.sum(kernels, axis=0), y)
     for done in range(rounds if len(groups) > 1 else 0):
         system = moments(columns / np.sqrt(_spread_out(multipliers, groups)), groups, fit, strength)
         new = multipliers * _multipliers(*system, sizes=np.array([len(g) for g in groups]))
@@ -260,11 +269,13 @@ def _best_strength(kernel: np.ndarray, y: np.ndarray) -> tuple[float, Fit]:
 
     def loss(exponent: float) -> float:
         strength = unit * 10**exponent
-        seen.append((strength, fit_dual(kernel / strength, y, seen[-1][1] if seen else None)))
+        start = seen[-1][1] if seen else None
+        seen.append((strength, fit_dual(kernel / strength, y, start, tol=1e-3)))
         return -seen[-1][1].cvl
 
     minimize_scalar(loss, bounds=STRENGTHS, method="bounded", options={"xatol": 0.05})
-    return max(seen, key=lambda tried: tried[1].cvl)
+    strength, fit = max(seen, key=lambda tried: tried[1].cvl)
+    return strength, fit_dual(kernel / strength, y, fit)
 
 
 def moments(
@@ -289,14 +300,14 @@ def moments(
     """
     weighted = fit.roots[:, None] * columns
     weighted -= np.outer(fit.roots, fit.roots @ weighted / (fit.roots @ fit.roots))
-    dual = weighted @ weighted.T
+    inner = [weighted[:, group] @ weighted[:, group].T for group in groups]
+    dual = np.sum(inner, axis=0)
     dual.flat[:: len(dual) + 1] += strength
     maps = cho_solve(cho_factor(dual, lower=True), weighted)  # (n, p), the rows of M X^T sqrt(W)
     variance = np.maximum((maps**2).sum(0), np.finfo(float).tiny)
     squares = (columns.T @ fit.dual / strength) ** 2 / variance
     maps /= np.sqrt(variance)
     side = np.array([np.maximum(squares[group] - 1, 0).mean() for group in groups])
-    inner = [weighted[:, group] @ weighted[:, group].T for group in groups]
     outer = [maps[:, group] @ maps[:, group].T / len(group) for group in groups]
     return np.array([[(a * b).sum() for b in inner] for a in outer]), side
 

@@ -75,7 +75,9 @@ class MOGONET(nn.Module):
     ) -> None:
         super().__init__()
         _check(views, labels, fusion, hidden)
-        self.inductive, self.round, self._left_out = inductive, None, ()
+        self.inductive = inductive
+        self.round: str | None = None
+        self._left_out: tuple[int, ...] = ()
         for number, view in enumerate(views):
             self.register_buffer(f"features_{number}", view.detach().clone())
         self.register_buffer("thresholds", torch.stack([threshold(x, neighbours) for x in views]))
