@@ -65,7 +65,7 @@ class VCDN(nn.Module):
 
 
 class VCDNFusion(nn.Module):
-    """Fuses features into logits: a linear head for each modality, and VCDN on what they say.
+    """Fuses features into log-probabilities: a linear head for each modality, then VCDN.
 
     All of it is trained by the one loss on the joint logits; MOGONET, whose part it is, trains
     the views by losses of their own.
@@ -86,7 +86,7 @@ class VCDNFusion(nn.Module):
         self.joint = VCDN(len(input_dims), num_classes, hidden=hidden)
 
     def forward(self, features: Sequence[Tensor], *, present: Tensor | None = None) -> Tensor:
-        """Maps features, a (..., d_i) tensor for each modality, to logits (..., classes).
+        """Maps features, a (..., d_i) tensor for each modality, to (..., classes).
 
         Args:
             features: floating-point tensors in the order of `input_dims`.
@@ -96,7 +96,8 @@ class VCDNFusion(nn.Module):
         features = without_absent(self, features, self.input_dims, present)
         outputs = [head(x) for head, x in zip(self.heads, features, strict=True)]
         dtype = self.heads[0].weight.dtype  # under autocast too
-        return self.joint([x.to(dtype) for x in outputs], present=present)
+        joint = self.joint([x.to(dtype) for x in outputs], present=present)
+        return joint.log_softmax(-1)
 
 
 def _linear(inputs: int, outputs: int) -> nn.Linear:

@@ -12,13 +12,13 @@ from deq_fusion.fusions.vcdn import VCDN, VCDNFusion
 
 def expected(module, logits):
     """The network on V times (batch, K) arrays, product by product."""
-    shares = [1 / (1 + np.exp(-x.numpy())) for x in logits]
-    classes, rows = shares[0].shape[1], []
-    for i in range(len(shares[0])):
+    each = [1 / (1 + np.exp(-x.numpy())) for x in logits]
+    classes, rows = each[0].shape[1], []
+    for i in range(len(each[0])):
         rows.append(
             [
-                np.prod([share[i, k] for share, k in zip(shares, index, strict=True)])
-                for index in product(range(classes), repeat=len(shares))
+                np.prod([share[i, k] for share, k in zip(each, index, strict=True)])
+                for index in product(range(classes), repeat=len(each))
             ]
         )
     hidden = np.array(rows) @ module.hidden.weight.detach().numpy().T
@@ -26,6 +26,12 @@ def expected(module, logits):
     hidden = np.where(hidden > 0, hidden, 0.25 * hidden)
     weight, bias = module.output.weight.detach().numpy(), module.output.bias.detach().numpy()
     return hidden @ weight.T + bias
+
+
+def shares(module, logits):
+    """The logarithms of the probabilities that the network's logits are."""
+    joint = expected(module, logits)
+    return joint - np.log(np.exp(joint).sum(1, keepdims=True))
 
 
 def moved(module):
@@ -46,7 +52,7 @@ def test_the_fusion_has_a_head_for_each_modality(double):
     fusion = moved(VCDNFusion([3, 5], 4))
     features = [torch.randn(6, 3), torch.randn(6, 5)]
     logits = [head(x).detach() for head, x in zip(fusion.heads, features, strict=True)]
-    np.testing.assert_allclose(fusion(features).detach().numpy(), expected(fusion.joint, logits))
+    np.testing.assert_allclose(fusion(features).detach().numpy(), shares(fusion.joint, logits))
 
 
 def test_an_absent_view_says_a_half_of_every_class(double):
@@ -55,7 +61,7 @@ def test_an_absent_view_says_a_half_of_every_class(double):
     present = torch.tensor([[True, False]] * 2)
     logits = [fusion.heads[0](features[0]).detach(), torch.zeros(2, 4)]
     fused = fusion(features, present=present)
-    np.testing.assert_allclose(fused.detach().numpy(), expected(fusion.joint, logits))
+    np.testing.assert_allclose(fused.detach().numpy(), shares(fusion.joint, logits))
 
 
 def test_sizes_are_as_published():
