@@ -22,6 +22,7 @@ GOOD, GAIN = 0.95, 0.10  # accuracy on test, and its distance from the best sing
 LESS = {  # -> accuracy, where less than GOOD is to be expected, and why
     "late": 0.85,  # every quadrant is judged on its own: what two of them show is not seen
     "evidential": 0.85,  # likewise
+    "vcdn": 0.90,  # of a quadrant it hears how probable each digit is, and no more
     "mult": 0.90,  # made for sequences: in one step there is nothing to attend to
     "rmfn": 0.93,  # likewise: it fuses for the next step
 }
