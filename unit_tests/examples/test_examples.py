@@ -90,7 +90,7 @@ def test_fusions_views_and_the_floor_are_compared(omics, tmp_path):
     found = compared("--dataset", "brca", "--modalities", "mRNA,methylation", *arguments)
     kept = [name for name in fusions if name != "interactions3"]
     views = ["only mRNA", "only methylation"]
-    assert [r["method"] for r in found.results] == ["linear", *views, *kept]
+    assert [r["method"] for r in found.results] == ["linear", "gridge", *views, *kept]
     assert found.skipped == {"interactions3": "takes 3 modalities, and there are 2"}
     assert not found.failures
     assert found.results[0]["scores"]["accuracy"] == 1.0  # the first view tells the class

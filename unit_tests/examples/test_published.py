@@ -53,7 +53,8 @@ NO_RESULT = (  # what a reader of prose can tell from a result by what surrounds
     r"{[{%#].*?[#%}]}",  # what a template looks up
     r"<!--.*?-->",
     r"\]\([^)]*\)|https?://\S+|arXiv:? ?[\d.]+",  # where links and references go
-    r"(?i:python|torch|numpy|version|deq-fusion|scikit-learn)\s*(?:>=|≥)?\s*\d[\d.]*\d(?: and \d+\.\d+)?",
+    r"(?i:python|torch|numpy|version|deq-fusion|scikit-learn)\s*(?:>=|≥)?\s*\d[\d.]*\d"
+    r"(?: and \d+\.\d+)?",
     r"95 % (?:confidence )?(?:interval|band)s?|\[95 %\]",  # names of statistics
     r"(?:accuracy|F1|error|correct) %",  # headings that name a unit
 )
