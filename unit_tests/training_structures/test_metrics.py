@@ -90,9 +90,9 @@ def test_a_constant_has_no_correlation():
 
 
 def test_posneg_without_and_with_zeros():
-    prediction = torch.tensor([[2.0], [-1.0], [0.5], [-3.0], [1.0]])  # two of three, one of two
-    truth = torch.tensor([[1.0], [0.0], [0.0], [1.0], [2.0]])
-    expected = {"accuracy_nonzero": 2 / 3, "accuracy": 3 / 5}
+    prediction = torch.tensor([[2.0], [-1.0], [-0.5], [-3.0], [0.0], [0.5]])
+    truth = torch.tensor([[1.0], [0.0], [0.0], [1.0], [2.0], [0.0]])  # 0 is not positive
+    expected = {"accuracy_nonzero": 1 / 3, "accuracy": 3 / 6}  # one of three, and two of three
     assert posneg(prediction, truth) == pytest.approx(expected)
 
 

@@ -231,3 +231,20 @@ def test_the_table_of_a_terminal_fits_its_width(width, runs):
     assert whole == (LONG if width == 200 else ["deq"])
     if width >= 80:
         assert "seconds" in lines[0] and "1234.5" in lines[2]
+
+
+def test_a_table_keeps_a_column_as_long_as_names_keep_twelve():
+    head, lines = ["method", "alpha", "gamma"], [["n" * 20, "12345", "67890"]]  # 20 + 2 + 5 + 2 + 5
+    assert fitted(head, lines, 34).splitlines()[2] == "n" * 20 + "  12345  67890"
+    title, rule, line = fitted(head, lines, 26).splitlines()
+    assert title == "method        alpha  gamma" and rule == "-" * 12 + "  -----  -----"
+    name, *numbers = line.split()
+    assert len(name) == 12 and numbers == ["12345", "67890"]
+    assert fitted(head, lines, 25).splitlines()[0].split() == ["method", "alpha"]
+
+
+def test_headings_of_a_table_that_is_too_wide_have_twenty_columns():
+    lines = [["a", "1", "2"]]
+    for longest, wanted in ((20, "h" * 20), (21, "h" * 10 + "…" + "h" * 9)):
+        title = fitted(["method", "h" * longest, "i" * 40], lines, 60).splitlines()[0]
+        assert title.split()[1] == wanted
