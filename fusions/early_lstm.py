@@ -34,7 +34,10 @@ class EarlyLSTM(nn.Module):
         self.output = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim)."""
+        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim).
+
+        Every step counts, padding as well: there is no mask.
+        """
         steps = aligned_steps(self, features, self.input_dims)
         with _without_float16(steps[0]):
             states, _ = self.lstm(torch.cat(steps, -1))

@@ -81,7 +81,10 @@ class MemoryFusion(nn.Module):
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim)."""
+        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim).
+
+        Every step counts, padding as well: there is no mask.
+        """
         h, memories = self._memories(aligned_steps(self, features, self.input_dims))
         pairs = torch.cat([memories[:-1], memories[1:]], -1)  # c* of all steps
         attended = self.attention(pairs).softmax(-1) * pairs

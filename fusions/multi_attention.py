@@ -74,7 +74,10 @@ class MultiAttentionRecurrence(nn.Module):
         self.output = nn.Sequential(nn.Linear(width + code, dim), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim)."""
+        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim).
+
+        Every step counts, padding as well: there is no mask.
+        """
         inputs = self.lsthm.inputs_of(aligned_steps(self, features, self.input_dims))
         matrix, local = self.lsthm.matrix(), self._local()
         c = self.lsthm.start(inputs)

@@ -62,7 +62,10 @@ class MultistageRecurrence(nn.Module):
         self.output = nn.Sequential(nn.Linear(width + code, dim), nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim)."""
+        """Maps sequences (batch, time, d_i), or vectors (batch, d_i), to (batch, dim).
+
+        Every step counts, padding as well: there is no mask.
+        """
         inputs = self.lsthm.inputs_of(aligned_steps(self, features, self.input_dims))
         matrix, highlight, fuse = (
             system.matrix() for system in (self.lsthm, self.highlight, self.fuse)

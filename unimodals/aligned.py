@@ -102,13 +102,22 @@ def run_lstm(lstm: nn.LSTM, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         direction side by side, (batch, directions x dim).
     """
     if mask.all():
-        states, (last, _) = lstm(x)
+        states, (last, _) = _run(lstm, x)
     else:
         lengths = mask.sum(1).cpu()
         packed = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         packed, (last, _) = lstm(packed)
         states, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
     return states, last.transpose(0, 1).flatten(1)
+
+
+def _run(lstm: nn.LSTM, x: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    """Runs an LSTM; not in float16 where autocast wants that of a CPU, for which torch has none."""
+    narrowed = x.is_cpu and torch.is_autocast_enabled("cpu")
+    if not narrowed or torch.get_autocast_dtype("cpu") != torch.float16:
+        return lstm(x)
+    with torch.autocast("cpu", enabled=False):
+        return lstm(x.to(lstm.weight_ih_l0.dtype))
 
 
 def masked_mse(prediction: Tensor, target: Tensor, mask: Tensor) -> Tensor:

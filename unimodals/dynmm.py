@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +108,10 @@ class DynMM(nn.Module):
         self.auxiliary_loss: Tensor | None = None
         self.info: Shares | None = None
         self._left: int | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # the graph of the last forward can be neither copied nor pickled
+        return {**self.__dict__, "auxiliary_loss": None}
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         if self._left is not None:

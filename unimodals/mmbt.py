@@ -55,7 +55,8 @@ class MMBT(nn.Module):
     without pieces is as good as any: the image is there.
 
     In the round "image" BERT's layers do not learn, in "text" the image encoder does not, and in
-    "new" neither; BERT's embeddings and pooler always do. See `rounds`.
+    "new" neither; BERT's embeddings and pooler always do. See `rounds`. A forward in training sets
+    `requires_grad` of both parts by the round, whatever it was.
 
     Args:
         text: BERT, with its pooler.

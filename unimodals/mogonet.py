@@ -40,15 +40,18 @@ class MOGONET(nn.Module):
     A patient without an omics in evaluation (`present`) is joined to nobody there, and its
     logits of that view are zeros; in training everybody must have all of them.
 
+    All n patients of training are compared with each other when it is built: that takes memory of
+    n^2 numbers.
+
     Args:
         views: (n, d_v) features of the patients to learn from, for each view; they and the
             thresholds become part of the state.
-        labels: (n,) their classes 0, 1, ...; what is kept of them is how often each comes.
+        labels: (n,) int64, their classes 0, 1, ...; what is kept of them is how often each comes.
         fusion: maps a list of (batch, classes) logits to (batch, classes), such as VCDN; None
             for a single view, whose logits are then the prediction.
         neighbours: k of `patient_graphs.threshold`: 10 for BRCA and 2 for ROSMAP.
         hidden: widths of the layers: as given for BRCA, (200, 200, 100) for ROSMAP.
-        dropout: probability of dropout.
+        dropout: probability of dropout, below 1.
         inductive: how new patients are joined, see above.
 
     Attributes:
@@ -57,7 +60,7 @@ class MOGONET(nn.Module):
 
     thresholds: Tensor
     class_shares: Tensor
-    edges: Tensor
+    pairs: Tensor
     weights: Tensor
     fingerprints: Tensor
     order: Tensor
@@ -74,7 +77,12 @@ class MOGONET(nn.Module):
         inductive: bool = False,
     ) -> None:
         super().__init__()
-        _check(views, labels, fusion, hidden)
+        _check(views, labels, fusion)
+        if not hidden or min(hidden) < 1 or not 0 <= dropout < 1:
+            raise ValueError(
+                "hidden must list widths of at least 1, and dropout lie from 0 to below 1, got "
+                f"hidden={list(hidden)} and dropout={dropout}"
+            )
         self.inductive = inductive
         self.round: str | None = None
         self._left_out: tuple[int, ...] = ()
@@ -199,22 +207,28 @@ class MOGONET(nn.Module):
 
     def _among_training(self, states: Tensor) -> Tensor:
         """Returns A states of every view's training graph, (V, n, width): few edges, so sparse."""
-        flat = states.flatten(0, 1).to(self.weights.dtype)  # under autocast too
+        flat = states.flatten(0, 1).to(self.weights.dtype)
         size = (len(flat), len(flat))
         graph = torch.sparse_coo_tensor(
-            self.edges, self.weights, size, check_invariants=False, is_coalesced=True
+            self.pairs, self.weights, size, check_invariants=False, is_coalesced=True
         )
-        return torch.sparse.mm(graph, flat).unflatten(0, states.shape[:2])
+        with torch.autocast(flat.device.type, enabled=False):  # torch has none of half precision
+            return torch.sparse.mm(graph, flat).unflatten(0, states.shape[:2])
 
     def _known(self) -> list[Tensor]:
         return [self.get_buffer(f"features_{v}") for v in range(len(self.thresholds))]
 
     def _derive(self) -> None:
-        """Sets what follows from the features: the graphs, A X, and how patients are found."""
-        known = self._known()
-        graphs = [adjacency(x, least) for x, least in zip(known, self.thresholds, strict=True)]
+        """Sets what follows from the features: the graphs, A X, and how patients are found.
+
+        On the CPU, wherever the features are: a threshold is the similarity of a pair, so that
+        another rounding of it would make another graph of a model that is loaded.
+        """
+        device, known = self.thresholds.device, [x.cpu() for x in self._known()]
+        both = zip(known, self.thresholds.cpu(), strict=True)
+        graphs = [adjacency(x, least) for x, least in both]
         pairs = [a.nonzero() + v * len(a) for v, a in enumerate(graphs)]  # blocks of one matrix
-        derived = {"edges": torch.cat(pairs).T, "weights": torch.cat([a[a != 0] for a in graphs])}
+        derived = {"pairs": torch.cat(pairs).T, "weights": torch.cat([a[a != 0] for a in graphs])}
         for number, (graph, view) in enumerate(zip(graphs, known, strict=True)):
             derived[f"reached_{number}"] = graph @ view
         # as few columns as tell patients apart as well as all do
@@ -224,7 +238,7 @@ class MOGONET(nn.Module):
         ordered, order = _fingerprints(known, self._told).sort()
         derived |= {"fingerprints": ordered, "order": order}
         for name, value in derived.items():
-            self.register_buffer(name, value, persistent=False)
+            self.register_buffer(name, value.to(device), persistent=False)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -237,6 +251,12 @@ class MOGONET(nn.Module):
         if shapes != wanted:
             each = ", ".join(f"(batch, {x.shape[1]})" for x in known)
             raise ValueError(f"views must have shapes {each}, with the same rows, got {shapes}")
+        own = known[0].dtype
+        if any(x.dtype != own for x in views):
+            raise ValueError(
+                f"views must be {own}, as those that the model was built with are, got "
+                f"{[str(x.dtype) for x in views]}; convert them by x.to({own})"
+            )
 
     def _rows(self, views: Sequence[Tensor]) -> Tensor:
         """Returns the numbers (batch,) of the patients of training whose features these are."""
@@ -274,27 +294,36 @@ def _dropped(states: Tensor, share: float) -> Tensor:
 def _fingerprints(views: Sequence[Tensor], columns: int | None) -> Tensor:
     """Returns a 64-bit number for each row (batch,), the same for the same first columns.
 
-    Sums of integers are exact, so that it depends on neither the order nor the number of rows.
+    Sums of integers are exact, so that it depends on neither the order nor the number of rows. Each
+    column has a start of its own, and every bit is mixed before the sum: of whole numbers, such as
+    counts of mutations, sums with a weight a column would often agree.
     """
     values = torch.cat([x[:, :columns] for x in views], 1).double() + 0.0  # -0.0 is 0.0
     bits = values.contiguous().view(torch.int64)
-    bits = bits ^ (bits >> 32)  # float32's values have zeros for their lower bits
-    odd = torch.arange(1, bits.shape[1] + 1, device=bits.device) * 0x5851F42D4C957F2D | 1
-    return (bits * odd).sum(1)
+    bits = bits + torch.arange(1, bits.shape[1] + 1, device=bits.device) * 0x5851F42D4C957F2D
+    for odd in (0x2545F4914F6CDD1D, 0x369DEA0F31A53F85):
+        bits = (bits ^ (bits >> 32)) * odd
+    return (bits ^ (bits >> 32)).sum(1)
 
 
 def _xavier(inputs: int, outputs: int) -> Tensor:
     return nn.init.xavier_normal_(torch.empty(inputs, outputs))
 
 
-def _check(
-    views: Sequence[Tensor], labels: Tensor, fusion: nn.Module | None, hidden: Sequence[int]
-) -> None:
+def _check(views: Sequence[Tensor], labels: Tensor, fusion: nn.Module | None) -> None:
     shapes = [tuple(view.shape) for view in views]
     if not views or any(len(s) != 2 or 0 in s or s[0] != len(labels) for s in shapes):
         raise ValueError(
             f"views must be matrices with a row for each of the {len(labels)} labels, one at "
             f"least, got shapes {shapes}"
+        )
+    dtypes = [str(view.dtype) for view in views]
+    if len(set(dtypes)) > 1 or not views[0].is_floating_point():
+        raise ValueError(f"views must be of one floating-point dtype, got {dtypes}")
+    if labels.dim() != 1 or labels.dtype != torch.int64 or labels.min() < 0:
+        raise ValueError(
+            f"labels must be int64 of shape (n,), classes from 0 on, got {labels.dtype} of shape "
+            f"{tuple(labels.shape)} from {labels.min().item()} on"
         )
     if len(views) > 1 and fusion is None:
         raise ValueError(f"fusion must be a module for {len(views)} views, got None; pass VCDN")
@@ -302,8 +331,6 @@ def _check(
         raise ValueError(
             f"labels must have two classes at least, got {labels.unique().tolist()} alone"
         )
-    if not hidden or min(hidden) < 1:
-        raise ValueError(f"hidden must list widths of at least 1, got {list(hidden)}")
     _check_finite(views)
 
 

@@ -14,9 +14,13 @@ TINY = 1e-8  # the least product of two norms
 
 
 def similarities(a: Tensor, b: Tensor) -> Tensor:
-    """Returns the cosines (n, m) of the rows of a, (n, d), and b, (m, d); 0 for a row of zeros."""
-    norms = a.norm(dim=1, keepdim=True) * b.norm(dim=1)
-    return (a @ b.T) / norms.clamp(min=TINY)
+    """Returns the cosines (n, m) of the rows of a, (n, d), and b, (m, d); 0 for a row of zeros.
+
+    Autocast does not round them: which side of a threshold they lie on decides who is joined.
+    """
+    with torch.autocast(a.device.type, enabled=False):
+        norms = a.norm(dim=1, keepdim=True) * b.norm(dim=1)
+        return (a @ b.T) / norms.clamp(min=TINY)
 
 
 def threshold(view: Tensor, neighbours: int) -> Tensor:

@@ -92,7 +92,12 @@ def write(folder: str | Path, features: str | Path, tables: str | Path) -> Path:
 
 def _read_lines(path: Path) -> list[list[str]]:
     text = read_text(path, advice=ADVICE)
-    return [line for line in csv.reader(io.StringIO(text)) if line]
+    try:
+        return [line for line in csv.reader(io.StringIO(text)) if line]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path} must be a table with commas between its cells, but {error}; get it again"
+        ) from error
 
 
 def _part_rows(path: Path, count: int) -> np.ndarray:
@@ -121,6 +126,8 @@ def _read_features(path: Path, count: int) -> np.ndarray:
             f"{path} must have a line for each of the {count} utterances of its part, got shape "
             f"{table.shape}; get it again"
         )
+    if not (np.abs(table) <= np.finfo(np.float32).max).all():
+        raise ValueError(f"{path} must hold finite numbers of float32's range; get it again")
     return table[:, :-1].astype(np.float32)
 
 

@@ -79,12 +79,19 @@ def test_the_command_makes_what_the_adapters_read(folders, tmp_path, capsys):
     [
         ("transcripts.csv", None, "no file .*transcripts.csv; it is in bc-LSTM/data"),
         ("transcripts.csv", [["v_1"]], "an id and a transcript in every line"),
+        (
+            "transcripts.csv",
+            [["v_1", "x" * 200_000]],
+            "transcripts.csv must be a table .*, but fie",
+        ),
         ("text_test.csv", [["1"]], "must have each of the 5 utterances .* once, got 4"),
         ("text_test.csv", [["1"], ["4"]], "must have each of the 5 utterances .* once"),
         ("text_test.csv", [["1"], ["5"]], "must be numbers of lines of transcripts.csv, from 0"),
         ("audio/audio_test0.csv", [["1", "2", "0"]], "a line for each of the 2 utterances"),
         ("audio/audio_test0.csv", [["1", "0"], ["x", "0"]], "equally many numbers in every line"),
         ("video/video_train0.csv", [["1", "0"], ["1"]], "equally many numbers in every line"),
+        ("audio/audio_test0.csv", [["1", "0"], ["nan", "0"]], "audio_test0.csv must hold finite"),
+        ("audio/audio_test0.csv", [["1", "0"], ["1e39", "0"]], "numbers of float32's range"),
     ],
 )
 def test_what_is_wrong_is_named(folders, tmp_path, file, lines, message):

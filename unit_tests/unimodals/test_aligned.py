@@ -99,6 +99,19 @@ def test_an_lstm_reads_no_padding(double, lengths, both):
         assert not states[sample, steps:].any()
 
 
+@pytest.mark.parametrize("lengths", [LENGTHS, (4, 4, 4)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_an_lstm_runs_in_half_precision_where_autocast_says_so(lengths, dtype):
+    module = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+    (x, _), (mask, _) = padded(DIMS, lengths)
+    expected = run_lstm(module, x, mask)
+    for given in (x, x.to(dtype)):  # as a linear map before it leaves them
+        with torch.autocast("cpu", dtype=dtype):
+            found = run_lstm(module, given, mask)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a.float(), b, rtol=0.05, atol=0.02)
+
+
 def test_the_mean_square_of_what_is_there(double):
     (x, _), (mask, _) = padded(DIMS, LENGTHS)
     y = torch.randn_like(x)

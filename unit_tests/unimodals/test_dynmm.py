@@ -194,8 +194,10 @@ def test_it_is_saved_and_copied():
     model, other, batch = make(), make(), inputs()
     expected = model.eval()(batch)
     other.load_state_dict(model.state_dict())
-    for copied in (other.eval(), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        assert torch.equal(copied(batch), expected)
+    model.train()(batch)  # leaves a loss with its graph
+    for copied in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(copied.eval()(batch), expected)
+    assert model.auxiliary_loss.requires_grad
 
 
 def test_what_makes_no_sense_is_refused():

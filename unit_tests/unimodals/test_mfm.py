@@ -203,6 +203,19 @@ def test_it_is_repeatable_bit_for_bit(training):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
+@param("dtype", [torch.bfloat16, torch.float16])
+@param("lengths", [LENGTHS, (4, 4, 4)])
+def test_it_trains_in_half_precision_where_autocast_says_so(dtype, lengths):
+    model, inputs, results = build((4, 3, 2)), padded((4, 3, 2), lengths), []
+    for enabled in (False, True):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            results.append((model(inputs).float(), model.auxiliary_loss.float()))
+    torch.testing.assert_close(results[1], results[0], rtol=0.05, atol=0.03)
+    sum(x.square().mean() for x in results[1]).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+
+
 def test_a_sample_with_nothing_at_all_is_finite():
     model = build((4, 3))
     inputs = padded((4, 3), LENGTHS, absent=[(1, 0), (1, 1)])

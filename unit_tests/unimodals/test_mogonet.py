@@ -13,8 +13,9 @@ from torch.func import functional_call
 
 from deq_fusion.fusions.vcdn import VCDN
 from deq_fusion.objective_functions.mogonet import mogonet_loss
-from deq_fusion.unimodals.mogonet import MOGONET
-from deq_fusion.unimodals.patient_graphs import adjacency, threshold
+from deq_fusion.unimodals.mogonet import MOGONET, _dropped
+from deq_fusion.unimodals.patient_graphs import adjacency, similarities, threshold
+from unit_tests.unimodals.mogonet_reference import convolved, leaky, new_graph, training_graph
 
 PATIENTS, NEW, WIDTHS, CLASSES = 9, 4, (5, 7, 3), 3
 SIZES = {"neighbours": 3, "hidden": (6, 4), "dropout": 0.0}
@@ -37,60 +38,6 @@ def model_of(seed=0, **options):
     for bias in model.biases:
         nn.init.normal_(bias)
     return model
-
-
-def cosine(a, b):
-    return float(np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b)))
-
-
-def least_similarity(view, k):
-    """The threshold that keeps k pairs a patient and the one at which it is cut."""
-    n = len(view)
-    pairs = sorted((cosine(view[i], view[j]) for i in range(n) for j in range(n)), reverse=True)
-    return pairs[k * n] - 1e-12
-
-
-def normalised(edges):
-    edges = edges + np.eye(len(edges))
-    return edges / np.abs(edges).sum(1, keepdims=True)
-
-
-def training_graph(view, k):
-    n, least = len(view), least_similarity(view, k)
-    edges = np.zeros((n, n))
-    for i in range(n):
-        for j in range(n):
-            if i != j and cosine(view[i], view[j]) >= least:
-                edges[i, j] = cosine(view[i], view[j])
-    return normalised(edges)
-
-
-def new_graph(view, new, k, *, inductive):
-    """The graph of patients of training, first, and new ones."""
-    n, m, least = len(view), len(new), least_similarity(view, k)
-    edges = np.zeros((n + m, n + m))
-    for i in range(n):
-        for j in range(m):
-            if cosine(view[i], new[j]) >= least:
-                edges[i, n + j] = edges[n + j, i] = cosine(view[i], new[j])
-    graph = normalised(edges)
-    if inductive:  # nothing of the new reaches those of training, who keep their own graph
-        graph[:n] = 0
-        graph[:n, :n] = training_graph(view, k)
-    return graph
-
-
-def leaky(x):
-    return np.where(x > 0, x, 0.25 * x)
-
-
-def convolved(model, number, graph, x):
-    """The logits of a view for all nodes of a dense graph."""
-    first, biases = model.first[number].detach().numpy(), [b.detach().numpy() for b in model.biases]
-    weights = [first, *(w[number].detach().numpy() for w in model.later)]
-    for weight, bias in zip(weights[:-1], biases, strict=False):
-        x = leaky(graph @ (x @ weight) + bias[number])
-    return x @ weights[-1] + biases[-1][number]
 
 
 @pytest.mark.parametrize("k", [1, 2, 4])
@@ -147,7 +94,14 @@ def test_only_the_inductive_prediction_depends_on_nobody_else(double):
     assert not torch.allclose(model(new)[0][:1], model(alone)[0])
 
 
-def test_dropout_is_of_what_enters_later_layers_and_keeps_the_mean(double):
+def test_dropout_leaves_out_a_share_and_keeps_the_mean(double):
+    states = _dropped(torch.full((4000,), 2.0), 0.3)
+    assert_allclose(states.unique().numpy(), [0, 2 / 0.7])
+    deviation = (0.3 * 0.7 / 4000) ** 0.5  # of the share
+    assert abs((states == 0).double().mean().item() - 0.3) < 5 * deviation
+
+
+def test_dropout_is_of_what_enters_later_layers(double):
     model, (views, _) = model_of(dropout=0.5), patients()
     model.later[0].data.zero_()  # what follows the first layer's dropout
     expected = model_of().eval().biases  # the same draws
@@ -259,11 +213,54 @@ def test_a_state_dict_carries_the_patients_of_training():
         fresh(others)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_graphs_of_a_model_that_is_loaded_on_a_gpu_are_the_same():
+    model = model_of()
+    moved = model_of().cuda()
+    moved.load_state_dict(model.state_dict())
+    for name, value in model.named_buffers():
+        assert torch.equal(moved.get_buffer(name).cpu(), value)
+
+
 def inductive(model, new):
     model.inductive = True
     prediction = model(new)[0]
     model.inductive = False
     return prediction
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_patients_are_found_whose_features_are_few_whole_numbers(values):
+    """As mutations are; there are many with the same sum of them, with weights or without."""
+    columns = torch.cartesian_prod(*[torch.arange(float(values))] * 6)[1:]
+    columns = columns[torch.randperm(len(columns))[:200]]
+    views, labels = [columns[:, :4], columns[:, 4:]], torch.arange(len(columns)) % 2
+    model = MOGONET(views, labels, VCDN(2, 2), **SIZES)
+    rows = torch.randperm(len(columns))
+    assert torch.equal(model._rows([x[rows] for x in views]), rows)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_it_trains_in_half_precision_where_autocast_says_so(dtype):
+    model, (views, labels) = model_of(), patients()
+    (expected, _), (new, _) = model(views), patients(NEW, seed=1)
+    with torch.autocast("cpu", dtype=dtype):
+        result = model(views)
+        loss = mogonet_loss(*swapped(result, labels))
+        assert torch.equal(similarities(views[0], new[0]), cosines(views[0], new[0]))
+    torch.testing.assert_close(result[0].float(), expected, rtol=0.05, atol=0.1)
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    for inductive in (False, True):
+        model.eval().inductive = inductive
+        exact = model(new)[0]
+        with torch.autocast("cpu", dtype=dtype):
+            torch.testing.assert_close(model(new)[0].float(), exact, rtol=0.05, atol=0.1)
+
+
+@torch.autocast("cpu", enabled=False)
+def cosines(a, b):
+    return similarities(a, b)
 
 
 def test_patients_with_the_same_features_share_what_they_get(double):
@@ -308,12 +305,16 @@ def test_a_single_view_is_predicted_by_its_own_logits():
 
 def test_sizes_are_as_published():
     """Parameters, counted from the sizes of the published layers."""
-    views, labels = [torch.rand(20, d) for d in (1000, 1000, 503)], torch.arange(20) % 5
-    brca = MOGONET(views, labels, VCDN(3, 5), neighbours=10, hidden=(400, 400, 200))
-    assert sum(p.numel() for p in brca.parameters()) == 1_743_595
-    views, labels = [torch.rand(20, 200)] * 3, torch.arange(20) % 2
-    rosmap = MOGONET(views, labels, VCDN(3, 2), neighbours=2, hidden=(200, 200, 100))
-    assert sum(p.numel() for p in rosmap.parameters()) == 302_196
+    for widths, hidden, classes in (
+        ((1000, 1000, 503), (400, 400, 200), 5),  # BRCA
+        ((200, 200, 200), (200, 200, 100), 2),  # ROSMAP
+    ):
+        views, labels = [torch.rand(20, d) for d in widths], torch.arange(20) % classes
+        model = MOGONET(views, labels, VCDN(3, classes), neighbours=2, hidden=hidden)
+        layers = [((width, *hidden), (*hidden, classes)) for width in widths]
+        layers.append(((classes**3, classes**3), (classes**3, classes)))
+        expected = sum((a + 1) * b for pair in layers for a, b in zip(*pair, strict=True))
+        assert sum(p.numel() for p in model.parameters()) == expected
 
 
 def test_the_loss_weighs_frequent_classes_more(double):
@@ -353,6 +354,12 @@ def test_refuses_what_does_not_fit():
             r"views\[2\] must be finite, but row 3",
         ),
         (lambda: MOGONET(views, labels, fusion, **SIZES | {"hidden": ()}), "hidden must list"),
+        (lambda: MOGONET(views, labels, fusion, **SIZES | {"dropout": 1.0}), "dropout=1.0"),
+        (lambda: MOGONET(views, labels - 1, fusion, **SIZES), "int64 of shape .* from -1 on"),
+        (lambda: MOGONET(views, labels.float(), fusion, **SIZES), "must be int64 .* got torch.flo"),
+        (lambda: MOGONET([x.long() for x in views], labels, fusion, **SIZES), "one floating-point"),
+        (lambda: MOGONET([views[0], views[1].double()], labels, fusion), "one floating-point"),
+        (lambda: model([x.double() for x in views]), r"must be torch.float32, .* by x.to\("),
         (lambda: MOGONET(views, labels, fusion, neighbours=9), "between 1 and .* 8, got 9"),
         (lambda: model(views[:2]), r"shapes \(batch, 5\), \(batch, 7\), \(batch, 3\), with"),
         (lambda: model([views[0], views[1], views[2][1:]]), "with the same rows"),
