@@ -32,9 +32,11 @@ from deq_fusion.examples.studies.output import Summary, write_all
 from deq_fusion.examples.studies.tables import Column, Spread, Table
 from deq_fusion.objective_functions.mogonet import mogonet_loss
 from deq_fusion.training_structures.checkpoint import seeded
+from deq_fusion.training_structures.comparison.identity.data import data_digests
 from deq_fusion.training_structures.comparison.program.terminal import on_terminal
 from deq_fusion.training_structures.evaluation import predict
 from deq_fusion.training_structures.metrics import classification
+from deq_fusion.training_structures.run import OtherRun
 
 PROGRAM = "python -m deq_fusion.examples.studies.mogonet"
 SCORES = {"accuracy": "accuracy", "f1": "F1", "f1_weighted": "weighted F1", "auc": "AUC"}
@@ -48,11 +50,16 @@ PUBLISHED = {  # classes -> Wang et al. (2021), ROSMAP: means of five runs
 def main(argv: Sequence[str] | None = None) -> Summary:
     """Carries out the study that the arguments ask for; returns what it found."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
     loaders = load(args.data_dir, scaled=args.scaled)
-    output = args.output or Path("results", f"{args.data_dir.name}-mogonet")
-    runs = [measure(loaders, seed, args.epochs, output) for seed in rows(args.runs)]
+    kind = "mogonet-scaled" if args.scaled else "mogonet"
+    output = args.output or Path("results", f"{args.data_dir.name}-{kind}")
+    try:
+        runs = [measure(loaders, seed, args.epochs, output) for seed in rows(args.runs)]
+    except OtherRun as error:
+        parser.error(f"{error}; name another folder (--output)")
     told = summary(runs, int(loaders[0].dataset.tensors[-1].max()) + 1)
     command = [*PROGRAM.split(), *argv]
     there = write_all(output, "mogonet", told, {}, command=command, threads=args.threads)
@@ -70,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=EPOCHS, help=f"of a run (default: {EPOCHS}, as published)")
     add("--scaled", action="store_true", help="scale features so that train spans [0, 1]")
     add("--threads", type=int, default=1, help="of torch (default: 1)")
-    add("--output", type=Path, help="folder (default: results/DATA-mogonet)")
+    add("--output", type=Path, help="folder (default: results/DATA-mogonet, or -mogonet-scaled)")
     return parser
 
 
@@ -100,7 +107,11 @@ def load(data_dir: Path, *, scaled: bool) -> tuple[DataLoader, DataLoader]:
 def measure(
     loaders: tuple[DataLoader, DataLoader], seed: int, epochs: int, output: Path
 ) -> dict[str, dict[str, float]]:
-    """Trains once, to the last epoch; returns graph -> scores on test, and the seconds."""
+    """Trains once, to the last epoch; returns graph -> scores on test, and the seconds.
+
+    Raises:
+        OtherRun: if the folder has a seed's training of other data, or for other epochs.
+    """
     known, scored = loaders
     with seeded(seed):
         model = build(False, None, known)
@@ -119,6 +130,7 @@ def measure(
             checkpoint_seconds=5.0,
             resume=True,
             seed=seed,
+            settings={"epochs": epochs, "data": _digest(known)},
         )
         seconds = sum(epoch["seconds"] for epoch in history.epochs)
     found = {}
@@ -126,6 +138,11 @@ def measure(
         model.inductive = inductive
         found[graph] = scores(*predict(model, scored)) | {"seconds": seconds}
     return found
+
+
+def _digest(loader: DataLoader) -> str:
+    """Returns a digest of a loader's data."""
+    return data_digests((loader, loader, loader), "valid")["train"]
 
 
 def scores(prediction: Tensor, truth: Tensor) -> dict[str, float]:

@@ -53,3 +53,13 @@ def test_it_trains_to_the_end_and_goes_on_where_it_stopped(omics, tmp_path, caps
     for graph, scores in alone.items():
         mean = (both[0][graph]["accuracy"] + scores["accuracy"]) / 2
         assert table.cell(graph, "accuracy").mean == pytest.approx(mean)
+
+
+@pytest.mark.parametrize("other", [["--scaled"], ["--epochs", "36"]])
+def test_a_training_of_other_data_or_epochs_is_not_gone_on_with(omics, tmp_path, other, capsys):
+    output = str(tmp_path / "out")
+    mogonet.main(asked(omics, output))
+    with pytest.raises(SystemExit):
+        mogonet.main(asked(omics, output, *other))
+    assert "must come from a run with the same settings" in (error := capsys.readouterr().err)
+    assert "name another folder (--output)" in error
