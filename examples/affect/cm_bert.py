@@ -91,7 +91,8 @@ def fields(
         "name": f"CMU-MOSI, {what}, {bert}, {audio} audio",
         "modalities": tables.MODALITIES,
         "load": partial(load, path, text_weights),
-        "build": partial(build, host, text_weights),
+        # of a path, unlike of a text, what is there decides whether runs are used again
+        "build": partial(build, host, None if small else Path(text_weights)),
         "objective": half_squared_error,
         "epochs": epochs,
         "patience": patience or (SMALL_PATIENCE if small else None),
@@ -120,7 +121,7 @@ def _pieces(weights: str | None, texts: Sequence[str]) -> WordPieces:
     return WordPieces.load(weights) if weights else WordPieces.train(texts, size=VOCABULARY)
 
 
-def build(host: str, weights: str | None, fusion: Fusion, train: DataLoader) -> nn.Module:
+def build(host: str, weights: Path | None, fusion: Fusion, train: DataLoader) -> nn.Module:
     """Returns the host around the fusion, or one modality alone with it."""
     *views, _ = train.dataset.tensors
     if views[0].is_floating_point():

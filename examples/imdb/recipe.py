@@ -115,6 +115,10 @@ def recipe(
     check_positive(
         width=width, lr=lr, expert_lr=expert_lr, batch_size=batch_size, size=size, length=length
     )
+    # of paths, unlike of texts, what is there decides whether runs are used again
+    text_weights, image_weights, vit_weights = (
+        Path(folder) if folder else None for folder in (text_weights, image_weights, vit_weights)
+    )
     row = ROWS[encoders]
     reading = {"batch_size": batch_size or row.batch_size, "workers": workers}
     if encoders == "vgg_word2vec":
@@ -175,7 +179,7 @@ def load_features(data_dir: Path, reading: dict, run: int, modalities: Sequence[
 def load_raw(
     data_dir: Path,
     encoders: str,
-    weights: str | None,
+    weights: Path | None,
     cache: str | None,
     reading: dict,
     run: int,
@@ -204,8 +208,8 @@ def build_features(width: int, fusion: Fusion, train: DataLoader) -> nn.Module:
 
 
 def build_raw(
-    text_weights: str | None,
-    image_weights: str | None,
+    text_weights: Path | None,
+    image_weights: Path | None,
     width: int,
     fusion: Fusion,
     train: DataLoader,

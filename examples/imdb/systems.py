@@ -10,6 +10,7 @@ data and the bound on epochs without improvement are those of all other rows.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from deq_fusion.fusions.common_fusions import Concat
+from deq_fusion.training_structures import distributed
 from deq_fusion.training_structures.comparison import About, Fusion, Recipe, System
 from deq_fusion.training_structures.fit import fit
 from deq_fusion.training_structures.run import History, load_best
@@ -30,7 +32,10 @@ from deq_fusion.unimodals.pmf import PMF
 from deq_fusion.unimodals.pretrained import BertEncoder, ResNetEncoder, ViTEncoder
 
 DECAYED = partial(torch.optim.AdamW, weight_decay=1e-2)
+ORDER = "text", "image"  # in which the networks of both read them
 Build = Callable[[Fusion, DataLoader], nn.Module]
+Weights = str | Path | None
+"""A local folder; what it holds decides a run, so that a comparison must be given a Path."""
 
 
 FLOORS: Mapping[str, About] = {
@@ -46,9 +51,9 @@ FLOORS: Mapping[str, About] = {
 def systems(
     *,
     encoders: str = "vgg_word2vec",
-    text_weights: str | None = None,
-    image_weights: str | None = None,
-    vit_weights: str | None = None,
+    text_weights: Weights = None,
+    image_weights: Weights = None,
+    vit_weights: Weights = None,
     width: int = 512,
     lr: float | None = None,
     expert_lr: float | None = None,
@@ -58,8 +63,13 @@ def systems(
 
     The arguments are settings of the recipe. What has an untrained BERT or ViT says so.
     """
-    bert = "" if text_weights else ", untrained weights"
-    both = "" if text_weights and vit_weights else ", untrained weights"
+    of_features = _of_features(encoders, width, lr, expert_lr)
+    return of_features | _of_films(encoders, text_weights, image_weights, vit_weights, lr, size)
+
+
+def _of_features(
+    encoders: str, width: int, lr: float | None, expert_lr: float | None
+) -> dict[str, System]:
     return {
         "early": System(
             partial(meet_early, encoders, width, lr),
@@ -77,6 +87,20 @@ def systems(
             cost="the text expert's, or late fusion's",
             modalities=(2, 2),
         ),
+    }
+
+
+def _of_films(
+    encoders: str,
+    text_weights: Weights,
+    image_weights: Weights,
+    vit_weights: Weights,
+    lr: float | None,
+    size: int,
+) -> dict[str, System]:
+    bert = "" if text_weights else ", untrained weights"
+    both = "" if text_weights and vit_weights else ", untrained weights"
+    return {
         "mmbt": System(
             partial(meet_mmbt, encoders, text_weights, image_weights, lr),
             summary=f"BERT over tokens of regions and text{bert}",
@@ -119,6 +143,7 @@ def meet_dynmm(
     thousand films are too few steps for the text expert at that rate: late fusion gets them all.
     """
     _check_encoders(encoders, "vgg_word2vec")
+    _check_order(recipe)
     rate = lr or 8e-3
     expert = expert_lr / rate if expert_lr else 1 / 80
     return replace(
@@ -160,7 +185,8 @@ def train_experts_first(
     """Trains as `fit`: each expert on its own, to its best epoch on validation, then the whole.
 
     The history is that of the whole; the seconds of its first epoch count the experts', too. A
-    resumed run trains the experts once more, which are the same again, and goes on with the whole.
+    run that is resumed from a checkpoint, which is of the whole, goes on with that; one that was
+    interrupted before there was any begins anew.
 
     Args:
         model: DynMM.
@@ -176,8 +202,10 @@ def train_experts_first(
         callbacks: see `fit`.
         options: what else `fit` takes.
     """
-    rate, seconds = optimizer.keywords["lr"], 0.0
-    for expert, share in zip(model.experts, rates, strict=False):
+    rate = optimizer.keywords["lr"]
+    there = resume and checkpoint is not None and distributed.from_main(Path(checkpoint).exists())
+    seconds = 0.0
+    for expert, share in () if there else zip(model.experts, rates, strict=False):
         own = fit(
             expert,
             train,
@@ -188,22 +216,25 @@ def train_experts_first(
         )
         load_best(expert, own)
         seconds += sum(epoch["seconds"] for epoch in own.epochs)
-    history = fit(
+
+    def count_experts(history: History) -> None:
+        if len(history.epochs) == 1:
+            history.epochs[0]["seconds"] += seconds
+
+    return fit(
         *(model, train, valid, objective),
         optimizer=partial(optimizer, lr=rates[-1] * rate),
         parameters=parameters,
         checkpoint=checkpoint,
         checkpoint_seconds=checkpoint_seconds,
         resume=resume,
-        callbacks=callbacks,
+        callbacks=[count_experts, *callbacks],
         **options,
     )
-    history.epochs[0]["seconds"] += seconds
-    return history
 
 
 def meet_mmbt(
-    encoders: str, text: str | None, image: str | None, lr: float | None, recipe: Recipe
+    encoders: str, text: Weights, image: Weights, lr: float | None, recipe: Recipe
 ) -> Recipe:
     """MMBT (Kiela et al., 2019): its release's example, 5e-5 and three regions.
 
@@ -211,6 +242,7 @@ def meet_mmbt(
     Its warm-up, step by step, is left out.
     """
     _check_encoders(encoders, "resnet_bert", "vgg_bert")
+    _check_order(recipe)
     frozen = {"text": 5 if text else 0, "image": 3 if image else 0}
     return replace(
         recipe,
@@ -224,7 +256,7 @@ def meet_mmbt(
 
 
 def build_mmbt(
-    text_weights: str | None, image_weights: str | None, fusion: Fusion, train: DataLoader
+    text_weights: Weights, image_weights: Weights, fusion: Fusion, train: DataLoader
 ) -> nn.Module:
     """Returns MMBT over three regions of a poster, or over its features as one."""
     data = train.dataset
@@ -246,13 +278,14 @@ def decayed_but_norms(model: nn.Module) -> list[dict[str, Any]]:
 
 
 def meet_pmf(
-    encoders: str, text: str | None, vit: str | None, size: int, lr: float | None, recipe: Recipe
+    encoders: str, text: Weights, vit: Weights, size: int, lr: float | None, recipe: Recipe
 ) -> Recipe:
     """PMF (Li et al., 2023), with the sizes of its release, which holds no training.
 
     So its rate, 1e-3, is of our choice; the batches and the schedule are the recipe's.
     """
     _check_encoders(encoders, "resnet_bert")
+    _check_order(recipe)
     return replace(
         recipe,
         build=partial(build_pmf, text, vit, size),
@@ -263,8 +296,8 @@ def meet_pmf(
 
 
 def build_pmf(
-    text_weights: str | None,
-    vit_weights: str | None,
+    text_weights: Weights,
+    vit_weights: Weights,
     size: int,
     fusion: Fusion,
     train: DataLoader,
@@ -283,3 +316,11 @@ def learning(model: nn.Module) -> list[dict[str, Any]]:
 def _check_encoders(chosen: str, *able: str) -> None:
     if chosen not in able:
         raise ValueError(f"needs encoders={' or '.join(able)}, and they are {chosen}")
+
+
+def _check_order(recipe: Recipe) -> None:
+    if tuple(recipe.modalities) != ORDER:
+        raise ValueError(
+            f"takes {' and '.join(ORDER)} in this order, and they are "
+            f"{', '.join(recipe.modalities)}; leave out --modalities"
+        )

@@ -11,6 +11,9 @@ from deq_fusion.examples.imdb import systems as module
 from deq_fusion.examples.imdb.recipe import recipe as imdb
 from deq_fusion.examples.imdb.systems import train_experts_first
 from deq_fusion.training_structures.comparison import compare
+from deq_fusion.training_structures.comparison.identity.identities import Identities
+from deq_fusion.training_structures.comparison.methods import Method, gather
+from deq_fusion.training_structures.comparison.single_run import run_floor, run_fusion
 from deq_fusion.training_structures.fit import fit
 from deq_fusion.training_structures.run import load_best
 
@@ -104,10 +107,31 @@ class Stopped(Exception):
     pass
 
 
-def test_an_interrupted_training_goes_on_as_if_it_had_not_been(films, tmp_path):
-    recipe = met(films, "dynmm", width=8)
+PARTS = ["OneModality", "MMDL", "DynMM"]  # the experts, and the whole
 
-    def train(stop=(), **more):
+
+@pytest.mark.parametrize(
+    ("part", "epoch", "again"), [("DynMM", 2, PARTS[2:]), ("DynMM", 1, PARTS), ("MMDL", 2, PARTS)]
+)
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(
+    films, tmp_path, monkeypatch, part, epoch, again
+):
+    """From the whole's checkpoint, which is there after an epoch, without training experts."""
+    recipe, trained, stopping = met(films, "dynmm", width=8), [], []
+    seconds = {}
+
+    def fit_and_stop(model, *data, callbacks=(), **more):
+        kind = type(model).__name__
+        trained.append(kind)
+
+        def stop(history):
+            seconds[kind] = [each["seconds"] for each in history.epochs]
+            if stopping and (kind, len(history.epochs)) == (part, epoch):
+                raise Stopped
+
+        return fit(model, *data, callbacks=[*callbacks, stop], **more)
+
+    def train(**more):
         model, loader, valid = built(recipe)
         torch.manual_seed(2)
         history = recipe.train(
@@ -115,22 +139,25 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(films, tmp_path):
             *(loader, valid, recipe.objective),
             optimizer=recipe.optimizer,
             parameters=list(model.parameters()),
-            callbacks=stop,
             **options(recipe, 3),
             **more,
         )
-        return [epoch["train_loss"] for epoch in history.epochs], model.state_dict()
+        return history.epochs, model.state_dict()
 
-    def stop(history):
-        if len(history.epochs) == 2:
-            raise Stopped
-
+    monkeypatch.setattr(module, "fit", fit_and_stop)
     expected, weights = train()
+    assert seconds["DynMM"][0] > sum(seconds["OneModality"]) + sum(seconds["MMDL"])
     path = {"checkpoint": tmp_path / "run.ckpt", "resume": True}
+    stopping.append(True)
     with pytest.raises(Stopped):
-        train([stop], **path)
-    losses, resumed = train(**path)
-    assert losses == expected
+        train(**path)
+    first = seconds["DynMM"][0]
+    stopping.clear()
+    trained.clear()
+    epochs, resumed = train(**path)
+    assert trained == again
+    assert again == PARTS or epochs[0]["seconds"] == first
+    assert [e["train_loss"] for e in epochs] == [e["train_loss"] for e in expected]
     assert all(torch.equal(resumed[name], value) for name, value in weights.items())
 
 
@@ -179,6 +206,33 @@ def test_only_trained_weights_are_frozen_at_first(films):
     assert rounds(image_weights="resnet") == ["text"] * 2 + ["all"] * 3
     both = {"text_weights": "bert", "image_weights": "resnet"}
     assert rounds(**both) == ["new"] * 2 + ["image"] * 2 + ["all"]
+
+
+def test_other_weights_in_the_same_folder_are_other_runs(films, tmp_path):
+    def given(text):
+        (tmp_path / "weights").write_text(text)
+        recipe = imdb(films, encoders="resnet_bert", text_weights=str(tmp_path))
+        mmbt = recipe.systems["mmbt"]
+        methods = Method("mmbt", mmbt.meet(recipe), mmbt), Method("concat", recipe, module.Concat)
+        return [Identities(run_fusion, run_floor).of(m)["given"]["build"] for m in methods]
+
+    first, other = given("first"), given("other")
+    assert given("first") == first
+    assert all(a != b for a, b in zip(first, other, strict=True))
+
+
+def test_text_and_image_are_not_taken_for_each_other(films):
+    turned = ["image", "text"]
+    for name, encoders in (
+        *(("dynmm", "vgg_word2vec"), ("mmbt", "vgg_bert"), ("mmbt", "resnet_bert")),
+        ("pmf", "resnet_bert"),
+    ):
+        recipe = imdb(films, width=8, encoders=encoders).restricted(turned)
+        _, skipped = gather(recipe, {name: recipe.systems[name]}, unimodal=False)
+        assert "takes text and image in this order, and they are image, text" in skipped[name]
+    recipe = imdb(films, width=8).restricted(turned)
+    early = recipe.systems["early"].meet(recipe)
+    assert built(early)[0](next(iter(early.loaders(0)[0]))[:-1]).shape == (24, 2)
 
 
 def test_norms_and_biases_do_not_decay():
