@@ -21,7 +21,7 @@ from ..event_log import Watch
 from ..files import CannotWrite
 from ..workers import settle
 from .identity.reuse import Reuse
-from .methods import KINDS, Method
+from .methods import KINDS, SYSTEM, Method
 from .recipe import Score
 from .report.progress import Progress
 from .report.text import printable
@@ -134,8 +134,11 @@ class Work:
 
     def _not_sent(self) -> tuple[str, Exception] | None:
         """Returns what of a run cannot be pickled, in words, and why; None if all can be."""
-        recipe = self.methods[-1].recipe
-        parts = {f"the recipe's {f.name}": getattr(recipe, f.name) for f in fields(recipe)}
+        parts: dict[str, Any] = {}
+        for method in self.methods:  # a system has a recipe of its own
+            whose = f"the system {method.name}'s" if method.kind == SYSTEM else "the recipe's"
+            own = method.recipe
+            parts |= {f"{whose} {f.name}": getattr(own, f.name) for f in fields(own)}
         parts |= {f"the {m.kind} {m.name}": m.fusion for m in self.methods}
         parts |= {"the analysis": self.demands.get("analyse")}
         for what, part in parts.items():

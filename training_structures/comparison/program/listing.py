@@ -4,8 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..methods import refusal
-from ..recipe import Recipe
+from ..methods import gather
 from ..report.table import markdown
 from ..systems import About, System, described_systems
 from .settings import asked_recipe
@@ -43,7 +42,10 @@ def listing(
             note = f"All fusions are listed, for what {name} takes is not known: {error}"
             listed = {name: systems[name]()} if name in systems else {}
         else:
-            left, listed = _suited(fusions, recipe), {name: _suited(recipe.systems, recipe)}
+            _, reasons = gather(recipe, {**fusions, **recipe.systems}, unimodal=False)
+            left = {each: about for each, about in fusions.items() if each not in reasons}
+            own = recipe.systems.items()
+            listed = {name: {each: about for each, about in own if each not in reasons}}
             of_floors = {name: {k: v for k, v in of_floors[name].items() if k in recipe.floors}}
     parts = [_fusions(left), note]
     parts += [_others("system", listed), _others("floor", of_floors)]
@@ -51,10 +53,6 @@ def listing(
         rest = "; ".join(f"{name} ({why})" for name, why in later.items())
         parts.append(f"Not there yet: {rest}.")
     return "\n\n".join(part for part in parts if part)
-
-
-def _suited(methods: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    return {name: each for name, each in methods.items() if refusal(each, recipe) is None}
 
 
 def _fusions(fusions: Mapping[str, Any]) -> str:

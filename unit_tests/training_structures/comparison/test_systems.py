@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import threading
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -247,6 +248,13 @@ def test_it_can_be_sent_to_other_processes(tmp_path):
     assert toy.scores(found)["chain", 1]["accuracy"] == by_hand(1)[0]["accuracy"]
 
 
+def test_what_of_a_system_cannot_be_sent_is_named(tmp_path):
+    local = system(search={"lr": (threading.Lock(),)})
+    said = "the system local's search must be sent to other processes"
+    with pytest.raises(ValueError, match=said):
+        run(tmp_path, {"local": local, "chain": CHAIN}, jobs=2)
+
+
 def typed(text, folder=None, recipes=None, **options):
     recipes = recipes or {"toy": lambda data_dir=None: recipe(), "other": toy.recipe}
     known = {"toy": lambda: {"chain": CHAIN, "hosted": CHAIN}, "other": lambda: {"strange": CHAIN}}
@@ -296,3 +304,15 @@ def test_the_list_has_systems_and_floors_once_each():
     rows = [[cell.strip() for cell in line[1:-1]] for line in lines if len(line) > 1]
     assert ["chain", "two layers", "Nobody, 2020", "vectors", "d^2", "one, two"] in rows
     assert ["majority", "the usual class", "classical", "labels", "none", "one"] in rows
+
+
+def test_the_list_of_a_dataset_leaves_out_what_its_settings_refuse(capsys):
+    def no(recipe):
+        raise ValueError("needs other encoders")
+
+    known = {"chain": CHAIN, "picky": System(no, "", "", "", ""), "trio": system(modalities=(3, 3))}
+    recipes = {"toy": lambda data_dir=None: recipe(known)}
+    options = {"program": "it", "usual": ["chain"], "systems": {"toy": lambda: known}}
+    command_line(recipes, {}, ["--list", "--dataset", "toy"], **options)
+    shown = capsys.readouterr().out
+    assert "chain" in shown and "picky" not in shown and "trio" not in shown
