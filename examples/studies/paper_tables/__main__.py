@@ -114,6 +114,10 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.published and (table is None or not table.on_test):
         said = "it has no other protocol here" if table is None else table.protocol
         parser.error(f"--published is of tables 1 and 4, whose epochs are selected on test: {said}")
+    fixed = {key for group in (table.groups.values() if table else ()) for key in group.settings}
+    for key, _ in args.settings:
+        if key in fixed:
+            parser.error(f"--set {key}: the rows of table {args.table} say it, so leave it out")
     if args.rows and table is None:
         parser.error(f"--rows is of tables 1 to 4; table {args.table} is measured whole")
 

@@ -34,7 +34,7 @@ class Found:
 
     Attributes:
         comparison: of those of its methods that are there; None if there are none.
-        parts: the samples in train, validation and test.
+        parts: the samples in train, validation and test; empty if there are no data.
         name: of the recipe, which tells data, host and split.
         absent: method -> why it is not there.
         settings: of the recipe, by which one tells whether weights were pretrained.
@@ -64,6 +64,8 @@ def measure(
 ) -> dict[str, Found]:
     """Carries out the comparisons of these rows; returns group -> what was found.
 
+    A group whose data are not there is told as absent; the program ends if no group has any.
+
     Args:
         table: of the rows.
         rows: those that are wanted.
@@ -77,6 +79,9 @@ def measure(
         methods = list(dict.fromkeys(m for row in rows if row.group == name for m in row.methods))
         own = arguments(table, name, args, published=published)
         found[name] = _group(methods, parser, own, command, published=published)
+    reasons = [why for each in found.values() if not each.parts for why in each.absent.values()]
+    if reasons and not any(each.parts for each in found.values()):
+        parser.error(reasons[0])
     return found
 
 
@@ -107,16 +112,16 @@ def _group(
     *,
     published: bool,
 ) -> Found:
-    try:
-        recipe = asked_recipe(args.recipe, args)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-
     def change(recipe: Recipe) -> Recipe:
         floors = {name: fit for name, fit in recipe.floors.items() if name in methods}
         changed = replace(recipe, floors=floors)
         return selected_on_test(changed) if published else changed
 
+    try:
+        recipe = asked_recipe(args.recipe, args)
+        parts = _parts(change(recipe))
+    except (ValueError, OSError) as error:
+        return Found(None, "", "", dict.fromkeys(methods, str(error)), dict(args.settings))
     args.chosen = {name: FUSIONS[name] for name in methods if name in FUSIONS}
     args.systems = [name for name in methods if name in recipe.systems]
     modalities = [single(recipe, name).name for name in recipe.modalities]
@@ -133,7 +138,7 @@ def _group(
             args.chosen = {COMPANION: FUSIONS[COMPANION]}
         comparison = carry_out(parser, args, command=command, subject="deq", change=change)
         absent |= {name: f"not compared: {why}" for name, why in comparison.skipped.items()}
-    return Found(comparison, _parts(change(recipe)), recipe.name, absent, dict(args.settings))
+    return Found(comparison, parts, recipe.name, absent, dict(args.settings))
 
 
 def _parts(recipe: Recipe) -> str:

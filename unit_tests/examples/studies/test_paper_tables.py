@@ -178,6 +178,29 @@ def test_rows_may_have_other_settings_than_others(toys, tmp_path):
     assert found.comparison is None and list(found.absent) == ["missing"]
 
 
+def test_a_group_without_data_is_told_of_and_the_others_are_measured(toys, tmp_path, capsys):
+    def recipe(data_dir=None, *, lost=False):
+        def load(run, modalities):
+            raise FileNotFoundError("the file of posters is not there")
+
+        return toy.recipe(load=load) if lost else toy.recipe()
+
+    measuring.RECIPES["toy"] = recipe
+    groups = {"lost": Group("", {"lost": True}), **TOY.groups}
+    table = replace(TOY, groups=groups)
+    rows = [replace(TOY.rows[3], group="lost", methods=("sum",)), TOY.rows[0]]
+    parser = make_parser()
+    argv = f"--table 1 --data-dir {tmp_path} --output {tmp_path} --runs 1"
+    asked = parser, parser.parse_args(argv.split()), ["it"]
+    found = measuring.measure(table, rows, *asked)
+    lines = summary(1, table, rows, found).tables[0].rows
+    assert lines[0][-1] == "not measured: the file of posters is not there"
+    assert lines[0][4] is None and all(isinstance(line[4], Spread) for line in lines[1:])
+    with pytest.raises(SystemExit):
+        measuring.measure(table, rows[:1], *asked)
+    assert "the file of posters is not there" in capsys.readouterr().err
+
+
 def test_the_published_protocol_is_a_loop_by_hand_that_looks_at_test(toys, tmp_path):
     rows = [replace(TOY.rows[0], methods=("sum",))]
     honest, published = toys(tmp_path, rows), toys(tmp_path, rows, published=True)
@@ -264,6 +287,7 @@ def test_rows_are_asked_for_by_label_or_method():
         ("--table 7 --data-dir nowhere", "--data-dir must be the folder of a set of table 7"),
         ("--table 1 --data-dir nowhere", "nowhere"),
         ("--table 1 --data-dir x --set nonsense=1", "no such setting"),
+        ("--table 2 --data-dir x --set encoders=vgg_bert", "--set encoders: the rows of table 2"),
     ],
 )
 def test_arguments_that_make_no_sense(text, message, capsys):
