@@ -204,22 +204,16 @@ def train_experts_first(
     """
     rate = optimizer.keywords["lr"]
     there = resume and checkpoint is not None and distributed.from_main(Path(checkpoint).exists())
-    seconds = 0.0
+    spent = 0.0
     for expert, share in () if there else zip(model.experts, rates, strict=False):
-        own = fit(
-            expert,
-            train,
-            valid,
-            objective,
-            optimizer=partial(optimizer, lr=share * rate),
-            **options,
-        )
-        load_best(expert, own)
-        seconds += sum(epoch["seconds"] for epoch in own.epochs)
+        own = partial(optimizer, lr=share * rate)
+        history = fit(expert, train, valid, objective, optimizer=own, **options)
+        load_best(expert, history)
+        spent += sum(epoch["seconds"] for epoch in history.epochs)
 
     def count_experts(history: History) -> None:
         if len(history.epochs) == 1:
-            history.epochs[0]["seconds"] += seconds
+            history.epochs[0]["seconds"] += spent
 
     return fit(
         *(model, train, valid, objective),

@@ -75,3 +75,22 @@ def test_results_of_the_right_width_pass_in_copies_too():
             module(torch.ones(2, 4))
     alone, none = sized((nn.Identity(), None), 3)  # it predicts on its own
     assert none is None and alone(torch.ones(2, 4)).shape == (2, 4)
+
+
+def test_models_with_such_a_look_are_compiled_and_exported():
+    fusion, _ = sized(told([3, 3], 6)[0], 6)
+    views = torch.randn(4, 3), torch.randn(4, 3)
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fusion = fusion
+
+        def forward(self, *views):
+            return 2 * self.fusion(views)
+
+    expected = 2 * torch.cat(views, 1)
+    compiled = torch.compile(Model(), backend="eager", fullgraph=True)
+    exported = torch.export.export(Model(), views).module()
+    for module in (compiled, exported):
+        torch.testing.assert_close(module(*views), expected, rtol=0, atol=0)
