@@ -85,8 +85,13 @@ def _masked(values: list[Tensor], masks: list[Tensor]) -> Aligned:
             "steps; align them to words, or pool each to a vector"
         )
     values = [x.masked_fill(~m.unsqueeze(-1), 0) for x, m in zip(values, masks, strict=True)]
+    return Aligned(values, masks, with_a_step(mask))
+
+
+def with_a_step(mask: Tensor) -> Tensor:
+    """Returns a mask, (batch, steps) bool, that is true in the first step of samples with none."""
     first = torch.arange(mask.shape[1], device=mask.device) == 0
-    return Aligned(values, masks, mask | (first & ~mask.any(1, keepdim=True)))
+    return mask | (first & ~mask.any(1, keepdim=True))
 
 
 def run_lstm(lstm: nn.LSTM, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

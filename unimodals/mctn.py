@@ -10,7 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .aligned import Aligned, AlignedModel, align, check_dims, check_weights, masked_mse, run_lstm
+from .aligned import (
+    Aligned,
+    AlignedModel,
+    align,
+    check_dims,
+    check_weights,
+    masked_mse,
+    run_lstm,
+    with_a_step,
+)
 
 
 class Encoder(nn.Module):
@@ -106,7 +115,8 @@ class MCTN(AlignedModel):
                          + decay * ||V||^2
 
     where V is the prediction's last map. A prediction reads the source alone: outside training
-    nothing else is looked at.
+    nothing else is looked at, so that a sample without the source is one step of zeros there,
+    whatever else it has.
 
     One encoder and one decoder serve both directions of the first translation, so the narrower
     of s and x_1 is padded with zeros at the end of each step, which count in no loss. Against the
@@ -160,15 +170,16 @@ class MCTN(AlignedModel):
     def forward(self, inputs: Sequence) -> Tensor:
         """Maps a batch, see `align`, to the prediction (batch, outputs)."""
         batch = align(inputs, self.input_dims)
-        states = []
-        state = self._padded(batch.values[self.order[0]])
+        source, states = self.order[0], []
+        mask = batch.mask if self.training else with_a_step(batch.masks[source])
+        state = self._padded(batch.values[source])
         for encoder in self.encoders:
-            state = encoder(state, batch.mask)
+            state = encoder(state, mask)
             states.append(state)
         self._own_loss = None
         if self.training and torch.is_grad_enabled():
             self._own_loss = self._loss(batch, states)
-        return self.predictor(state, batch.mask)
+        return self.predictor(state, mask)
 
     def _loss(self, batch: Aligned, states: list[Tensor]) -> Tensor:
         source, *targets = ((batch.values[m], batch.masks[m]) for m in self.order)

@@ -127,6 +127,15 @@ def test_only_the_source_is_read_to_predict(training):
         assert not torch.allclose(model([values, masks]), model([moved, masks]))
 
 
+def test_to_predict_without_others_is_to_predict_with_them():
+    """Where a sample has no source its steps are not told by the others' either."""
+    model = MCTN((4, 3, 2), 2, dim=3).eval()
+    values, masks = padded((4, 3, 2), LENGTHS, absent=[(2, 0)])
+    nothing = [masks[0], *map(torch.zeros_like, masks[1:])]
+    hidden = [values[0], *map(torch.zeros_like, values[1:])]
+    assert torch.equal(model([values, masks]), model([hidden, nothing]))
+
+
 @param("target", [1, 2])
 def test_every_modality_teaches(target):
     model = MCTN((4, 3, 2), 1, dim=3)
