@@ -40,10 +40,11 @@ class System:
     returns a context in which the model predicts as if that one's inputs had not come.
 
     Attributes:
-        meet: the recipe of a benchmark -> the recipe as the system meets it, with other `load`,
-            `build`, `objective`, `optimizer`, `scheduler`, `parameters`, `epochs`, `train`,
-            `search`, and all of `SHARED` as it was. Its `build` makes nothing of the fusion. What
-            it cannot take it refuses by a ValueError, with the reason; it reads no data.
+        meet: the recipe of a benchmark -> the recipe as the system meets it, with all of `SHARED`
+            as it was. Other fields may be its own, such as `build`, `objective`, `optimizer`,
+            `scheduler`, `parameters`, `epochs`, `patience`, `train` and `search`. Its `build`
+            makes nothing of the fusion. What it cannot take it refuses by a ValueError, with the
+            reason; it reads no data.
         summary: what it is, in a few words.
         source: author and year.
         takes: what data it takes, in words.
