@@ -7,7 +7,7 @@ from deq_fusion.datasets.digits.get_data import split_arrays
 from deq_fusion.datasets.loaders import make_loaders
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # tests elsewhere look at pages
 def coarse():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("deq_fusion.examples.studies.drawing.DPI", 40)
