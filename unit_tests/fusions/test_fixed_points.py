@@ -1,6 +1,7 @@
 """Fixed points from several starts: those of maps that have a known number, and of fusions."""
 
 import math
+import sys
 
 import pytest
 import torch
@@ -103,3 +104,20 @@ def test_starts_are_of_the_seed_alone():
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         fixed_points(DEQFusion([4], 4), [torch.randn(2, 4)], **settings)
+
+
+def test_random_starts_are_as_large_as_the_fixed_point_sample_by_sample(monkeypatch):
+    asked = []
+
+    def keeping(f, starts, **settings):
+        asked.append(starts)
+        return ends(f, starts, **settings)
+
+    monkeypatch.setattr(sys.modules[fixed_points.__module__], "ends", keeping)
+    fusion, _ = make("default", WIDTHS[:2])
+    found = fixed_points(fusion, make_features(fusion.input_dims, batch=3), starts=50, seed=3)
+    assert found.radius is None  # which was not asked for
+    size = found.states[0].flatten(1).square().mean(1).sqrt()
+    drawn = asked[-1][1:].flatten(2)
+    assert asked[-1][0].abs().max() == 0 and len(drawn) == 50
+    torch.testing.assert_close(drawn.square().mean((0, 2)).sqrt(), size, rtol=0.1, atol=0)
