@@ -115,9 +115,13 @@ def test_random_starts_are_as_large_as_the_fixed_point_sample_by_sample(monkeypa
 
     monkeypatch.setattr(sys.modules[fixed_points.__module__], "ends", keeping)
     fusion, _ = make("default", WIDTHS[:2])
+    for name, parameter in fusion.named_parameters():
+        if name.endswith("norm_weight"):
+            parameter.data.mul_(4)  # states are some four times as large, and not of size 1
     found = fixed_points(fusion, make_features(fusion.input_dims, batch=3), starts=50, seed=3)
     assert found.radius is None  # which was not asked for
     size = found.states[0].flatten(1).square().mean(1).sqrt()
     drawn = asked[-1][1:].flatten(2)
+    assert size.min() > 2
     assert asked[-1][0].abs().max() == 0 and len(drawn) == 50
     torch.testing.assert_close(drawn.square().mean((0, 2)).sqrt(), size, rtol=0.1, atol=0)
