@@ -25,6 +25,12 @@ def samples(features, present=None):
         ]
 
 
+def test_a_trace_has_the_hundred_steps_of_the_papers_table_8():
+    fusion, _ = make("paper", WIDTHS[:2], **LARGE)
+    traces = trace(fusion, make_features(fusion.input_dims, batch=2))
+    assert [len(found.difference) for found in traces.values()] == [100, 100]
+
+
 def test_shares_are_the_means_of_the_gates_over_their_sum_and_of_a_class_its_own():
     fusion, _ = make("default", WIDTHS[:3], **LARGE)
     features = make_features(fusion.input_dims, batch=5)
