@@ -1,5 +1,6 @@
 """Settings of an equilibrium: how it is solved, forward and backward, and what failure means."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .blame import caller_level
 from .checks import Rule as OptionRule
 from .checks import check_count, check_not_negative, check_options, check_range, one_of, optional
 from .implicit import Make, implicit_fixed_point
@@ -153,19 +155,31 @@ def _handle_failure(solution: Solution, *, policy: str, what: str, tol: float) -
         tol: the tolerance that was asked for.
     """
     failed, count = solution.failed, solution.residual.numel()
-    advice = "raise max_steps or tol, or regularise the map (Jacobian penalty)"
+    worst = float(solution.residual.max())
+    advice = "raise max_steps or tol, or train with a larger jacobian_weight"
     if policy == "raise":
         raise ConvergenceError(
             f"{what}: every sample must reach tol={tol:g}, but {failed} of {count} did not (worst "
-            f"residual {float(solution.residual.max()):.1e}); {advice}"
+            f"residual {worst:.1e}); {advice}"
         )
-    # Python shows a text once a place: with the number rounded down to a power of two, training
-    # is not told of every step
-    some = (
-        f"{failed} of {count}"
-        if failed == count
-        else f"{2 ** (failed.bit_length() - 1)} or more of {count}"
-    )
+    # Python shows a text once a place: with both numbers rounded, training is not told of every
+    # step
+    least = 2 ** (failed.bit_length() - 1)
+    most = min(2 * least - 1, count - 1)
+    if failed == count or most <= least:
+        some = str(failed)
+    else:
+        some = f"{least} to {most}"
+    parts = "samples" if solution.residual.ndim == 1 else "states of samples"
+    within = f" (worst residual below {_next_decade(worst):g})" if math.isfinite(worst) else ""
     warnings.warn(
-        f"{what}: {some} samples did not reach tol={tol:g}; {advice}", ConvergenceWarning, 3
+        f"{what}: {some} of {count} {parts} did not reach tol={tol:g}{within}; {advice}. "
+        "`info.converged` tells which; docs/plug_in.md what share is harmless",
+        ConvergenceWarning,
+        caller_level(),
     )
+
+
+def _next_decade(value: float) -> float:
+    """Returns the least power of ten above a positive number."""
+    return 10.0 ** (math.floor(math.log10(value)) + 1)

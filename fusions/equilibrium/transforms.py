@@ -8,6 +8,8 @@ from typing import ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from .blame import caller_level
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ def warn_of_replica() -> None:
     warnings.warn(
         "info and auxiliary_loss of a replica of nn.DataParallel do not reach the fusion that "
         "was replicated; use nn.parallel.DistributedDataParallel",
-        stacklevel=2,
+        stacklevel=caller_level(),
     )
 
 
@@ -97,5 +99,5 @@ def warn_of_late_penalty() -> None:
             "activation checkpointing with use_reentrant=True records no gradients before the "
             "backward pass, so that auxiliary_loss was zero when the loss was made; pass "
             "use_reentrant=False to torch.utils.checkpoint",
-            stacklevel=2,
+            stacklevel=caller_level(),
         )

@@ -1,10 +1,12 @@
 """Equilibrium: settings are used, failures are reported, gradients are those asked for."""
 
+import inspect
 import re
 
 import pytest
 import torch
 
+from deq_fusion import DEQFusion
 from deq_fusion.fusions.equilibrium import AutogradMap, ConvergenceWarning, Equilibrium, SolveRecord
 
 
@@ -58,9 +60,20 @@ def test_it_is_told_how_many_failed(double, failing):
     with pytest.warns(ConvergenceWarning) as warned:
         solve(Equilibrium(**options), slopes)
     (text,) = [str(w.message) for w in warned]
-    least = max(2**k for k in range(4) if 2**k <= failing)
-    some = "8 of 8" if failing == 8 else f"{least} or more of 8"
-    assert re.search(rf": {some} samples did not reach tol=0.001; raise max_steps", text)
+    some = {1: "1", 2: "2 to 3", 3: "2 to 3", 8: "8"}.get(failing, "4 to 7")
+    # z_5 = 10 (1 - 0.9^5): |z_5 - z_4| / |z_5| is 0.16
+    told = rf"{some} of 8 samples did not reach tol=0.001 .worst residual below 1.; raise max_st"
+    assert re.search(rf": {told}", text)
+
+
+def test_a_warning_points_at_the_line_that_called_the_fusion():
+    fusion = DEQFusion([5, 7], 16, max_steps=1, tol=1e-9, backward_tol=1e-9, backward_max_steps=1)
+    network = torch.nn.Sequential(fusion, torch.nn.Linear(16, 1))
+    with pytest.warns(ConvergenceWarning) as warned:
+        here = inspect.currentframe().f_lineno
+        loss = network([torch.randn(3, 5), torch.randn(3, 7)]).square().sum()
+        loss.backward()
+    assert {(w.filename, w.lineno) for w in warned} == {(__file__, here + 1), (__file__, here + 2)}
 
 
 def test_an_error_tells_the_worst_residual(double):
