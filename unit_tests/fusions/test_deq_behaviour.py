@@ -151,7 +151,8 @@ def test_samples_that_do_not_converge_are_reported(direction):
         fused.backward(torch.randn_like(fused))
         return fusion.info
 
-    with pytest.warns(ConvergenceWarning, match=f"{direction} solve of .*tol=1e-12 .worst .*; raise"):
+    told = f"{direction} solve of .*tol=1e-12 .worst .*; raise"
+    with pytest.warns(ConvergenceWarning, match=told):
         run("warn")
     with pytest.raises(RuntimeError, match=f"{direction} solve .* must reach tol=1e-12, but"):
         run("raise")
