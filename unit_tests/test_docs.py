@@ -36,7 +36,7 @@ BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<kind>[^\n]*)\n(?P<text>.*?)^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-SNIPPET = re.compile(r'^--8<-- "(.+)"$', re.MULTILINE)
+FILE = re.compile(r"^<!-- the file (\S+) -->\n```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 OURS = "deq-fusion", "python", "torchrun", "dask"  # whose flags are checked
 OTHERS = "make", "pip", "sbatch", ".ci/run"  # what these do is not to be tried
 
@@ -65,9 +65,7 @@ def blocks_of(page: Path) -> list[Block]:
     label = next((why for folder, why in LABELS.items() if folder in page.parents), None)
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
         text = re.sub(f"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
-        text = SNIPPET.sub(lambda name: (ROOT / name[1]).read_text(encoding="utf-8"), text)
-        kind = match["kind"].strip("{ .}")  # { .python }: of a file, which ruff leaves as it is
-        found.append(Block(kind, text, match["why"] or (None if match["run"] else label)))
+        found.append(Block(match["kind"], text, match["why"] or (None if match["run"] else label)))
     return found
 
 
@@ -165,6 +163,13 @@ def test_the_blocks_of_a_page(page, tmp_path, monkeypatch):
             check_imports(block.text)
         for command in block.commands:
             run_command(command) if block.why is None else check_command(command)
+
+
+def test_a_block_that_shows_a_file_is_that_file():
+    shown = [(p, *found) for p in PAGES for found in FILE.findall(p.read_text(encoding="utf-8"))]
+    assert len(shown) == 3
+    for page, name, text in shown:
+        assert text == (ROOT / name).read_text(encoding="utf-8"), f"{page}: copy {name} again"
 
 
 def test_every_block_is_of_a_known_kind():
