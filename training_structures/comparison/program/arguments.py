@@ -96,7 +96,7 @@ def read_arguments(
     args = parser.parse_args(argv)
     args.dataset_name, args.recipe = args.dataset
     if systems is not None:
-        args.systems = _asked_systems(parser, args, fusions, systems)
+        args.systems = _asked_systems(parser, args, {**fusions, **dict(args.own)}, systems)
     args.chosen = chosen_fusions(parser, args, fusions)
     return args
 
@@ -107,8 +107,9 @@ def chosen_fusions(
     """Returns name -> fusion, of those that the arguments of `add_fusions` name."""
     own = dict(args.own)
     try:
-        asked = names(fusions, args.fusions, besides=getattr(args, "systems", ()))
-        chosen = {name: fusions[name] for name in asked} | own
+        known = {**fusions, **own}  # own ones may be named again, and need not be
+        asked = names(known, args.fusions, besides=getattr(args, "systems", ()))
+        chosen = {name: known[name] for name in asked} | own
     except argparse.ArgumentTypeError as error:
         parser.error(f"argument --fusions: {error}")
     clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
@@ -299,7 +300,7 @@ def names(known: Mapping[str, Any], text: str, besides: Sequence[str] = ()) -> l
 
 
 def _listed(usual: Sequence[str]) -> str:
-    more = f", ... {len(usual)} of them" if len(usual) > 3 else ""
+    more = f", ... {len(usual)} in all, a fixed list" if len(usual) > 3 else ""
     return ", ".join(usual[:3]) + more
 
 

@@ -17,15 +17,15 @@ from ...files import CannotWrite
 from ..comparing import compare
 from ..comparison import Comparison
 from ..lock import check_free
-from ..methods import Method
 from ..recipe import Fusion, Recipe
 from ..report.text import printable
-from ..single_run import Analysis, build_model
+from ..single_run import Analysis
 from ..systems import About, System
 from .arguments import ALL, make_parser, read_arguments
 from .listing import listing
 from .settings import asked_recipe
 from .terminal import on_terminal
+from .trying import try_fusions
 
 
 @on_terminal()
@@ -145,7 +145,7 @@ def _compared(
         SystemExit: if every run failed.
     """
     runs, chosen = _runs(args, recipe), args.chosen | _systems(args, recipe)
-    _try_options(args, recipe, runs[0])
+    try_fusions(args, recipe, runs[0])
     print(f"{recipe.name}: runs {list(runs)}, in {output}", file=sys.stderr, flush=True)
     with _cluster(args.cluster):
         found = compare(
@@ -223,20 +223,6 @@ def asked_kind(args: argparse.Namespace) -> list[str]:
     kind += [args.precision] if args.precision else []
     kind += [f"epochs={args.epochs}"] if args.epochs else []
     return kind + [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]
-
-
-def _try_options(args: argparse.Namespace, recipe: Recipe, run: int) -> None:
-    """Raises ValueError unless the fusions can be built with the options that are asked for."""
-    asked = {method for method, _, _ in args.option}
-    if not asked:
-        return
-    train = recipe.loaders(run)[0]
-    for name in asked:
-        try:
-            build_model(Method(name, recipe, args.chosen[name]), train)
-        except (TypeError, ValueError) as error:
-            options = dict(recipe.fusion_options[name])
-            raise ValueError(f"{name} cannot be built with {options}: {error}") from error
 
 
 @contextmanager

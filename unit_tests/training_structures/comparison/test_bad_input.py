@@ -147,3 +147,48 @@ def test_a_cluster_that_does_not_answer(error, monkeypatch):
 def test_torchrun_is_refused(error, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert re.search("must be one process, .* --jobs, got 2 of torchrun", error(""))
+
+
+FUSIONS_OF_A_USER = """
+from torch import nn
+
+class Narrow(nn.Module):
+    def __init__(self, input_dims, dim):
+        super().__init__()
+
+    def forward(self, features):
+        return features[0][:, :1]
+
+class Listed(Narrow):
+    def forward(self, features):
+        return features
+
+class Broken(Narrow):
+    def forward(self, features):
+        return features[0] @ features[1]
+
+class Alone(nn.Module):
+    def __init__(self, dims):
+        super().__init__()
+
+def nothing(input_dims, dim):
+    return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("Narrow", r"Narrow cannot fuse a batch: Narrow must return .batch, 3., .* \(20, 1\)"),
+        ("Listed", "Listed cannot fuse a batch: Listed must return .batch, 3., .* returned list"),
+        ("Broken", "Broken cannot fuse a batch: RuntimeError: mat1.* .fusions_of_a_user.py, line"),
+        ("Alone", "Alone cannot be built with .input_dims, dim.: .*takes 2 positional arguments"),
+        ("nothing", "nothing cannot be built with .input_dims, dim.: a fusion must be an nn.Modul"),
+    ],
+)
+def test_a_fusion_of_ones_own_is_tried_before_the_runs(error, tmp_path, monkeypatch, name, message):
+    (tmp_path / "fusions_of_a_user.py").write_text(FUSIONS_OF_A_USER, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "fusions_of_a_user", raising=False)
+    assert re.search(message, error(f"--own-fusion fusions_of_a_user:{name}"))
+    assert not (tmp_path / "results").exists()

@@ -108,6 +108,9 @@ def test_the_json_says_how_to_get_each_number_again(tmp_path, call):
     assert [line["method"] for line in content["table"]] == [
         row.method for row in table.make_rows(found.results, toy.recipe().scores)
     ]
+    for row, numbers in zip(found.table(), content["rows"], strict=True):
+        assert numbers["method"] == row.method and numbers["mean"] == row.scores["accuracy"].mean
+        assert numbers["p"] is None  # of a single run
     for made, stored in zip(found.results, content["runs"], strict=True):
         assert stored["run"] == 3 and stored["scores"] == made["scores"]
         assert stored["made_by"] == content["made_by"]
@@ -181,7 +184,7 @@ def test_a_user_brings_a_fusion_from_a_file(call, own):
     half = next(r for r in found.results if r["method"] == "Half")
     assert half["settings"]["options"] == "{'share': 0.25}" and half["fusion_parameters"] == 0
     assert "own_fusion.py" in half["identity"]["files"]
-    again = call("--runs 1 --fusions sum --fusion own_fusion:Half --option Half.share=0.25")
+    again = call("--runs 1 --fusions sum,Half --fusion own_fusion:Half --option Half.share=0.25")
     assert again == found  # by the flag's name of before, too
 
 
