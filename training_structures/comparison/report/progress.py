@@ -68,7 +68,7 @@ class Progress:
         if self._in_lines and time.monotonic() - self._told >= MINUTE:
             self._told = time.monotonic()
             minutes = (self._told - self._began) / MINUTE
-            so_far = f"{self._ended} of {len(self._done)} runs, {minutes:.0f} min"
+            so_far = f"{self._ended} of {len(self._done)} runs after {minutes:.0f} min"
             tqdm.write(f"{self._name}: {so_far}; {self._latest(result)}", file=sys.stderr)
         if not self._bar.disable:
             self._bar.set_postfix_str(self._latest(result), refresh=False)

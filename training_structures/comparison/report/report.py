@@ -148,12 +148,19 @@ def _content(found: Findings) -> dict[str, Any]:
         "baseline": found.baseline,
         "test_share": found.test_share,
         "table": [dict(zip(head, line, strict=True)) for line in lines],
+        "rows": [_known(record(row, found.scores)) for row in found.table()],  # the same in numbers
         "skipped": found.skipped,
         "failures": found.failures,
         "runs": [
             {key: value for key, value in run.items() if key not in LONG} for run in found.results
         ],
     }
+
+
+def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns them as JSON can hold them: None for what is not a number."""
+    odd = {name for name, x in numbers.items() if isinstance(x, float) and not math.isfinite(x)}
+    return {name: None if name in odd else x for name, x in numbers.items()}
 
 
 def _says(found: Findings) -> list[str]:

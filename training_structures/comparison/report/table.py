@@ -12,6 +12,7 @@ from ..recipe import Score
 from .text import columns_of, csv_text, in_markdown, printable, shortened
 
 Result = Mapping[str, Any]
+LEVEL = 0.05  # below which a p-value tells a difference from chance
 NAME, HEADING, GAP = 12, 20, 2  # columns of a terminal: of a name, a heading, between two
 COSTS = {  # heading -> (key of the results, format)
     "parameters": ("parameters", "{:,.0f}"),
@@ -252,10 +253,16 @@ def difference_cells(test: Paired | None, score: Score) -> list[str]:
 
 
 def p_cell(p: float | None) -> str:
-    """Returns a p-value as text; nothing where there is none, for want of runs."""
+    """Returns a p-value as text, just below `LEVEL` with as many digits as show that; nothing
+    where there is none, for want of runs."""
     if p is None:
         return ""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+    if p < 0.001:
+        return "< 0.001"
+    digits = 3
+    while p < LEVEL and float(f"{p:.{digits}f}") >= LEVEL:
+        digits += 1
+    return f"{p:.{digits}f}"
 
 
 def as_csv(results: Sequence[Result]) -> str:

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from ..methods import FLOOR, SINGLE
 from ..paired import MIN_RUNS, Paired
 from ..recipe import Score
-from .table import Row, difference_cells, number
-
-LEVEL = 0.05
+from .table import LEVEL, Row, difference_cells, number, p_cell
 
 
 def headline(
@@ -49,8 +47,8 @@ def _stands(row: Row, test: Paired, score: Score, baseline: str) -> str:
     doubt = _doubt(test, row.runs, baseline)
     if test.p is not None and not doubt:
         better = (test.difference < 0) == score.lower
-        p = "p < 0.001" if test.p < 0.001 else f"p {test.p:.3f}"
-        return f"{method} is {'better' if better else 'worse'} than {baseline}: {measured}, {p}"
+        way = "better" if better else "worse"
+        return f"{method} is {way} than {baseline}: {measured}, p {p_cell(test.p)}"
     if test.p is None:
         return f"{method} against {baseline}: {measured}, but {doubt}"
     return f"{method} does not differ from {baseline} beyond chance: {measured}, p {test.p:.2f}"
@@ -90,15 +88,16 @@ def verdict(
             f"the others: {scored(others[0])}."
         )
     names = [row.method for row in rows]
-    if subject in names:
-        rank = names.index(subject) + 1
+    rank = names.index(subject) + 1 if subject in names else 1
+    if rank > 1:
         said.append(f"{scored(rows[rank - 1])} is number {rank}.")
     singles = [row for row in rows if row.kind == SINGLE]
     if singles:
-        below = [r.method for r in rows[names.index(singles[0].method) + 1 :] if r not in singles]
+        after = rows[names.index(singles[0].method) + 1 :]
+        below = [row.method for row in after if row.kind not in (SINGLE, FLOOR)]
         said.append(
             f"Best single modality: {scored(singles[0])}; "
-            + (f"below it: {', '.join(below)}." if below else "no other method is below it.")
+            + (f"below it: {', '.join(below)}." if below else "no fusion is below it.")
         )
     if baseline in names:
         said.append(_against(rows, score, baseline, subject))

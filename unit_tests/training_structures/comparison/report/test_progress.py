@@ -45,8 +45,8 @@ def test_elsewhere_there_is_a_line_a_minute(monkeypatch, capsys):
             now[0], done["deq", run] = at, result("deq", run, run / 10)
             told.tell(done["deq", run])
     assert capsys.readouterr().err.splitlines() == [
-        "toy: 3 of 5 runs, 1 min; deq, run 2: accuracy 20.0 %",
-        "toy: 5 of 5 runs, 2 min; deq, run 4: accuracy 40.0 %",
+        "toy: 3 of 5 runs after 1 min; deq, run 2: accuracy 20.0 %",
+        "toy: 5 of 5 runs after 2 min; deq, run 4: accuracy 40.0 %",
     ]
 
 

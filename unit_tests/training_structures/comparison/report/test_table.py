@@ -15,6 +15,7 @@ from deq_fusion.training_structures.comparison.report.table import (
     cells,
     make_rows,
     markdown,
+    p_cell,
 )
 
 SCORES = Score("accuracy"), Score("mae", percent=False, lower=True)
@@ -107,6 +108,11 @@ def test_differences_are_signed_and_small_p_values_are_bounds():
     assert lines["a"]["minus a [95 %]"] == lines["a"]["p"] == ""
     same = [*RESULTS, *(result("same", i, x, 1 - x) for i, x in enumerate(VALUES["a"]))]
     assert {r["method"]: r["p"] for r in table(same, baseline="a")}["same"] == "1.000"
+
+
+def test_a_p_value_just_below_the_level_is_not_rounded_to_it():
+    shown = {0.0496: "0.0496", 0.04996: "0.04996", 0.0494: "0.049", 0.05: "0.050", 0.0504: "0.050"}
+    assert {p: p_cell(p) for p in shown} == shown
 
 
 def test_few_runs_give_no_p_value_and_one_run_no_interval():

@@ -63,7 +63,18 @@ def test_a_floor_that_is_best_is_called_one_and_the_best_of_the_others_is_named(
 
 def test_nothing_falls_short_when_all_beat_the_single_modalities():
     means = {"deq": 0.8, "concat": 0.7, "only a": 0.6, "only b": 0.5}
-    assert "no other method is below it" in say(rows(means=means))[2]
+    best, single, _ = say(rows(means=means))  # and deq is not named a second time
+    assert best.startswith("Best of 4 methods: deq") and "no fusion is below it" in single
+
+
+def test_a_floor_below_the_best_single_modality_is_not_named():
+    kinds = {"deq": FUSION, "only a": SINGLE, "majority": FLOOR}
+    results = [
+        {"method": name, "run": 0, "scores": {"accuracy": mean}, "seconds": 1.0, "kind": kind}
+        for mean, (name, kind) in zip((0.9, 0.8, 0.1), kinds.items(), strict=True)
+    ]
+    said = say(table.make_rows(results, [ACCURACY]), baseline=None)
+    assert said[-1] == "Best single modality: only a (accuracy 80.0 %); no fusion is below it."
 
 
 def test_what_differs_beyond_chance_is_named():
