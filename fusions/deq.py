@@ -144,6 +144,7 @@ class DEQFusion(ToldConstants):
         on_failure: str = "warn",
         **old: Any,
     ) -> None:
+        """Builds the fusion, with all its parameters; each option is described at the class."""
         super().__init__()
         refuse_old(old, equations)
         self.equations = equations = Equations.like(equations)
