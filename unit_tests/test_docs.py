@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import click
 import pytest
+import torch
 import torch.distributed.run
 
 from deq_fusion.command import main
@@ -170,6 +171,23 @@ def test_a_block_that_shows_a_file_is_that_file():
     assert len(shown) == 3
     for page, name, text in shown:
         assert text == (ROOT / name).read_text(encoding="utf-8"), f"{page}: copy {name} again"
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*gru:UserWarning")
+def test_the_network_of_sequences_can_be_exported_as_its_page_says(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    scope, blocks = {"__name__": "docs"}, blocks_of(ROOT / "docs/plug_in.md")
+    texts = [block.text for block in blocks if block.kind == "python" and block.why is None]
+    last = next(i for i, text in enumerate(texts) if "class LastState" in text)
+    for text in texts[: last + 1]:
+        exec(compile(text, "plug_in.md", "exec"), scope)
+    network = scope["Speech"](unroll=4).eval()
+    given = tuple(scope[name] for name in ("words", "long", "lengths", "present"))
+    sizes = ({0: torch.export.Dim("batch")},) * len(given)
+    program = torch.export.export(network, given, dynamic_shapes=sizes)
+    more = tuple(torch.cat([x, x.flip(0)]) for x in given)
+    torch.testing.assert_close(program.module()(*more), network(*more))
 
 
 def test_every_block_is_of_a_known_kind():
