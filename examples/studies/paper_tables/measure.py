@@ -18,6 +18,7 @@ from deq_fusion.training_structures.comparison.report.table import Row as Result
 
 COMPANION = "concat"  # a comparison has a fusion, also where a floor or a modality is all one asks
 NOT_ASKED: Mapping[str, Any] = {  # of a comparison's arguments, those that a table does not have
+    "own": [],
     "option": [],
     "baseline": None,
     "metric": None,
