@@ -18,6 +18,7 @@ from ..network import build_network
 from ..target import Target
 from ..training import DEFAULTS, FUSION_OPTIONS
 from . import floors, refusals
+from .alone import described, telling
 from .data import Data, load
 from .join import Joined, join, names_in
 from .keys import as_text
@@ -102,7 +103,8 @@ def own_data(
     refusals.check_rows(target, truth)
     if class_weight is not None and target.task != "classification":
         raise ValueError(f"class_weight must be left out of {target.task}, which has no classes")
-    warned = refusals.warn_of_leaks(joined.views, target, truth, allow)
+    told = telling(joined.views, truth, target.task, joined.groups)
+    warned = refusals.warn_of_leaks(told, allow)
     if joined.groups is None:
         beside = {name: values for name, values in joined.beside.items() if name not in allow}
         warned += refusals.warn_of_groups(_not_in(joined.views, allow), beside)
@@ -117,7 +119,7 @@ def own_data(
         held_truth = target.encode(held.target).numpy()
         data = _told_alike(data, _data(held, held_truth, splits, False))
         said += [f"test set: {text}" for text in (*held.said, *_unseen(joined.views, held.views))]
-    said += _how(data)
+    said += [*_how(data), *described(told)]
     recipe = replace(_recipe(data, target, dict(encoders or {})), about=(*warned, *said))
     return OwnData(recipe, target, splits.runs, tuple(said))
 

@@ -1,27 +1,26 @@
 """Refusals of data that no comparison can be made of, and warnings of what spoils one.
 
 Refused: too few rows, classes or groups. Warned of: a column that is the same everywhere, one that
-predicts the target on its own, as what was known only after the fact does, and one whose words may
-name groups.
+goes far towards the target on its own, as what was known only after the fact does, and one whose
+words may name groups.
 """
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.tree import DecisionTreeClassifier
 
 from ..target import Target
+from .alone import LEAKING, Alone
+from .blocks import blocks
 from .splits import PARTS
-from .tables import View, words_of
+from .tables import View
 
 ROWS = 30  # the fewest that are compared on
 EACH = 5  # rows of every class: one for each part of the splits
-CERTAIN = 0.999  # balanced accuracy, or correlation, from which on a column is taken to tell
 NAMED = 3  # columns that a warning names
 MANY = 10  # words, and a twentieth of the rows, from which on a column may name groups
 CALLED = re.compile(  # how columns are called that name groups
@@ -33,7 +32,7 @@ BLOCK = 1000  # columns that are looked at together
 
 
 class Leak(UserWarning):
-    """A column alone predicts the target."""
+    """A column alone goes far towards the target."""
 
 
 class MayBeGroups(UserWarning):
@@ -117,7 +116,7 @@ def warn_of_constants(views: Mapping[str, View]) -> list[str]:
     """Warns of columns that are the same in all rows, and returns what it said."""
     found = []
     for table, view in views.items():
-        for names, block in _blocks(view):
+        for names, block in blocks(view, BLOCK):
             there = ~pd.isna(block)
             low, high = (
                 np.where(there, block, np.inf).min(0),
@@ -133,22 +132,22 @@ def warn_of_constants(views: Mapping[str, View]) -> list[str]:
     )
 
 
-def warn_of_leaks(
-    views: Mapping[str, View], target: Target, truth: np.ndarray, allow: Sequence[str] = ()
-) -> list[str]:
-    """Warns of columns that predict the target on their own, but for those that are allowed, and
-    returns what it said."""
-    tells = _tells_number if target.task == "regression" else _tells_class
-    found = []
-    for table, view in views.items():
-        for names, block in _blocks(view, truth):
-            each = [tells(block, column) for column in truth.reshape(len(truth), -1).T]
-            told = np.flatnonzero(np.any(each, axis=0))
-            found += [f"{names[i]} of {table}" for i in told if names[i] not in allow]
+def warn_of_leaks(told: Sequence[Alone], allow: Sequence[str] = ()) -> list[str]:
+    """Warns of columns that alone go far towards the target, but for those that are allowed, and
+    returns what it said.
+
+    Args:
+        told: what `telling` found.
+        allow: columns that are known to be fine.
+    """
+    if not told:
+        return []
+    found = [str(a) for a in told if a.way >= LEAKING and a.column not in allow]
     return _warned(
         Leak,
         found,
-        "THE TARGET MAY LEAK: no column should tell it alone, but {} "
+        f"THE TARGET MAY LEAK: no column should go {100 * LEAKING:.0f} % of the way from chance to "
+        f"perfect alone, but by {told[0].measure} {{}} "
         f"{'does' if len(found) == 1 else 'do'}; leave it out (drop, --drop COLUMN) if it is known "
         "only with the target, or say that it is fine (allow, --allow COLUMN)",
     )
@@ -209,66 +208,6 @@ def _warned(kind: type[Warning], found: Sequence[str], text: str) -> list[str]:
     sentence = text.format(_listed(found))
     warnings.warn(sentence, kind, stacklevel=4)
     return [sentence]
-
-
-def _tells_class(block: np.ndarray, classes: np.ndarray) -> np.ndarray:
-    """Says which columns (rows, k) a small tree of one alone tells the classes by.
-
-    Sorted by such a column, the rows change class but a few times: the others need no tree.
-    """
-    classes = classes.astype(np.int64)
-    leaves = 2 * len(np.unique(classes))
-    order = np.lexsort((np.broadcast_to(classes[:, None], block.shape), block), axis=0)
-    turns = (np.diff(classes[order], axis=0) != 0).sum(axis=0)
-    told = turns < leaves + (1 - CERTAIN) * 2 * len(classes)
-    for column in np.flatnonzero(told):
-        values = np.nan_to_num(block[:, [column]], nan=np.nanmax(block[:, column], initial=0) + 1)
-        tree = DecisionTreeClassifier(
-            max_leaf_nodes=leaves, class_weight="balanced", random_state=0
-        ).fit(values, classes)
-        told[column] = balanced_accuracy_score(classes, tree.predict(values)) >= CERTAIN
-    return told
-
-
-def _tells_number(block: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Says which columns (rows, k) are the numbers but for their unit, or rise as they do."""
-    frame, other = pd.DataFrame(block), pd.Series(numbers.astype(float))
-    told = np.zeros(block.shape[1], bool)
-    for values, against in ((frame, other), (frame.rank(), other.rank())):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found = values.corrwith(against).abs().to_numpy()
-        told |= np.nan_to_num(found) > 1 - 1e-9
-    return told
-
-
-def _blocks(view: View, truth: np.ndarray | None = None) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Yields names and numbers (rows, k) of a few columns at a time.
-
-    Words become numbers, in the order of the truth's mean over each word where there is a truth.
-    """
-    if isinstance(view, pd.DataFrame):
-        means = None if truth is None else truth.reshape(len(truth), -1).mean(axis=1)
-        words = words_of(view)
-        codes = [_codes(view[name], means) for name in words]
-        numbers = view.drop(columns=words)
-        names = [*numbers.columns, *words]
-        values = np.column_stack([numbers.to_numpy(dtype=float), *codes])
-    else:
-        values = view.reshape(len(view), -1)
-        places = (list(place) for place in np.ndindex(*view.shape[1:]))
-        names = [f"column {str(place).strip('[]')}" for place in places]
-    for start in range(0, len(names), BLOCK):
-        yield names[start : start + BLOCK], values[:, start : start + BLOCK].astype(float)
-
-
-def _codes(column: pd.Series, means: np.ndarray | None) -> np.ndarray:
-    """Returns numbers of words, NaN where there is none; of many words in no order of use."""
-    codes, words = pd.factorize(column, sort=True)
-    known = codes >= 0
-    if means is not None and len(words) <= len(column) / 10:
-        of_word = np.bincount(codes[known], means[known]) / np.bincount(codes[known])
-        return np.where(known, of_word[codes], np.nan)
-    return np.where(known, codes, np.nan)
 
 
 def _listed(names: Sequence[str]) -> str:
