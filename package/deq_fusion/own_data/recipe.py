@@ -105,9 +105,8 @@ def own_data(
         raise ValueError(f"class_weight must be left out of {target.task}, which has no classes")
     told = telling(joined.views, truth, target.task, joined.groups)
     warned = refusals.warn_of_leaks(told, allow)
-    if joined.groups is None:
-        beside = {name: values for name, values in joined.beside.items() if name not in allow}
-        warned += refusals.warn_of_groups(_not_in(joined.views, allow), beside)
+    beside = {name: values for name, values in joined.beside.items() if name not in allow}
+    warned += refusals.warn_of_groups(_not_in(joined.views, allow), beside, joined.groups)
     warned += refusals.warn_of_constants(joined.views)
     splits = _splits(joined, target, truth, folds=folds, official=test is not None)
     data = _data(joined, truth, splits, class_weight is not None)

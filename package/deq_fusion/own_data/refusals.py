@@ -7,7 +7,7 @@ words may name groups.
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -153,38 +153,69 @@ def warn_of_leaks(told: Sequence[Alone], allow: Sequence[str] = ()) -> list[str]
     )
 
 
-def warn_of_groups(views: Mapping[str, View], beside: Mapping[str, np.ndarray]) -> list[str]:
+def warn_of_groups(
+    views: Mapping[str, View],
+    beside: Mapping[str, np.ndarray],
+    groups: np.ndarray | None = None,
+) -> list[str]:
     """Warns of columns that may name groups, as of patients with several samples each, and
     returns what it said.
 
     Suspected are words that come again, if there are many; and whole numbers that do, if the
     column is called as groups are. Of what stands beside the target, which is no feature, a few
-    are enough if it is called so.
+    are enough if it is called so. Where groups are named, a column whose every value is in one of
+    them, as a patient in a hospital, splits no rows; it is warned of if it is a feature.
 
     Args:
         views: the tables.
         beside: the other columns of the target's file.
+        groups: (rows,) those that are named, if any.
     """
-    frames = {name: view for name, view in views.items() if isinstance(view, pd.DataFrame)}
-    found = [
-        f"{name} of {table} ({what})"
-        for table, frame in frames.items()
-        for name, column in frame.items()
-        if (what := _repeated(name, column, feature=True))
-    ]
-    also = [
-        f"{name} beside the target ({what})"
-        for name, values in beside.items()
-        if (what := _repeated(name, pd.Series(values), feature=False))
-    ]
-    feature = "leave it out (drop, --drop COLUMN) or say that it is a feature"
-    out = feature if found else "say that it names none"
+    apart, inside, drops = [], [], False
+    for place, column, feature in _suspects(views, beside):
+        if groups is None or not _is_inside(column, groups):
+            apart.append(place)
+            drops |= feature
+        elif feature:
+            inside.append(place)
+    out = "leave it out (drop, --drop COLUMN) or say that it is a feature"
+    other = "say that it names none"
+    text = "then say so (groups, --group COLUMN)"
+    if groups is not None:
+        text = "the groups that are named do not keep its rows together: name it (groups, --group "
+        text += "COLUMN) if it should"
     return _warned(
         MayBeGroups,
-        [*found, *also],
-        "rows of one group must not be in two parts, and {} may name groups: then say so (groups, "
-        f"--group COLUMN); else {out} (allow, --allow COLUMN)",
+        apart,
+        f"rows of one group must not be in two parts, and {{}} may name groups: {text}; else "
+        f"{out if drops else other} (allow, --allow COLUMN)",
+    ) + _warned(
+        MayBeGroups,
+        inside,
+        "a feature must be known of new groups, too, and {} may name groups within those that "
+        f"are named, of which a model learns by heart: {out} (allow, --allow COLUMN)",
     )
+
+
+def _suspects(
+    views: Mapping[str, View], beside: Mapping[str, np.ndarray]
+) -> Iterator[tuple[str, pd.Series, bool]]:
+    """Yields of each column that may name groups in words where it is, itself, and whether it is
+    a feature."""
+    frames = {name: view for name, view in views.items() if isinstance(view, pd.DataFrame)}
+    for table, frame in frames.items():
+        for name, column in frame.items():
+            if what := _repeated(name, column, feature=True):
+                yield f"{name} of {table} ({what})", column, True
+    for name, values in beside.items():
+        column = pd.Series(values)
+        if what := _repeated(name, column, feature=False):
+            yield f"{name} beside the target ({what})", column, False
+
+
+def _is_inside(column: pd.Series, groups: np.ndarray) -> bool:
+    """Says whether all rows of each of a column's values are in one group."""
+    return bool(pd.Series(groups).groupby(column.to_numpy()).nunique().max() <= 1)
 
 
 def _repeated(name: str, column: pd.Series, *, feature: bool) -> str | None:

@@ -123,11 +123,14 @@ def test_the_report_the_confusion_and_what_is_used_again(tmp_path):
     head = "What to know about these data"
     assert f"## {head}\n\n{lines}" in (tmp_path / "results.md").read_text(encoding="utf-8")
     lines = "".join(f"<li>{sentence}</li>" for sentence in about[:3])
-    assert f'<h2>{head}</h2><ul class="">{lines}<li>columns that alone' in (tmp_path / "results.html").read_text()
+    assert (
+        f'<h2>{head}</h2><ul class="">{lines}<li>columns that alone'
+        in (tmp_path / "results.html").read_text()
+    )
     assert json.loads((tmp_path / "results.json").read_text())["about"] == about
     assert json.loads((tmp_path / "results.json").read_text())["title"].startswith("own data")
     assert "10 of 10 runs reused" in compare_data(tables, Y, ["concat"], **asked).reused[0]
-    changed = {**tables, "taste": X[:, :6] * np.linspace(1, 2, len(X))[:, None]}
+    changed = {**tables, "taste": X[:, :6] * np.random.default_rng(0).uniform(1, 2, (len(X), 1))}
     again = compare_data(changed, Y, ["concat"], **asked)
     assert scores(again)["concat", 0] != scores(found)["concat", 0]
 
@@ -206,6 +209,20 @@ def test_a_column_beside_the_target_may_name_groups(column, found, tmp_path):
     assert own.recipe.about[0] == str(told[0].message)
     own_data({"a": frame}, f"{tmp_path}/y.csv:grape", allow=[name], **asked)
     own_data({"a": frame}, f"{tmp_path}/y.csv:grape", groups=name, **asked)
+
+
+def test_named_groups_do_not_silence_the_warning_of_another_column():
+    inside, across = np.arange(90) // 3, np.arange(90) % 30
+    frame = pd.DataFrame(X[:90], columns=NAMES).assign(hospital=inside // 5)
+    where = r"patient of a \(30 words in 90 rows\) may name groups"
+    for patients, said in ((inside, f"{where} within those that are named"), (across, where)):
+        tables = {"a": frame.assign(patient=[f"p{number}" for number in patients])}
+        with pytest.warns(MayBeGroups, match=said) as told:
+            own = own_data(tables, MIXED, groups="hospital")
+        assert str(told[0].message) in own.recipe.about
+        assert ("do not keep its rows together" in str(told[0].message)) == (patients is across)
+        own_data(tables, MIXED, groups="hospital", drop=["patient"])
+        own_data(tables, MIXED, groups="hospital", allow=["patient"])
 
 
 def test_numbers_in_a_table_may_name_groups_by_the_column_s_name():
