@@ -21,8 +21,8 @@ def predict(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="deq-fusion predict",
-        description="Predicts new rows with a saved model. Columns that it does not know are "
-        "ignored, and those that are missing filled in, as are modalities; both are said.",
+        description="Predicts new rows with a saved model. Columns and tables that it does not know "
+        "are ignored, and those that are missing filled in, as are modalities; all of it is said.",
     )
     parser.add_argument("model", metavar="MODEL", help="file that `save` wrote")
     parser.add_argument(

@@ -228,3 +228,17 @@ def test_a_feature_names_no_row_however_few_there_are():
     again, said = predicted(model, named)
     assert said == ["rows joined by who"] and again.index.tolist() == ["x", "y"]
     close(again["probability f"], shares, rtol=1e-6)
+
+
+def test_a_table_that_is_no_modality_of_the_model_is_ignored_and_that_is_said(folder, capsys):
+    folder, _ = folder
+    model = classifier("concat").fit({"acid": FRAMES["acid"]}, Y)
+    model.save(folder / "one")
+    found = run(folder, "one", acid="acid.csv", colour="colour.csv")
+    close(found.iloc[:, 1:], model.predict_proba({"acid": FRAMES["acid"]}), rtol=1e-6)
+    said = "colour: no modality of the model, and ignored (the model is of acid alone)"
+    assert said in capsys.readouterr().err
+    with pytest.raises(SystemExit):  # it may be misspelt where one is lacking
+        run(folder, "one", acide="acid.csv", colour="colour.csv")
+    error = " ".join(capsys.readouterr().err.split())
+    assert "['acid'], but acide, colour are none of them, and acid is not there" in error

@@ -37,13 +37,12 @@ def predicted(
     """
     matrix = model.picked_ is not None
     known = list(model.columns_)
-    wrong = [name for name in files if name not in known]
     if matrix and len(files) != 1:
         raise ValueError(f"this model takes one table with all columns, got {list(files)}")
-    if not matrix and wrong:
-        raise ValueError(f"tables must be of the model's modalities {known}, got {wrong}")
-    tables = [make_table(name, value, id=id) for name, value in files.items()]
+    taken, ignored = (files, []) if matrix else _taken(files, known)
+    tables = [make_table(name, value, id=id) for name, value in taken.items()]
     views, names, said = _joined(tables, id, _known_columns(model))
+    said = [*ignored, *said]
     if matrix:
         (view,) = views.values()
         X, more = _fitting(view, "the table", _expected(model), model.n_features_in_)
@@ -73,7 +72,8 @@ def predict_data(
     Args:
         model: a fitted `FusionClassifier` or `FusionRegressor`, or a file that its `save` wrote.
         tables: modality -> a frame, array or file. Columns that the model does not know are left
-            out, those that it lacks filled in, and tables that it lacks are absent modalities.
+            out, those that it lacks filled in, and tables that it lacks are absent modalities;
+            where it has all of its own, others are left out.
         id: column that names the rows; None: what all tables share, or else their order.
         progress: whether what was assumed is said, on stderr.
 
@@ -89,6 +89,25 @@ def predict_data(
     if progress:
         print(*map(printable, said), sep="\n", end="\n" * bool(said), file=sys.stderr)
     return frame
+
+
+def _taken(files: Mapping[str, Any], known: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Returns the tables that a model takes, and what is said of the others.
+
+    Others are ignored where all that it takes are there; else one of them may be misspelt.
+    """
+    wrong = [name for name in files if name not in known]
+    lacking = [name for name in known if name not in files]
+    if wrong and lacking:
+        raise ValueError(
+            f"tables must be of the model's modalities {list(known)}, but {_shown(wrong)} "
+            f"{'are' if len(wrong) > 1 else 'is'} none of them, and {_shown(lacking)} "
+            f"{'are' if len(lacking) > 1 else 'is'} not there; name them so, or leave out what is "
+            "none of them"
+        )
+    of = f"the model is of {_shown(known)} alone"
+    said = [f"{_shown(wrong)}: no modality of the model, and ignored ({of})"] if wrong else []
+    return {name: value for name, value in files.items() if name in known}, said
 
 
 def _joined(
