@@ -11,6 +11,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.training_structures.files import write_bytes
 
 ROWS = 3  # of the example that is traced; any other number may come later
@@ -60,6 +61,12 @@ def export(estimator: Any, path: str | Path) -> str:
     return module.said
 
 
+def solves(network: nn.Module) -> bool:
+    """Says whether a network solves for an equilibrium, which cannot be exported."""
+    fusions = (module for module in network.modules() if isinstance(module, DEQFusion))
+    return any(fusion.unroll is None for fusion in fusions)
+
+
 class Exported(nn.Module):
     """A network with what surrounds it: scaling before, probabilities after.
 
@@ -91,7 +98,10 @@ class Exported(nn.Module):
             every = torch.arange(estimator.n_features_in_)
             for number, columns_of_one in enumerate(picked.values()):
                 self.register_buffer(f"columns_{number}", every[columns_of_one])
-        what = "raw numbers, NaN where missing" if self.raw else "what `preprocessed` returns"
+        what = "raw numbers, NaN where missing"
+        if not self.raw:
+            kind = "FusionRegressor" if self.task == "regression" else "FusionClassifier"
+            what = f"what deq_fusion.{kind}.load(MODEL).preprocessed(tables) returns, as tensors"
         what += ", float32" + ", and bool for `present`" * self.told
         gives = "the predicted numbers" if self.task == "regression" else "probabilities"
         self.said = f"takes {', '.join(self.names)} ({what}), and returns {gives}"
@@ -154,9 +164,11 @@ def _program(module: Exported, estimator: Any) -> torch.export.ExportedProgram:
             return torch.export.export(module, example, dynamic_shapes=dynamic, strict=False)
     except Exception as error:  # torch.export fails in many ways
         if EQUILIBRIUM in str(error):
+            named = estimator.fusion if isinstance(estimator.fusion, str) else "FUSION"
             raise ValueError(
                 "an equilibrium cannot be exported, only a fixed number of steps: fit with "
-                'fusion_options={"unroll": 6}, which solves nothing'
+                'fusion_options={"unroll": 6}, which solves nothing; on the command line: '
+                f"deq-fusion compare ... --option {named}.unroll=6 --save MODEL"
             ) from error
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ValueError(

@@ -21,8 +21,9 @@ def predict(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="deq-fusion predict",
-        description="Predicts new rows with a saved model. Columns and tables that it does not know "
-        "are ignored, and those that are missing filled in, as are modalities; all of it is said.",
+        description="Predicts new rows with a saved model. Columns and tables that it does not "
+        "know are ignored, and those that are missing filled in, as are modalities; all of it is "
+        "said.",
     )
     parser.add_argument("model", metavar="MODEL", help="file that `save` wrote")
     parser.add_argument(
@@ -60,7 +61,10 @@ def export(argv: Sequence[str] | None = None) -> None:
     """
     parser = argparse.ArgumentParser(
         prog="deq-fusion export",
-        description="Writes a saved model as a torch.export program (.pt2), or as ONNX (.onnx).",
+        description="Writes a saved model as a torch.export program (.pt2), or as ONNX (.onnx). An "
+        "equilibrium has no such program: compare with --option deq.unroll=6, or --fusions "
+        "deq_unrolled. Where a column is text, what goes in is what `preprocessed` of the model "
+        "returns: deq_fusion.FusionClassifier.load(MODEL).preprocessed(tables).",
     )
     parser.add_argument("model", metavar="MODEL", help="file that `save` wrote")
     parser.add_argument("output", metavar="OUTPUT", help="file to write, .pt2 or .onnx")

@@ -64,7 +64,8 @@ def test_of_text_the_encoded_columns_go_in(tmp_path):
     model = classifier(modalities={"who": ["age", "sex"], "what": ["treated", "dose"]})
     model.fit(frame, y)
     path = tmp_path / "model.pt2"
-    assert "takes who, what, present (what `preprocessed` returns" in model.export(path)
+    said = "takes who, what, present (what deq_fusion.FusionClassifier.load(MODEL).preprocessed("
+    assert model.export(path).startswith(f"{said}tables) returns, as tensors, float32, and bool")
     given, present = model.preprocessed(frame)
     assert present.all() and given["who"].shape == (40, 3)
     found = run(path, **given, present=present)
@@ -92,8 +93,13 @@ def test_several_labels_are_probabilities_of_each(tmp_path):
 
 def test_an_equilibrium_names_the_option_that_exports(tmp_path):
     model = classifier("deq", epochs=1).fit(VIEWS, Y)
+    assert export.solves(model.network_)
     with pytest.raises(ValueError, match=r'fixed number of steps.*fusion_options=\{"unroll": 6\}'):
         model.export(tmp_path / "model.pt2")
+    with pytest.raises(ValueError, match=r"compare \.\.\. --option deq\.unroll=6 --save MODEL"):
+        model.export(tmp_path / "model.pt2")
+    for other in (classifier("deq", epochs=1, fusion_options=UNROLLED), classifier("concat")):
+        assert not export.solves(other.fit(VIEWS, Y).network_)
     assert not list(tmp_path.iterdir())
 
 

@@ -19,6 +19,7 @@ from deq_fusion.training_structures.comparison.program.program import (
 from deq_fusion.training_structures.comparison.program.terminal import on_terminal
 from deq_fusion.training_structures.comparison.report.text import printable
 
+from ..export import solves
 from . import confusion
 from .arguments import PROGRAM, as_tables, make_parser
 from .recipe import OwnData, own_data
@@ -103,13 +104,19 @@ def _save(found: Comparison, path: Path) -> None:
     """Fits the method that is best on validation data on all rows, and writes it."""
     try:
         best = found.best()
-        best.refit().save(path)
+        model = best.refit()
+        model.save(path)
     except ValueError as error:
         raise SystemExit(f"no model is saved: {printable(str(error))}") from None
     first = found.table()[0]
     if first.kind == FLOOR:
         print(f"{first.method}, which scores best, is a floor and keeps no model. ", end="")
     print(f"{best.name}, the best on validation data, is fitted on all rows and saved in {path}")
+    if solves(model.network_):
+        print(
+            "It solves for an equilibrium, which deq-fusion export cannot take; for a model to "
+            f"export compare with --option {best.name}.unroll=6, or with --fusions deq_unrolled"
+        )
 
 
 def _folder(args: argparse.Namespace) -> Path:

@@ -175,7 +175,11 @@ def test_a_floor_that_scores_best_is_not_saved_and_that_is_said(tmp_path, capsys
     assert f"What to know about these data: {tmp_path}/out/data.md" in out
     assert "linear is a floor, which a fusion has to beat, and no model to save; best of the" in out
     assert "linear, which scores best, is a floor and keeps no model. concat, the best on" in out
-    assert FusionRegressor.load(model).fusion == "concat"
+    assert FusionRegressor.load(model).fusion == "concat" and "equilibrium" not in out
+    asked[asked.index("concat")] = "deq"
+    command.main([*asked, "--output", f"{tmp_path}/deq", "--save", str(model)])
+    out = " ".join(capsys.readouterr().out.split())
+    assert "deq-fusion export cannot take; for a model to export compare with --option deq.un" in out
 
 
 @pytest.mark.parametrize(
