@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
+import sklearn
 from joblib import Parallel, delayed
 from sklearn.compose import ColumnTransformer
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_validate
+from sklearn.model_selection import (
+    GridSearchCV,
+    StratifiedGroupKFold,
+    StratifiedKFold,
+    cross_validate,
+)
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
@@ -34,6 +40,25 @@ def test_scikit_learns_own_checks(kind):
     names = [r["check_name"] for r in results if r["status"] == "xfail"]
     assert names == list(EXPECTED_FAILURES)
     assert sum(r["status"] == "passed" for r in results) >= 55
+
+
+def test_groups_that_are_routed_keep_both_cuts_apart():
+    """As the documentation has it: the same as fits by hand that are given the groups."""
+    groups = np.arange(len(Y)) // 3 % 12
+    cut = StratifiedGroupKFold(3, shuffle=True, random_state=0)
+    model = classifier("concat", modalities=PARTS)
+    with sklearn.config_context(enable_metadata_routing=True):
+        model.set_fit_request(groups=True)
+        found = cross_validate(
+            model, X, Y, cv=cut, params={"groups": groups}, return_estimator=True
+        )["estimator"]
+    for fitted, (known, _) in zip(found, cut.split(X, Y, groups), strict=True):
+        of_groups, of_rows = (
+            classifier("concat", modalities=PARTS).fit(X[known], Y[known], groups=told)
+            for told in (groups[known], None)
+        )
+        np.testing.assert_array_equal(fitted.predict_proba(X), of_groups.predict_proba(X))
+        assert not np.allclose(fitted.predict_proba(X), of_rows.predict_proba(X))
 
 
 def test_cross_validate_takes_the_matrix_and_refuses_a_dict():

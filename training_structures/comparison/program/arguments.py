@@ -216,7 +216,8 @@ def add_judged(parser: argparse.ArgumentParser, baseline: str = "concat") -> Non
     add(
         "--baseline",
         metavar="METHOD",
-        help=f"what the others are tested against (default: {baseline})",
+        help="the row of the table that the others are tested against, such as "
+        f"'only NAME' or linear (default: {baseline})",
     )
     add("--part", choices=["test", "valid"], default="test", help="what to score; valid to tune")
     add("--search", type=count, default=1, metavar="TRIALS", help="settings every fusion tries")

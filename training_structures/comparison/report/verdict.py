@@ -24,7 +24,7 @@ def headline(
     if subject in by_name and baseline is not None:
         row = by_name[subject]
         if row.test is not None:
-            return _stands(row, row.test, score, baseline)
+            return _stands(row, row.test, score, baseline) + _above(rows, baseline)
     best = rows[0]
     unit = " %" if score.percent else ""
     text = f"{best.method} scores best: {score.name} "
@@ -33,6 +33,15 @@ def headline(
         return f"{text}, and no method is above it" if best.method == baseline else text
     doubt = _doubt(best.test, best.runs, baseline)
     return f"{text}, but {doubt}" if doubt else text
+
+
+def _above(rows: Sequence[Row], baseline: str) -> str:
+    """Returns which single modality scores above all that fuse, if one does; where it is the
+    baseline, the test says more."""
+    trained = [row for row in rows if row.kind != FLOOR]
+    best, fuse = trained[0], any(row.kind != SINGLE for row in trained)
+    single = best.kind == SINGLE and fuse and best.method != baseline
+    return f"; {best.method} scores above every fusion" if single else ""
 
 
 def _stands(row: Row, test: Paired, score: Score, baseline: str) -> str:

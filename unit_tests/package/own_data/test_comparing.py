@@ -179,7 +179,9 @@ def test_a_floor_that_scores_best_is_not_saved_and_that_is_said(tmp_path, capsys
     asked[asked.index("concat")] = "deq"
     command.main([*asked, "--output", f"{tmp_path}/deq", "--save", str(model)])
     out = " ".join(capsys.readouterr().out.split())
-    assert "deq-fusion export cannot take; for a model to export compare with --option deq.un" in out
+    assert (
+        "deq-fusion export cannot take; for a model to export compare with --option deq.un" in out
+    )
 
 
 @pytest.mark.parametrize(

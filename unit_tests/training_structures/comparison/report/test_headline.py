@@ -1,8 +1,11 @@
 """The headline answers what was asked, and claims nothing that chance could have done."""
 
+from dataclasses import replace
+
 import pytest
 
 from deq_fusion.training_structures.comparison import Score
+from deq_fusion.training_structures.comparison.methods import FLOOR, SINGLE
 from deq_fusion.training_structures.comparison.report import table
 from deq_fusion.training_structures.comparison.report.verdict import headline
 from unit_tests.training_structures.comparison.report.test_verdict import ACCURACY, rows
@@ -43,6 +46,16 @@ def test_few_runs_answer_nothing():
     assert say(rows(runs=1)).endswith("but 1 run is too few to rule out chance")
     same = rows(runs=3, means={"deq": 0.6, "concat": 0.6}, spread=0.0)
     assert "accuracy the same, but" in say(same)
+
+
+def test_a_single_modality_above_every_fusion_is_named():
+    made = rows(means={"deq": 0.65, "concat": 0.6, "only a": 0.7, "linear": 0.9}, spread=0.1)
+    kinds = {"only a": SINGLE, "linear": FLOOR}
+    kinded = [replace(row, kind=kinds.get(row.method, row.kind)) for row in made]
+    assert say(kinded).startswith("deq does not differ from concat beyond chance: ")
+    assert say(kinded).endswith("; only a scores above every fusion")
+    low = rows(means={"deq": 0.65, "concat": 0.6, "only a": 0.5}, spread=0.1)
+    assert "only a" not in say([replace(row, kind=kinds.get(row.method, row.kind)) for row in low])
 
 
 def test_without_a_subject_it_names_the_best():
