@@ -17,7 +17,7 @@ from ..workers import watched
 from .comparison import Comparison
 from .identity.identities import Identities
 from .identity.reuse import Reuse
-from .methods import Method, gather
+from .methods import BASELINE, Method, gather
 from .recipe import Fusion, Recipe, Score
 from .results import check_alike
 from .search import check_search, searched_by, told
@@ -157,7 +157,7 @@ def _known_baseline(baseline: str | None, methods: Sequence[Method]) -> str | No
     names = [method.name for method in methods]
     if baseline not in (None, *names):
         raise ValueError(f"unknown baseline {baseline!r}; choose from {', '.join(names)}")
-    return baseline or ("concat" if "concat" in names else None)
+    return baseline or (BASELINE if BASELINE in names else None)
 
 
 def _scores(metric: str | None, recipe: Recipe) -> Sequence[Score]:

@@ -11,6 +11,7 @@ from .recipe import Fusion, Recipe, described
 from .systems import System, is_system, met
 
 FLOOR, SINGLE, SYSTEM, FUSION = KINDS = "floor", "single modality", "system", "fusion"
+BASELINE = "concat"  # what the others are tested against unless another is named
 
 
 @dataclass(frozen=True)

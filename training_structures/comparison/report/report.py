@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...files import write_bytes, write_json
-from ..methods import SYSTEM
+from ..methods import BASELINE, SYSTEM
 from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..run_warnings import summary
@@ -129,7 +129,7 @@ def _page(found: Findings) -> str:
         legend=_legend(found),
         skipped=found.skipped,
         failures=found.failures,
-        warned=summary(found.results),
+        warned=[*_no_baseline(found), *_undertrained(found), *summary(found.results)],
         about=found.recipe.about,
         repeat=f"{found.asked}\n\n{made_by}",
     )
@@ -183,7 +183,44 @@ def _notes(found: Findings) -> list[str]:
         reasons.setdefault(why, []).append(name)
     groups = [f"{', '.join(names)} ({why})" for why, names in reasons.items()]
     skipped = [f"Not compared: {'; '.join(groups)}."] if groups else []
-    return [*skipped, *_not_hidden(found), *summary(found.results)]
+    return [
+        *skipped,
+        *_no_baseline(found),
+        *_undertrained(found),
+        *_not_hidden(found),
+        *summary(found.results),
+    ]
+
+
+def _no_baseline(found: Findings) -> list[str]:
+    """Returns why nothing is tested, where no method is what the others are tested against."""
+    names = list(dict.fromkeys(result["method"] for result in found.results))
+    if found.baseline is not None or len(names) < 2:
+        return []
+    return [
+        f"No baseline, and so no test: {BASELINE}, the usual one, is not among the methods. Name "
+        f'one of them: --baseline METHOD (in Python baseline="METHOD"), from {MIN_RUNS} runs on.'
+    ]
+
+
+def _undertrained(found: Findings) -> list[str]:
+    """Returns the methods that the bound on epochs has stopped in most of their runs, while they
+    were still getting better.
+
+    A schedule that is planned over the epochs has the best one last by design, and is left out.
+    """
+    stopped: dict[int, list[str]] = {}
+    for method in found.methods:
+        runs = [r for r in found.results if r["method"] == method.name and "best_epoch" in r]
+        bound = method.recipe.epochs
+        last = sum(run["best_epoch"] == bound for run in runs)
+        if last > len(runs) / 2 and method.recipe.scheduler is None:
+            stopped.setdefault(bound, []).append(method.name)
+    return [
+        f"Stopped by the bound of {bound} epoch{'s' * (bound > 1)}, which was the best one in most "
+        f"runs, and so perhaps undertrained: {', '.join(names)}. Allow more (epochs, --epochs)."
+        for bound, names in stopped.items()
+    ]
 
 
 def _not_hidden(found: Findings) -> list[str]:
