@@ -19,6 +19,7 @@ from deq_fusion.training_structures.metrics import regression
 from deq_fusion.training_structures.Supervised_Learning import MMDL
 
 WIDTH = 32
+LEAST = 8  # sequences to learn from
 
 
 def recipe(
@@ -27,6 +28,9 @@ def recipe(
     official: bool = False,
     steps: Annotated[int, "of a sequence"] = 8,
     noise: Annotated[float, "deviation of the noise in what is to be told"] = 0.3,
+    train: Annotated[
+        int, "sequences to learn from; a quarter as many select, half as many are scored"
+    ] = 4000,
 ) -> Recipe:
     """Returns the recipe; a run is a seed, of the sequences as of the training.
 
@@ -39,11 +43,16 @@ def recipe(
             "(--official)"
         )
     check_positive(steps=steps, noise=noise)
+    if train < LEAST:
+        raise ValueError(
+            f"train must be {LEAST} or more, so that some are left to select and to score by, got "
+            f"{train}"
+        )
     best = bayes_mse(steps=steps, noise=noise)
     return Recipe(
         name=f"synthetic aligned sequences (the best possible mse is {best:.3g})",
         modalities=MODALITIES,
-        load=partial(load, steps, noise),
+        load=partial(load, steps, noise, train),
         build=build,
         objective=nn.functional.mse_loss,
         metrics=regression,
@@ -60,9 +69,10 @@ def recipe(
     )
 
 
-def load(steps: int, noise: float, run: int, modalities: Sequence[str]) -> Loaders:
+def load(steps: int, noise: float, train: int, run: int, modalities: Sequence[str]) -> Loaders:
     """Returns the loaders of a run, which draws sequences of its own."""
-    return get_dataloader(steps=steps, noise=noise, seed=run, modalities=modalities)
+    sizes = train, train // 4, train // 2
+    return get_dataloader(sizes=sizes, steps=steps, noise=noise, seed=run, modalities=modalities)
 
 
 class Read(nn.Module):

@@ -71,3 +71,11 @@ def test_what_makes_no_sense_is_refused(options, message):
 @pytest.mark.parametrize("name", ["ef_lstm", "mfn", "marn", "rmfn"])
 def test_fusions_step_by_step_come_near_the_best_possible_score(name):
     assert run_fusion(Method(name, recipe(), FUSIONS[name]), 0)["scores"]["mse"] < 0.2
+
+
+def test_train_says_how_many_are_drawn_and_the_usual_number_is_as_ever():
+    sizes = [len(loader.dataset) for loader in recipe(train=500).loaders(0)]
+    assert sizes == [500, 125, 250]
+    assert [len(loader.dataset) for loader in recipe().loaders(0)] == [4000, 1000, 2000]
+    with pytest.raises(ValueError, match="train must be 8 or more, .* got 3"):
+        recipe(train=3)
