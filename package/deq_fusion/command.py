@@ -57,7 +57,10 @@ def compare(argv: Sequence[str]) -> None:
     """Compares fusions on a benchmark, or on tables of one's own; one help tells of both."""
     if {"-h", "--help"} & {*argv}:
         parser = _load("deq_fusion.examples.compare_fusions:parser")()
-        group = parser.add_argument_group("tables of your own, in place of a dataset")
+        group = parser.add_argument_group(
+            "tables of your own, in place of a dataset",
+            f"of these --set takes {_load('deq_fusion.own_data.arguments:SET')}",
+        )
         _load("deq_fusion.own_data.arguments:add_data")(group)
         parser.parse_args(argv)
     own = any(word.partition("=")[0] == "--table" for word in argv)

@@ -61,12 +61,24 @@ class Training:
             raise ValueError(f"lr must be a positive number, got {self.lr!r}")
 
     @property
+    def described(self) -> str:
+        """A sentence on the network and its training, but for `validation_fraction`."""
+        return (
+            f"every network: width {self.width}, dropout {self.dropout:g} in the encoders; AdamW, "
+            f"lr {self.lr:g}, weight_decay {self.weight_decay:g}, batch_size {self.batch_size}, at "
+            f"most {self.epochs} epochs, ended after {self.patience} (patience) without a better "
+            "validation loss"
+        )
+
+    @property
     def optimizer(self) -> partial:
         """Builds the optimiser of a list of parameters."""
         return partial(torch.optim.AdamW, lr=self.lr, weight_decay=self.weight_decay)
 
 
 DEFAULTS = Training()
+SETTINGS = "width", "dropout", "lr", "weight_decay", "batch_size", "patience"
+"""Those of one's own data that can be set in a comparison, besides the bound on the epochs."""
 
 
 def cut_validation(

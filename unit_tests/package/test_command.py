@@ -20,6 +20,7 @@ def test_the_help_of_compare_tells_of_benchmarks_own_data_and_settings(capsys):
         main(["compare", "--dataset", "brca", "--help"])
     said = capsys.readouterr().out
     assert "--table NAME=FILE" in said and "--data-dir DIR" in said
+    assert "of these --set takes width=64, dropout=0.2, lr=0.002" in said
     assert "brca:" in said and "sizes=ours: how large the host is" in said
 
 

@@ -13,6 +13,9 @@ from deq_fusion.training_structures.comparison.program.arguments import (
     add_judged,
     count,
 )
+from deq_fusion.training_structures.comparison.program.settings import add_settings
+
+from ..training import DEFAULTS, SETTINGS
 
 DESCRIPTION = """\
 Compares fusions on data of your own, with floors and every single modality, under one protocol:
@@ -21,6 +24,7 @@ parquet, npy or npz) with a row a sample. Rows are joined by --id, else by the c
 differ in every row and that all tables share, else in order; what was understood is said before
 anything is trained. The answer is a table on the terminal, and in the output folder
 results.html (with pictures), .md, .csv and .json, data.md and confusion.csv."""
+SET = ", ".join(f"{name}={getattr(DEFAULTS, name):g}" for name in SETTINGS)
 EPILOG = """\
 Two files whose rows a column sample names, and no patient in two parts:
   {program} --table rna=rna.csv --table image=image.csv \\
@@ -37,7 +41,9 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_data(parser.add_argument_group("the data"))
-    add_fusions(parser.add_argument_group("what to compare"), USUAL)
+    group = parser.add_argument_group("what to compare")
+    add_fusions(group, USUAL)
+    add_settings(group, SET, "every network and its training")
     add_judged(parser)
     add_how(parser)
     return parser

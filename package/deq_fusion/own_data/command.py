@@ -36,7 +36,6 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = make_parser()
     args = parser.parse_args(argv)
-    args.settings = []  # which are a recipe's
     args.chosen = chosen_fusions(parser, args, FUSIONS)
     args.output = args.output or _folder(args)
     try:
@@ -86,6 +85,7 @@ def _own_data(args: argparse.Namespace) -> OwnData:
         id=args.id,
         drop=args.drop,
         allow=args.allow,
+        settings=dict(args.settings),
     )
 
 
@@ -96,6 +96,7 @@ def _as_of_a_benchmark(args: argparse.Namespace, own: OwnData) -> argparse.Names
         return own.recipe
 
     benchmark: dict[str, Any] = {"recipe": recipe, "data_dir": None, "official": False}
+    benchmark |= {"settings": []}  # which are in the recipe already
     benchmark |= {"modalities": None, "runs": args.runs or own.runs}
     return argparse.Namespace(**{**vars(args), **benchmark})
 

@@ -36,6 +36,7 @@ def compare_data(
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
     epochs: int | None = None,
+    settings: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     progress: bool = True,
     **how: Any,
@@ -69,6 +70,8 @@ def compare_data(
         seed: number of the first run, where `runs` does not list them; if `folds`, of the first
             repetition.
         epochs: at most, in place of the default.
+        settings: width, dropout, lr, weight_decay, batch_size or patience -> its value, in place
+            of the default, see `training.Training`; of every network alike.
         output: folder of the results; finished runs there are used again.
         progress: whether what was understood is said, and progress shown, on stderr.
         **how: baseline, metric, unimodal, trials, drop_modality, jobs, threads and device, see
@@ -86,7 +89,7 @@ def compare_data(
     chosen = named(fusions)
     data = {"groups": groups, "task": task, "test": test, "folds": folds}
     data |= {"class_weight": class_weight, "sample_weight": sample_weight, "encoders": encoders}
-    data |= {"id": id, "drop": drop, "allow": allow}
+    data |= {"id": id, "drop": drop, "allow": allow, "settings": settings}
     own = own_data(tables, y, **data).bounded(epochs)
     if runs is None or isinstance(runs, int):
         first = seed * (folds or 1)  # folds are tested all, or rows would count unequally

@@ -74,7 +74,9 @@ class Data:
         return None if self.present is None else self.present[:, list(self.views).index(modality)]
 
 
-def load(data: Data, run: int, modalities: Sequence[str]) -> Loaders:
+def load(
+    data: Data, run: int, modalities: Sequence[str], *, batch_size: int = DEFAULTS.batch_size
+) -> Loaders:
     """Returns the loaders of a run, of batches [x_1, ..., x_N, (present), (weight), truth]."""
     quick = data.quick()
     train, valid, test = (quick.taken(rows) for rows in data.splits(run))
@@ -83,10 +85,8 @@ def load(data: Data, run: int, modalities: Sequence[str]) -> Loaders:
         name: Columns(name).fit(train.views[name], train.present_in(name)) for name in modalities
     }
     scale = None if weights(train) is None else weights(train).mean()
-    loaders = [
-        _loader(part, fitted, scale=scale, balance=train, shuffle=part is train)
-        for part in (train, valid, test)
-    ]
+    how: dict[str, Any] = {"scale": scale, "balance": train, "batch_size": batch_size}
+    loaders = [_loader(part, fitted, shuffle=part is train, **how) for part in (train, valid, test)]
     loaders[0].dataset.modalities = tuple(modalities)
     return tuple(loaders)
 
@@ -109,7 +109,13 @@ def weights(part: Data, balance: Data | None = None) -> np.ndarray | None:
 
 
 def _loader(
-    part: Data, fitted: dict[str, Columns], *, scale: float | None, balance: Data, shuffle: bool
+    part: Data,
+    fitted: dict[str, Columns],
+    *,
+    scale: float | None,
+    balance: Data,
+    batch_size: int,
+    shuffle: bool,
 ) -> DataLoader:
     present, counts = None, weights(part, balance)
     if part.present is not None:
@@ -119,7 +125,7 @@ def _loader(
         torch.from_numpy(part.truth),
         present=present,
         weight=None if counts is None else counts / scale,
-        batch_size=DEFAULTS.batch_size,
+        batch_size=batch_size,
         shuffle=shuffle,
     )
 

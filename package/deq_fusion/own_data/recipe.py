@@ -16,7 +16,7 @@ from deq_fusion.training_structures.comparison import Fusion, Recipe, Score
 from ..columns import unseen_words
 from ..network import build_network
 from ..target import Target
-from ..training import DEFAULTS, FUSION_OPTIONS
+from ..training import DEFAULTS, FUSION_OPTIONS, SETTINGS, Training
 from . import floors, refusals
 from .alone import described, telling
 from .data import Data, load
@@ -38,21 +38,27 @@ class OwnData:
         recipe: what a comparison takes.
         target: what is predicted.
         runs: how many runs there are by default.
-        said: sentences on rows, target and splits; what was warned of besides is in `recipe.about`.
+        said: sentences on rows, target, splits and, the last, on training; what was warned of
+            besides is in `recipe.about`.
+        training: width, learning rate and so on.
     """
 
     recipe: Recipe = field(repr=False)
     target: Target
     runs: int
     said: tuple[str, ...]
+    training: Training = field(repr=False)
 
     def bounded(self, epochs: int | None) -> "OwnData":
         """Returns it with other epochs at most, in the comparison and when the best is refitted;
         None: as it is."""
         if epochs is None:
             return self
-        refitted = partial(self.recipe.refit, epochs=epochs)
-        return replace(self, recipe=replace(self.recipe, epochs=epochs, refit=refitted))
+        training = replace(self.training, epochs=epochs)
+        told, refit = training.described, partial(self.recipe.refit, epochs=epochs)
+        about = (*self.recipe.about[:-1], told)
+        recipe = replace(self.recipe, epochs=epochs, refit=refit, about=about)
+        return replace(self, recipe=recipe, said=(*self.said[:-1], told), training=training)
 
 
 def own_data(
@@ -69,6 +75,7 @@ def own_data(
     id: str | None = None,
     drop: Sequence[str] = (),
     allow: Sequence[str] = (),
+    settings: Mapping[str, Any] | None = None,
 ) -> OwnData:
     """Reads and joins one's own data, and returns what was understood, with the recipe.
 
@@ -90,11 +97,15 @@ def own_data(
         id: column or index that names rows, by which they are joined.
         drop: columns that are no features.
         allow: columns that may predict the target on their own, or that name no groups.
+        settings: width, dropout, lr, weight_decay, batch_size or patience -> its value, in place
+            of the default, see `training.Training`.
 
     Raises:
         ValueError: for data that no comparison can be made of, in a sentence.
         FileNotFoundError: for a file that is not there.
     """
+    settings = _checked(settings)
+    training = replace(DEFAULTS, **settings)
     _check_options(tables, class_weight, encoders, test, folds)
     named = {"groups": groups, "weights": sample_weight, "id": id, "drop": drop}
     joined, left_out = _without_names(join(tables, y, **named))
@@ -118,15 +129,21 @@ def own_data(
         held_truth = target.encode(held.target).numpy()
         data = _told_alike(data, _data(held, held_truth, splits, False))
         said += [f"test set: {text}" for text in (*held.said, *_unseen(joined.views, held.views))]
-    said += [*_how(data), *described(told)]
-    recipe = replace(_recipe(data, target, dict(encoders or {})), about=(*warned, *said))
-    return OwnData(recipe, target, splits.runs, tuple(said))
+    said += [*_how(data), *described(told), training.described]
+    recipe = _recipe(data, target, dict(encoders or {}), settings)
+    recipe = replace(recipe, about=(*warned, *said))
+    return OwnData(recipe, target, splits.runs, tuple(said), training)
 
 
 def build(
-    target: Target, encoders: Mapping[str, nn.Module], fusion: Fusion, train: DataLoader
+    target: Target,
+    encoders: Mapping[str, nn.Module],
+    fusion: Fusion,
+    train: DataLoader,
+    **sizes: Any,
 ) -> nn.Module:
-    """Returns an encoder for each modality, the fusion, and a linear head if it needs one."""
+    """Returns an encoder for each modality, the fusion, and a linear head if it needs one; `sizes`
+    are the width and dropout of `build_network`."""
     *inputs, truth = train.dataset.tensors
     names = train.dataset.modalities
     return build_network(
@@ -135,10 +152,27 @@ def build(
         target.outputs,
         encoders=[encoders.get(name) for name in names],
         units=target.units(truth),
+        **sizes,
     )
 
 
-def _recipe(data: Data, target: Target, encoders: dict[str, nn.Module]) -> Recipe:
+def _checked(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Returns the settings, once they are known to be some."""
+    wrong = [name for name in settings or {} if name not in SETTINGS]
+    if wrong:
+        raise ValueError(
+            f"settings must be some of {', '.join(SETTINGS)}, got {wrong[0]!r} (epochs are an "
+            "argument of their own)"
+        )
+    return dict(settings or {})
+
+
+def _recipe(
+    data: Data, target: Target, encoders: dict[str, nn.Module], settings: Mapping[str, Any]
+) -> Recipe:
+    training = replace(DEFAULTS, **settings)
+    sizes = {name: settings[name] for name in ("width", "dropout") if name in settings}
+    batches = {name: settings[name] for name in ("batch_size",) if name in settings}
     classes = [] if target.classes is None else target.classes.tolist()
     each = [Score(f"recall {name}") for name in classes if len(classes) <= SCORED_CLASSES]
     plain = "most frequent" if target.task == "classification" else "mean"
@@ -146,19 +180,19 @@ def _recipe(data: Data, target: Target, encoders: dict[str, nn.Module]) -> Recip
     return Recipe(
         name=f"own data: {', '.join(data.views)}",
         modalities=tuple(data.views),
-        load=partial(load, data),
-        build=partial(build, target, encoders),
+        load=partial(load, data, **batches),
+        build=partial(build, target, encoders, **sizes),
         objective=target.objective,
         metrics=target.metrics,
         scores=[*target.scores, *each],
-        epochs=DEFAULTS.epochs,
+        epochs=training.epochs,
         task=target.task,
-        patience=DEFAULTS.patience,
-        optimizer=DEFAULTS.optimizer,
+        patience=training.patience,
+        optimizer=training.optimizer,
         resplit=not data.splits.official,
         fusion_options=FUSION_OPTIONS,
         search={"lr": loguniform(3e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
-        refit=partial(refit, data, target, encoders),
+        refit=partial(refit, data, target, encoders, **settings),
         floors={plain: partial(floors.constant, *shape), "linear": partial(floors.linear, *shape)},
     )
 

@@ -25,7 +25,7 @@ def refit(
     *,
     modalities: Sequence[str] | None = None,
     epochs: int = DEFAULTS.epochs,
-    **optimizer: float,
+    **settings: Any,
 ) -> FusionClassifier | FusionRegressor:
     """Returns a fitted estimator; a test set of its own is not learnt from.
 
@@ -39,7 +39,7 @@ def refit(
         options: of the fusion.
         modalities: those that it takes; None: all. Rows without any of them are left out.
         epochs: at most; the estimator holds out rows of its own to stop by.
-        **optimizer: lr and weight_decay, in place of the defaults.
+        **settings: lr, width and so on, in place of the defaults.
     """
     names, groups = tuple(modalities or data.views), data.splits.groups
     if data.present is not None:
@@ -60,7 +60,7 @@ def refit(
         encoders={modality: encoders[modality] for modality in names if modality in encoders},
         epochs=epochs,
         random_state=0,
-        **(asked | optimizer),
+        **(asked | settings),
     )
     views = {modality: data.views[modality] for modality in names}
     return estimator.fit(views, truth, data.weight, groups)

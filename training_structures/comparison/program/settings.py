@@ -117,12 +117,17 @@ def asked_recipe(recipe: "Callable[..., Recipe]", args: argparse.Namespace) -> "
     return made
 
 
-def add_settings(parser: argparse._ActionsContainer, where: str = "--dataset NAME --help") -> None:
+def add_settings(
+    parser: argparse._ActionsContainer,
+    where: str = "--dataset NAME --help",
+    of: str = "the dataset's recipe",
+) -> None:
     """Adds `--set`; `describe_settings` tells what can be set.
 
     Args:
         parser: what the argument is added to.
         where: what its help names as the place where the settings are told.
+        of: whose settings they are.
     """
     parser.add_argument(
         "--set",
@@ -131,7 +136,7 @@ def add_settings(parser: argparse._ActionsContainer, where: str = "--dataset NAM
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"setting of the dataset's recipe ({where}); may be given several times",
+        help=f"setting of {of} ({where}); may be given several times",
     )
 
 

@@ -115,7 +115,7 @@ def test_the_report_the_confusion_and_what_is_used_again(tmp_path):
         "classification into 3 classes: barbera (48), barolo (59), grignolino (71)",
         "every run is a fresh split, 60/20/20, stratified by class",
     ]
-    assert list(found.recipe.about[:3]) == about and len(found.recipe.about) == 4
+    assert list(found.recipe.about[:3]) == about and len(found.recipe.about) == 5
     told = "columns that alone go a third of the way from chance to perfect, or more, by balanced"
     assert found.recipe.about[3].startswith(f"{told} accuracy on rows held out: column 0 of colour")
     about = list(found.recipe.about)
@@ -168,6 +168,7 @@ def test_a_floor_that_scores_best_is_not_saved_and_that_is_said(tmp_path, capsys
     pd.DataFrame(rng.normal(size=(90, 2))).add_prefix("z").to_csv(tmp_path / "b.csv", index=False)
     asked = ["--table", f"a={tmp_path}/a.csv", "--table", f"b={tmp_path}/b.csv", "--target", "y"]
     asked += ["--fusions", "concat", "--no-unimodal", "--runs", "1", "--epochs", "1"]
+    asked += ["--set", "width=8"]
     model = tmp_path / "model.safetensors"
     found = command.main([*asked, "--output", f"{tmp_path}/out", "--save", str(model)])
     assert found.table()[0].method == "linear" and found.best().name == "concat"
@@ -176,6 +177,7 @@ def test_a_floor_that_scores_best_is_not_saved_and_that_is_said(tmp_path, capsys
     assert "linear is a floor, which a fusion has to beat, and no model to save; best of the" in out
     assert "linear, which scores best, is a floor and keeps no model. concat, the best on" in out
     assert FusionRegressor.load(model).fusion == "concat" and "equilibrium" not in out
+    assert FusionRegressor.load(model).width == 8
     asked[asked.index("concat")] = "deq"
     command.main([*asked, "--output", f"{tmp_path}/deq", "--save", str(model)])
     out = " ".join(capsys.readouterr().out.split())

@@ -242,7 +242,7 @@ def test_what_is_said_of_many_columns_is_short():
     said = own_data({"a": A, "b": many.assign(**{f"n{i}": NOTES for i in range(30)})}, Y).said
     assert "columns n0, n1, n2, n3, n4, n5, n6, n7 and 22 more are left out: their words" in said[1]
     assert said[2].startswith("words of b, a column for each: w0 (2), w1 (2)")
-    assert said[2].endswith("w7 (2) and 32 more") and len(said) == 5
+    assert said[2].endswith("w7 (2) and 32 more") and len(said) == 6
 
 
 def test_what_was_understood_is_printed_in_short():
@@ -254,3 +254,31 @@ def test_what_was_understood_is_said():
     assert said[0] == "90 rows, joined in order"
     assert said[1].startswith("classification into 3 classes: cat (")
     assert said[2].startswith("4 folds, stratified by class, no one of 45 groups in two parts")
+
+
+def test_settings_are_of_every_network_its_training_and_the_model_that_is_kept():
+    settings = {"width": 10, "dropout": 0.5, "lr": 0.01, "weight_decay": 0, "batch_size": 16}
+    own = own_data(TABLES, Y, settings={**settings, "patience": 3}).bounded(2)
+    recipe = own.recipe
+    train, *_ = recipe.load(0, recipe.modalities)
+    assert len(next(iter(train))[-1]) == 16 and recipe.patience == 3 and recipe.epochs == 2
+    network = recipe.build(lambda widths, dim, outputs: (nn.Identity(), dim), train)
+    assert network.head.in_features == 10 and network.encoders[0].fc.out_features == 10
+    (group,) = recipe.optimizer(network.parameters()).param_groups
+    assert group["lr"] == 0.01 and group["weight_decay"] == 0
+    model = recipe.refit("concat", FUSIONS["concat"], {}, lr=0.02)  # as a search has chosen
+    assert {name: getattr(model, name) for name in settings} == {**settings, "lr": 0.02}
+    assert model.patience == 3 and model.epochs == 2
+    told = "every network: width 10, dropout 0.5 in the encoders; AdamW, lr 0.01, weight_decay 0, "
+    told += "batch_size 16, at most 2 epochs, ended after 3 (patience) without a better validation"
+    assert own.said[-1] == recipe.about[-1] == f"{told} loss"
+
+
+def test_settings_that_make_no_sense_are_refused():
+    for settings, said in (
+        ({"epochs": 3}, "settings must be some of width, .* got 'epochs'"),
+        ({"width": "wide"}, "width must be a whole number from 2 up, got 'wide'"),
+        ({"lr": 0}, "lr must be a positive number, got 0"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            own_data(TABLES, Y, settings=settings)

@@ -145,8 +145,8 @@ def test_noise_and_useful_columns_are_not_taken_for_leaks_but_the_useful_are_sai
     useful = np.where(np.arange(N) % 5 < 1, ~dog, dog) * 1.0  # right in four rows of five
     own = own_data({"a": RNG.normal(size=(N, 90)), "b": np.c_[B, useful]}, Y)
     shares = [np.mean(useful[dog]), np.mean(1 - useful[~dog])]
-    assert f"held out: column 3 of b ({100 * np.mean(shares):.0f} %); was" in own.said[-1]
-    assert own.recipe.about[-1] == own.said[-1]
+    assert f"held out: column 3 of b ({100 * np.mean(shares):.0f} %); was" in own.said[-2]
+    assert own.recipe.about[-2] == own.said[-2]
     own = own_data({"a": A, "b": np.c_[B, RNG.normal(size=N)]}, Y)
     assert not any("alone" in sentence for sentence in own.said)
 
