@@ -25,7 +25,10 @@ FOLDERS = {  # dataset -> package of its recipe, systems and floors
 }
 RECIPES = Deferred({name: f"{where}.recipe:recipe" for name, where in FOLDERS.items()})
 SYSTEMS = Deferred({name: f"{where}.systems:systems" for name, where in FOLDERS.items()})
-FLOORS = Deferred({name: f"{where}.systems:FLOORS" for name, where in FOLDERS.items()})
+FLOORS = Deferred(
+    {name: f"{where}.systems:FLOORS" for name, where in FOLDERS.items()}
+    | {"tables of your own": "deq_fusion.own_data.floors:FLOORS"}
+)
 PROGRAM = "deq-fusion compare"
 USUAL = (
     *("deq", "deq_one_step", "deq_neumann", "deq_paper", "deq_unrolled"),

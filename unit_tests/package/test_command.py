@@ -2,10 +2,16 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from deq_fusion import __version__
 from deq_fusion.command import PARTS, PREPARED, main
+from deq_fusion.own_data import own_data
+from deq_fusion.training import DEFAULTS, SETTINGS
+
+WORDS = np.array(["ill", "well"])[np.arange(40) % 2]
+NUMBERS = np.random.default_rng(0).normal(size=40)
 
 
 @pytest.mark.parametrize("part", [*PARTS, *(f"prepare {name}" for name in PREPARED)])
@@ -20,7 +26,8 @@ def test_the_help_of_compare_tells_of_benchmarks_own_data_and_settings(capsys):
         main(["compare", "--dataset", "brca", "--help"])
     said = capsys.readouterr().out
     assert "--table NAME=FILE" in said and "--data-dir DIR" in said
-    assert "of these --set takes width=64, dropout=0.2, lr=0.002" in said
+    known = ", ".join(f"{name}={getattr(DEFAULTS, name):g}" for name in SETTINGS)
+    assert f"of these --set takes {known}" in said
     assert "brca:" in said and "sizes=ours: how large the host is" in said
 
 
@@ -46,3 +53,11 @@ def test_a_fusion_of_the_current_folder_is_found(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["compare", *asked.split()])
     assert "modalities must be different names" in capsys.readouterr().err  # so it was imported
+
+
+def test_the_list_has_the_floors_of_tables_of_ones_own(capsys):
+    main(["list"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "tables of your own" in line]
+    recipes = [own_data({"a": np.eye(40)[:, :3]}, y).recipe for y in (WORDS, NUMBERS)]
+    floors = {name for recipe in recipes for name in recipe.floors}
+    assert {line.split("|")[1].strip() for line in lines} == floors

@@ -15,8 +15,6 @@ from deq_fusion.training_structures.comparison.program.arguments import (
 )
 from deq_fusion.training_structures.comparison.program.settings import add_settings
 
-from ..training import DEFAULTS, SETTINGS
-
 DESCRIPTION = """\
 Compares fusions on data of your own, with floors and every single modality, under one protocol:
 fresh splits, selection on validation data, the test part read once. A table is a file (csv, tsv,
@@ -24,7 +22,7 @@ parquet, npy or npz) with a row a sample. Rows are joined by --id, else by the c
 differ in every row and that all tables share, else in order; what was understood is said before
 anything is trained. The answer is a table on the terminal, and in the output folder
 results.html (with pictures), .md, .csv and .json, data.md and confusion.csv."""
-SET = ", ".join(f"{name}={getattr(DEFAULTS, name):g}" for name in SETTINGS)
+SET = "width=64, dropout=0.2, lr=0.002, weight_decay=0.01, batch_size=64, patience=20"
 EPILOG = """\
 Two files whose rows a column sample names, and no patient in two parts:
   {program} --table rna=rna.csv --table image=image.csv \\

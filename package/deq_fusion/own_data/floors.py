@@ -5,7 +5,7 @@ return what a network would have: logits, or numbers.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,21 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from deq_fusion.training_structures.comparison import About
+
 from ..target import OBJECTIVES
 
+FLOORS: Mapping[str, About] = {
+    "linear": About(
+        "logistic or ridge regression, its penalty chosen on validation data",
+        "classical",
+        "all columns, sequences as their means",
+        "columns",
+    ),
+    "most frequent": About("the shares of the classes", "classical", "nothing", "none"),
+    "mean": About("the mean, or each label's share", "classical", "nothing", "none"),
+}
+"""Those of one's own data, for lists: the second of classes, the third of labels and numbers."""
 STRENGTHS = (0.01, 0.1, 1.0)  # C of logistic regression, of columns with variance 1
 PENALTIES = (300.0, 30.0, 3.0)  # alpha of ridge regression, likewise
 CLIP = 1e-7  # probabilities are at least that

@@ -62,7 +62,7 @@ def _fusions(fusions: Mapping[str, Any]) -> str:
         reduced = f"reduced to {fusion.reduce} first" if fusion.reduce else ""
         line = [name, fusion.summary, fusion.source, fusion.takes, tasks]
         lines.append([*line, f"{_parameters(fusion):,}", fusion.cost, reduced])
-    head = ["fusion", "what it is", "source", "takes", "for", "parameters", "cost", ""]
+    head = ["fusion", "what it is", "source", "takes", "for", "parameters", "cost", "besides"]
     return (
         f"{markdown(head, lines)}\n\ntakes: how many modalities, of what; parameters: of the "
         f"fusion, for {WIDTH} numbers from each of three modalities (or as many as it takes); "

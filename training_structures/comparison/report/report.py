@@ -119,7 +119,7 @@ def _page(found: Findings) -> str:
     """Returns the page, with pictures."""
     rows = found.table()
     shown = rows, found.results, found.score, found.recipe.select
-    made_by = "\n".join(f"{name}: {value}" for name, value in found.made_by.items())
+    made_by = "\n".join(f"{k}: {v}" for k, v in found.made_by.items() if v is not None)
     return page(
         Shown(*shown, found.baseline, found.subject),
         *cells(rows, found.scores, found.baseline),
@@ -262,7 +262,8 @@ def _legend(found: Findings, *, costs: bool = True) -> str:
     tested = [row.test for row in rows if row.test is not None]
     if tested:
         fresh = "resampling (Nadeau and Bengio, 2003) and " if found.recipe.resplit else ""
-        text += " Intervals are for each comparison alone."
+        also = ", corrected for resampling" if found.recipe.resplit else ""
+        text += f" Intervals are for each comparison alone{also}."
         if any(test.p is not None for test in tested):
             text += (
                 f" p: paired t-test against {found.baseline}, corrected for {fresh}the number of "
@@ -270,6 +271,10 @@ def _legend(found: Findings, *, costs: bool = True) -> str:
             )
     if any(row.kind == SYSTEM for row in rows):
         text += " A system has a network and a training of its own; all else is the same."
+    if costs:
+        text += " parameters: of the whole network."
+    if costs and any(row.costs["solver steps"] is not None for row in rows):
+        text += " solver steps: of a forward solve in training, the mean."
     if costs and any(row.costs["epochs spent"] is not None for row in rows):
         text += " epochs spent: on all trials of the search."
     if costs and any(row.costs["converged"] is not None for row in rows):

@@ -52,3 +52,10 @@ def test_the_page_has_them_among_its_warnings(found, tmp_path):
     ended(found, [3, 3, 3]).write(tmp_path)
     page = (tmp_path / "results.html").read_text()
     assert "No baseline, and so no test" in page and "Stopped by the bound of 3 epochs" in page
+
+
+def test_costs_are_explained_and_nothing_unknown_is_named(found, tmp_path):
+    replace(found, made_by={"torch": "2", "commit": None}).write(tmp_path)
+    assert "parameters: of the whole network." in (tmp_path / "results.md").read_text()
+    page = (tmp_path / "results.html").read_text()
+    assert "torch: 2" in page and "commit" not in page.split("To repeat it")[1]
