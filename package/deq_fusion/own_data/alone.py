@@ -19,7 +19,8 @@ from .tables import View
 TELLING = 1 / 3  # of the way, from which on a column alone is worth a word
 LEAKING = 0.7  # of the way, from which on it may be the target in disguise
 FOLDS = 5
-MOST_ROWS = 2000  # that are looked at, so that it costs little
+LEAST_ROWS, MOST_ROWS = 300, 2000  # that are looked at, if there are so many
+CELLS = 10_000_000  # that are looked at, so that it takes a second or two
 MOST_BINS = WORDS  # of a column, besides that of missing cells
 IN_BIN = 10  # rows, so that a bin's answer means something
 IN_VALUE = 3  # rows on average, so that each value may have a bin
@@ -67,16 +68,19 @@ def telling(
         task: "classification", "multilabel" or "regression".
         groups: (rows,), or None.
     """
-    rows = _looked_at(len(truth))
+    rows = _looked_at(len(truth), sum(math.prod(view.shape[1:]) for view in views.values()))
     truth = truth[rows].reshape(len(rows), -1).astype(float)
     fold = _folds(len(rows), truth, task, None if groups is None else groups[rows])
+    differing = [values for values in truth.T if len(np.unique(values)) > 1]
+    if not differing:  # in the rows that are looked at
+        return []
     found, looked = [], 0
     numbers = task == "regression"
     score, measure = (_r2, "R2") if numbers else (_balanced_accuracy, "balanced accuracy")
     for table, view in views.items():
         for names, block in blocks(view, BLOCK):
             bins = _bins(block[rows].T)
-            each = [score(bins, fold, values) for values in truth.T]
+            each = [score(bins, fold, values) for values in differing]
             best = np.argmax([way for _, way, _ in each], axis=0)
             scores, ways, noise = (np.choose(best, list(kind)) for kind in zip(*each, strict=True))
             looked += len(names)
@@ -90,10 +94,10 @@ def telling(
     return sorted(kept, key=lambda alone: -alone.way)
 
 
-def _looked_at(count: int) -> np.ndarray:
-    """Returns the numbers of the rows that are looked at: all of them, if they are few."""
-    drawn = np.random.default_rng(0).permutation(count)[:MOST_ROWS]
-    return np.sort(drawn)
+def _looked_at(count: int, columns: int) -> np.ndarray:
+    """Returns the numbers of the rows that are looked at: all of them, if there are few cells."""
+    most = min(max(CELLS // columns, LEAST_ROWS), MOST_ROWS)
+    return np.sort(np.random.default_rng(0).permutation(count)[:most])
 
 
 def _folds(count: int, truth: np.ndarray, task: str, groups: np.ndarray | None) -> np.ndarray:

@@ -85,3 +85,11 @@ def test_noise_is_not_said_however_many_columns_there_are():
     for task, y in (("classification", np.arange(60) % 3), ("regression", RNG.normal(size=60))):
         assert telling({"t": noise}, y, task) == []
     assert described([]) == []
+
+
+def test_a_label_that_is_the_same_in_all_rows_and_many_cells_cost_nothing():
+    y = np.stack([np.zeros(N), np.arange(N) % 2], 1)
+    (found,) = telling({"t": y[:, 1:]}, y, "multilabel")
+    assert found.way == 1 and telling({"t": y}, y[:, :1], "multilabel") == []
+    long = np.repeat(RNG.integers(2, size=9000), 2)[:, None] + RNG.normal(size=(18000, 3)) / 2
+    assert telling({"t": long}, (long[:, 0] > 0.5).astype(int), "classification")[0].way > 0.9
