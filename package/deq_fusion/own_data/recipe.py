@@ -18,7 +18,7 @@ from ..network import build_network
 from ..target import Target
 from ..training import DEFAULTS, FUSION_OPTIONS, SETTINGS, Training
 from . import floors, refusals
-from .alone import described, telling
+from .alone import Alone, described, telling
 from .data import Data, load
 from .join import Joined, join, names_in
 from .keys import as_text
@@ -115,10 +115,7 @@ def own_data(
     if class_weight is not None and target.task != "classification":
         raise ValueError(f"class_weight must be left out of {target.task}, which has no classes")
     told = telling(joined.views, truth, target.task, joined.groups)
-    warned = refusals.warn_of_leaks(told, allow)
-    beside = {name: values for name, values in joined.beside.items() if name not in allow}
-    warned += refusals.warn_of_groups(_not_in(joined.views, allow), beside, joined.groups)
-    warned += refusals.warn_of_constants(joined.views)
+    warned = _warned_of(joined, told, allow)
     splits = _splits(joined, target, truth, folds=folds, official=test is not None)
     data = _data(joined, truth, splits, class_weight is not None)
     said = [*joined.said, target.described]
@@ -165,6 +162,17 @@ def _checked(settings: Mapping[str, Any] | None) -> dict[str, Any]:
             "argument of their own)"
         )
     return dict(settings or {})
+
+
+def _warned_of(joined: Joined, told: Sequence[Alone], allow: Sequence[str]) -> list[str]:
+    """Warns of columns that spoil a comparison, and returns what was said."""
+    views = _not_in(joined.views, allow)
+    beside = {name: values for name, values in joined.beside.items() if name not in allow}
+    return [
+        *refusals.warn_of_leaks(told, allow),
+        *refusals.warn_of_groups(views, beside, joined.groups),
+        *refusals.warn_of_constants(joined.views),
+    ]
 
 
 def _recipe(

@@ -237,7 +237,7 @@ def _warned(kind: type[Warning], found: Sequence[str], text: str) -> list[str]:
     if not found:
         return []
     sentence = text.format(_listed(found))
-    warnings.warn(sentence, kind, stacklevel=4)
+    warnings.warn(sentence, kind, stacklevel=5)  # whoever calls own_data
     return [sentence]
 
 
