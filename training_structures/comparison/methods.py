@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..choices import FEATURES, TASKS
 from .recipe import Fusion, Recipe, described
-from .systems import System, is_system, met
+from .systems import SHARED, System, is_system
 
 FLOOR, SINGLE, SYSTEM, FUSION = KINDS = "floor", "single modality", "system", "fusion"
 BASELINE = "concat"  # what the others are tested against unless another is named
@@ -74,7 +74,7 @@ def gather(
     """Returns the methods in order, and of what cannot take the recipe the reason.
 
     Raises:
-        TypeError: for a system that is not compared under the same protocol, see `systems.met`.
+        TypeError: for a system that is not compared under the same protocol, see `met`.
         ValueError: if two methods have the same name.
     """
     recipe = replace(recipe, systems={})  # they are among the fusions, if they are wanted
@@ -104,6 +104,25 @@ def _suited(name: str, fusion: Fusion | System, recipe: Recipe) -> Method | str:
         return Method(name, met(name, fusion, recipe), fusion, SYSTEM)
     except ValueError as error:
         return str(error)
+
+
+def met(name: str, system: System, recipe: Recipe) -> Recipe:
+    """Returns the recipe as a system meets it.
+
+    Raises:
+        TypeError: for a system that changes what all methods share, or returns no recipe.
+        ValueError: as the system does for what it cannot take.
+    """
+    found = system.meet(recipe)
+    if not hasattr(found, "modalities"):
+        raise TypeError(f"meet of the system {name} must return a Recipe, got {found!r}")
+    changed = [what for what in SHARED if getattr(found, what) != getattr(recipe, what)]
+    if changed:
+        raise TypeError(
+            f"the system {name} must leave {', '.join(SHARED)} as they are, or it is not compared "
+            f"under the same protocol, but changes {', '.join(changed)}"
+        )
+    return found
 
 
 def refusal(fusion: Fusion | System, recipe: Recipe) -> str | None:

@@ -7,10 +7,7 @@ splits, selection and scores as the fusions, it is trained its own way.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, TypeGuard
-
-if TYPE_CHECKING:
-    from .recipe import Recipe
+from typing import Any, TypeGuard
 
 SHARED = "name", "modalities", "task", "metrics", "scores", "select", "part", "resplit"
 
@@ -53,7 +50,7 @@ class System:
         needs: the modalities that prediction needs; None: all of them.
     """
 
-    meet: Callable[["Recipe"], "Recipe"]
+    meet: Callable[[Any], Any]  # of a `Recipe`, whose field a system is
     summary: str
     source: str
     takes: str
@@ -66,27 +63,8 @@ class System:
         return replace(self, meet=partial(_shortened, self.meet, epochs))
 
 
-def _shortened(meet: "Callable[[Recipe], Recipe]", epochs: int, recipe: "Recipe") -> "Recipe":
+def _shortened(meet: Callable[[Any], Any], epochs: int, recipe: Any) -> Any:
     return replace(meet(recipe), epochs=epochs)
-
-
-def met(name: str, system: System, recipe: "Recipe") -> "Recipe":
-    """Returns the recipe as a system meets it.
-
-    Raises:
-        TypeError: for a system that changes what all methods share, or returns no recipe.
-        ValueError: as the system does for what it cannot take.
-    """
-    found = system.meet(recipe)
-    if not hasattr(found, "modalities"):
-        raise TypeError(f"meet of the system {name} must return a Recipe, got {found!r}")
-    changed = [what for what in SHARED if getattr(found, what) != getattr(recipe, what)]
-    if changed:
-        raise TypeError(
-            f"the system {name} must leave {', '.join(SHARED)} as they are, or it is not compared "
-            f"under the same protocol, but changes {', '.join(changed)}"
-        )
-    return found
 
 
 def is_system(value: object) -> TypeGuard[System]:
