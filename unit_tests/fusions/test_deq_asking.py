@@ -12,10 +12,12 @@ from deq_fusion.fusions.equilibrium import SOLVERS, Anderson
 from unit_tests.fusions.deq_reference import arguments
 
 WIDTHS, DIM, BATCH = (16, 5), 16, 12
+# older versions round products otherwise, and a map that hardly contracts multiplies that
+NEW = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
 OPTIONS = {
     "default": {},
     "hard": {"start": 2.0},
-    "paper": {"equations": "paper", "start": 0.2},
+    "paper": {"equations": "paper", "start": 0.3 if NEW else 0.2},
     "released_mosi": {"equations": "released_mosi", "fuse_groups": 1},
     "joint": {"joint": True, "start": 0.3},
     "without f_theta": {"f_theta": False, "start": 2.0},
@@ -55,8 +57,8 @@ def test_it_finds_the_same_to_the_last_bit_where_nobody_leaves(name, solver):
             torch.testing.assert_close(mine, theirs, rtol=0, atol=0)
 
 
-# whose least squares do not multiply rounding until it shows, on any version of torch
-RIDGED = {**SOLVERS, "anderson": partial(Anderson, ridge=1e-4)}
+# whose least squares do not multiply rounding by 10^10
+RIDGED = {**SOLVERS, "anderson": partial(Anderson, ridge=1e-6 if NEW else 1e-4)}
 
 
 @some_cases

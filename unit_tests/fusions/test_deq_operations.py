@@ -128,7 +128,7 @@ def test_a_training_step_dispatches_few_operations(lower):
         counts = [training_step(seed) for seed in range(5)]
     # how often autograd detaches what it saves differs between versions of torch
     counted = [c.operations.total() - c.operations["aten.detach.default"] for c in counts]
-    assert max(counted) <= 570
+    assert max(counted) <= 569
     assert max(counted.transfers.total() for counted in counts) <= 4
     assert min(counted) > 200  # they are counted
 
