@@ -17,11 +17,14 @@ from deq_fusion.examples.studies.cost.rows import (
     METHODS,
     OPTIONS,
     PROBLEMS,
+    RECURRENT,
+    SEQUENCES,
     SHAPES,
     SWEEPS,
     Case,
     Method,
     deq,
+    recurrent,
 )
 from deq_fusion.examples.studies.cost.timing import Row, Settings, peak_bytes
 from deq_fusion.fusions.deq import Equations
@@ -154,9 +157,25 @@ def _block(case: Case, block: str, limit: int) -> tuple[Callable[[], None], int]
     return step, x.numel() * x.element_size()
 
 
+def sequences(settings: Settings) -> Iterator[Group]:
+    """Yields training steps and inference of the fusions of aligned sequences."""
+    for case in tqdm(SEQUENCES, desc="sequences"):
+        case = replace(case, device=settings.device)
+        methods = {name: recurrent(case, name) for name in RECURRENT}
+        training = _training(settings, case, methods)
+        infer = {n: partial(m.infer, case.features()) for n, m in methods.items()}
+        inference = settings.time(infer)
+        row = {"part": "sequences", **case.shape, "time": case.time}
+        yield [
+            row | {"method": name, "train_ms": training[name], "infer_ms": inference[name]}
+            for name in methods
+        ]
+
+
 PARTS: Mapping[str, Callable[..., Iterator[Group]]] = {
     "cases": cases,
     "options": options,
     "sweeps": sweeps,
     "memory": memory,
+    "sequences": sequences,
 }

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deq_fusion.fusions.common_fusions import Concat
 from deq_fusion.fusions.deq import DEQFusion
+from deq_fusion.fusions.registry import FUSIONS
 
 TOL, MAX_STEPS = 1e-3, 40
 
@@ -19,7 +20,8 @@ TOL, MAX_STEPS = 1e-3, 40
 class Case:
     """One problem: a batch of B samples with N modalities of width d, and states of width d.
 
-    With `spread` samples have scales from 0.01 to 10, which a raw injection feels.
+    With `spread` samples have scales from 0.01 to 10, which a raw injection feels. With `time`
+    modalities are sequences of so many steps, (batch, time, d).
     """
 
     batch: int
@@ -28,6 +30,7 @@ class Case:
     device: str = "cpu"
     seed: int = 0
     spread: bool = False
+    time: int | None = None
 
     @property
     def shape(self) -> dict[str, int]:
@@ -35,10 +38,10 @@ class Case:
         return {"batch": self.batch, "modalities": self.modalities, "dim": self.dim}
 
     def features(self) -> list[Tensor]:
-        """Rectified normal features (batch, d), which receive gradients."""
+        """Rectified normal features (batch, d), or sequences, which receive gradients."""
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            shape = (self.batch, self.dim)
+            shape = (self.batch, *([] if self.time is None else [self.time]), self.dim)
             features = [torch.randn(shape).relu() for _ in range(self.modalities)]
         scale = torch.logspace(-2, 1, self.batch).unsqueeze(1) if self.spread else 1.0
         return [(scale * x).to(self.device).requires_grad_() for x in features]
@@ -153,6 +156,14 @@ def unrolled(case: Case) -> Method:
     return Method(case.fusion(unroll=int(fusion.info.steps.max())))
 
 
+def recurrent(case: Case, name: str) -> Method:
+    """A fusion of aligned sequences, by its name in the registry."""
+    with torch.random.fork_rng():
+        torch.manual_seed(case.seed)
+        module, _ = FUSIONS[name]([case.dim] * case.modalities, case.dim)
+    return Method(module.to(case.device))
+
+
 METHODS: Mapping[str, Callable[[Case], Method]] = {
     "deq": deq,
     "deq, one step": partial(deq, gradient="one_step"),
@@ -207,3 +218,5 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
 }
 MEMORY = 6  # differences that Anderson keeps by default
 MEMORY_CASE = Case(2048, 2, 128)  # states larger than the weights
+SEQUENCES = [Case(32, 3, 64, time=20), Case(32, 3, 128, time=50)]
+RECURRENT = ("ef_lstm", "mfn", "marn", "rmfn")  # all to the first, whose loop is torch's own

@@ -116,11 +116,27 @@ def _memory(groups: Sequence[Group]) -> list[Table]:
     return [Table("memory", columns, lines, 2, title)]
 
 
+def _sequences(groups: Sequence[Group]) -> list[Table]:
+    first = groups[0][0]["method"]
+    columns = [Column("(B, T, N, d)"), Column("method")]
+    columns += [Column("training step", ".2f"), Column(f"to {first}", ".2f")]
+    columns += [Column("inference", ".2f"), Column(f"inference to {first}", ".2f")]
+    lines = [
+        [f"({row['batch']}, {row['time']}, {row['modalities']}, {row['dim']})", row["method"]]
+        + [x for key in ("train_ms", "infer_ms") for x in (row[key], row[key] / group[0][key])]
+        for group in groups
+        for row in group
+    ]
+    title = f"Fusions of aligned sequences of T steps: {MEDIANS}"
+    return [Table("sequences", columns, lines, 2, title)]
+
+
 PARTS: dict[str, Callable[[Sequence[Group]], list[Table]]] = {
     "cases": _cases,
     "options": _options,
     "sweeps": _sweeps,
     "memory": _memory,
+    "sequences": _sequences,
 }
 
 

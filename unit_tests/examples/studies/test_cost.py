@@ -6,7 +6,15 @@ import torch
 from deq_fusion.examples.studies.cost import __main__ as bench
 from deq_fusion.examples.studies.cost.counts import counted, product_ms
 from deq_fusion.examples.studies.cost.measure import memory, options
-from deq_fusion.examples.studies.cost.rows import METHODS, OPTIONS, PROBLEMS, Case, deq
+from deq_fusion.examples.studies.cost.rows import (
+    METHODS,
+    OPTIONS,
+    PROBLEMS,
+    RECURRENT,
+    Case,
+    deq,
+    recurrent,
+)
 from deq_fusion.examples.studies.cost.timing import Settings, interleaved
 from deq_fusion.examples.studies.tables import read_tables
 
@@ -73,6 +81,18 @@ def test_operations_and_transfers_are_counted_forward_and_backward():
     assert counted(lambda: (y.to(torch.float16), y[torch.tensor([0, 2])]))[1] == 0
 
 
+def test_sequences_are_fused_step_by_step_to_one_vector():
+    case = Case(6, 2, 16, time=3)
+    assert [x.shape for x in case.features()] == [(6, 3, 16)] * 2
+    for name in RECURRENT:
+        method = recurrent(case, name)
+        fused, gradients = gradient(method, case)
+        assert fused.shape == (6, 16) and gradients.isfinite().all()
+        early = case.features()
+        early[0].data[:, 0] += 1  # the first step alone
+        assert not torch.allclose(method.module(early), fused)
+
+
 def test_the_time_of_products_is_part_of_a_step_and_nothing_else():
     x, y = torch.randn(300, 300), torch.randn(300, 300)
     assert product_ms(lambda: x + y, "cpu") == 0
@@ -112,13 +132,14 @@ def test_everything_is_measured_and_written(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(PATHS + "SWEEPS", sweeps)
     methods = {name: make for name, make in METHODS.items() if "torchdeq" not in name}
     monkeypatch.setattr(PATHS + "METHODS", methods)  # torchdeq has a test of its own
+    monkeypatch.setattr(PATHS + "SEQUENCES", [Case(6, 2, 16, time=3)])
     path = tmp_path / "new"
     bench.main(["--shapes", "6,2,16", "--seconds", "0", "--most", "1", "--output", str(path)])
     text = (path / "cost.md").read_text()
     assert text in capsys.readouterr().out
-    for name in [*methods, *few, *sweeps]:
+    for name in [*methods, *few, *sweeps, *RECURRENT]:
         assert f"| {name} " in text
-    assert len(read_tables(path / "tables.json")[1]) == 8 and "arithmetic" in text
+    assert len(read_tables(path / "tables.json")[1]) == 9 and "arithmetic" in text
     assert sorted(p.stem for p in path.glob("*.png")) == ["cases", "memory", "sweeps"]
 
 
