@@ -6,10 +6,10 @@ python -m deq_fusion.examples.studies.cost --device cuda    the same on a GPU
 
 Methods: DEQ fusion with the exact and the one-step gradient, the same map solved jointly by
 torchdeq (if it is installed), unrolled with as many steps and backpropagated, and concatenation
-followed by a linear map. With them the fusions of aligned sequences, to EF-LSTM, whose loop is
-torch's own. Prints tables, and writes them (cost.md, tables.json) after every group of measurements,
-with pictures in the end. The cost within the published models: `.cost.hosts`; how fast data are
-read: `.cost.loading`.
+followed by a linear map. Sequences: EF-LSTM, whose loop is torch's own, MFN, MARN and RMFN. Prints
+tables, and writes them (cost.md, tables.json) after every group of measurements, with pictures in
+the end. The cost within the published models: `.cost.hosts`; how fast data are read:
+`.cost.loading`.
 """
 
 import argparse
