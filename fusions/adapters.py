@@ -1,5 +1,6 @@
 """Adapters that build every fusion as (input_dims, dim, **options), and refuse other inputs."""
 
+import inspect
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -12,7 +13,7 @@ from .deq import DEQFusion, Equations
 from .equilibrium import checks
 from .evidential import EvidentialFusion
 from .late import LateFusion
-from .modalities import check_tensors, finite, without_absent
+from .modalities import check_present, check_tensors, finite, without_absent
 from .mult import MULTModel
 from .vcdn import VCDNFusion
 
@@ -40,6 +41,39 @@ class Checked(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> Tensor:
         checked = without_absent(self, features, self.input_dims, normed=self.normed)
         return finite(self.fusion(checked))
+
+
+class Zeroed:
+    """What gives a fusion that knows no `present` zeros for absent modalities: a hook of its calls.
+
+    So every fusion of the registry may be called with `present`, (batch, N) bool; those that know
+    it leave absent modalities out in a way of their own. Of sequences a whole one is absent.
+    """
+
+    def __call__(
+        self, fusion: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        kwargs = dict(kwargs)
+        present = kwargs.pop("present", None)
+        if present is None:
+            return args, kwargs
+        features, *rest = args
+        start = present.dim() - 1 if isinstance(present, Tensor) else 1
+        check_present(present, [x.flatten(start) if x.dim() > start else x for x in features])
+        pairs = zip(present.unbind(-1), features, strict=True)
+        return ([torch.where(_beside(here, x), x, 0) for here, x in pairs], *rest), kwargs
+
+    @classmethod
+    def put_on(cls, fusion: nn.Module) -> None:
+        """Gives the fusion this hook, unless its forward may take `present`."""
+        takes = inspect.signature(fusion.forward).parameters
+        if "present" not in takes and not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+            fusion.register_forward_pre_hook(cls(), with_kwargs=True)
+
+
+def _beside(here: Tensor, x: Tensor) -> Tensor:
+    """Returns what is told of samples, (batch,), in a shape that goes with (batch, ..., d)."""
+    return here.reshape(here.shape + (1,) * (x.dim() - here.dim()))
 
 
 class Reduced(nn.Module):

@@ -65,7 +65,11 @@ class Entry:
         return f"{count}: {' or '.join(self.features)}"
 
     def __call__(self, input_dims: Sequence[int], dim: int, /, **options: Any) -> adapters.Sized:
-        """Returns the fusion and the width of its result, see `build`."""
+        """Returns the fusion and the width of its result, see `build`.
+
+        It is called with the list of features, and may be told by `present`, (batch, N) bool,
+        which modalities each sample has: see `adapters.Zeroed`.
+        """
         least, most = self.modalities
         count = len(input_dims) if isinstance(input_dims, Sequence) else least
         if not least <= count <= (most or count):
@@ -83,6 +87,7 @@ class Entry:
         fusion, width = (built, dim) if isinstance(built, nn.Module) else built
         if reduce is not None:
             fusion = adapters.Reduced(input_dims, reduce, fusion)
+        adapters.Zeroed.put_on(fusion)
         return fusion, width
 
 

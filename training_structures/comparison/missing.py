@@ -1,4 +1,4 @@
-"""A modality that is missing when a trained model is used."""
+"""Modalities that are missing: of samples, and when a trained model is used."""
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator
@@ -27,6 +27,32 @@ def without(fusions: Iterable[nn.Module], modality: int) -> Iterator[None]:
 def knows_absence(fusion: nn.Module) -> bool:
     """Returns whether the fusion has a way of its own to do without a modality."""
     return "present" in inspect.signature(fusion.forward).parameters
+
+
+class ZeroWhereAbsent:
+    """What gives a fusion that cannot take `present` zeros instead: a hook of its calls.
+
+    So a model may tell any fusion, also one of the user's, which modalities its samples have.
+    """
+
+    def __call__(
+        self, fusion: nn.Module, args: tuple, kwargs: dict[str, Any]
+    ) -> tuple[tuple, dict[str, Any]]:
+        kwargs = dict(kwargs)
+        present = kwargs.pop("present", None)
+        if present is None:
+            return args, kwargs
+        features, *rest = args
+        for modality, here in enumerate(present.unbind(-1)):
+            features = _zeroed(features, modality, ~here)
+        return (features, *rest), kwargs
+
+    @classmethod
+    def put_on(cls, fusion: nn.Module) -> None:
+        """Gives the fusion this hook, unless its forward may take `present`."""
+        takes = inspect.signature(fusion.forward).parameters.values()
+        if not knows_absence(fusion) and not any(p.kind is p.VAR_KEYWORD for p in takes):
+            fusion.register_forward_pre_hook(cls(), with_kwargs=True)
 
 
 def _hook(modality: int) -> Callable[..., tuple[tuple, dict[str, Any]]]:

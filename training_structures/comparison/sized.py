@@ -4,9 +4,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .missing import ZeroWhereAbsent
+
 
 def sized(built: Any, dim: int) -> tuple[nn.Module, int | None]:
     """Returns the fusion and the width of its result, which every result must have.
+
+    A model may call it with `present`: one that does not know it gets zeros, see `missing`.
 
     Args:
         built: what a fusion's class or function returned: the fusion, whose width is the one
@@ -22,6 +26,7 @@ def sized(built: Any, dim: int) -> tuple[nn.Module, int | None]:
             "a fusion must be an nn.Module, or (nn.Module, width of its result), but is a "
             f"{type(fusion).__name__}"
         )
+    ZeroWhereAbsent.put_on(fusion)
     if width is not None:
         fusion.register_forward_hook(_OfWidth(width))
     return fusion, width

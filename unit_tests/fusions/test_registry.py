@@ -1,6 +1,7 @@
 """Every registered fusion, as a comparison builds it."""
 
 import copy
+import inspect
 import pickle
 import string
 from itertools import product
@@ -112,6 +113,34 @@ def test_a_trained_fusion_is_saved_copied_and_loaded(name):
     expected = fusion.eval()(features)
     for twin in twins:
         torch.testing.assert_close(twin.eval()(features), expected, rtol=0, atol=0)
+
+
+@every
+def test_every_fusion_may_be_told_what_is_absent(name):
+    fusion, _, widths = make(name)
+    fusion.eval()
+    features, odd = (
+        features_of(name, widths),
+        [torch.full_like(x, torch.nan) for x in features_of(name, widths)],
+    )
+    present = torch.ones(BATCH, len(widths), dtype=torch.bool)
+    torch.testing.assert_close(fusion(features, present=present), fusion(features))
+    present[1, 0] = present[2, -1] = False
+    held = [
+        torch.where(h.view(-1, *[1] * (x.dim() - 1)), x, y)
+        for h, x, y in zip(present.T, features, odd, strict=True)
+    ]
+    told = fusion(held, present=present)
+    torch.testing.assert_close(told[[0, 3]], fusion(features)[[0, 3]])
+    assert told.isfinite().all() and not torch.allclose(told[1], fusion(features)[1])
+    if "present" not in inspect.signature(fusion.forward).parameters:
+        zeros = [
+            torch.where(h.view(-1, *[1] * (x.dim() - 1)), x, 0)
+            for h, x in zip(present.T, features, strict=True)
+        ]
+        torch.testing.assert_close(told, fusion(zeros))
+    with pytest.raises(ValueError, match="at least one modality present"):
+        fusion(features, present=torch.zeros_like(present))
 
 
 @every

@@ -7,6 +7,7 @@ from torch import nn
 from deq_fusion.training_structures.comparison.methods import Method
 from deq_fusion.training_structures.comparison.missing import knows_absence, without
 from deq_fusion.training_structures.comparison.single_run import run_fusion
+from deq_fusion.training_structures.comparison.sized import sized
 from unit_tests.training_structures.comparison import toy
 
 
@@ -112,3 +113,27 @@ def test_the_scores_are_those_of_the_trained_model_without_the_modality(fusion):
 def test_a_single_modality_is_not_taken_away():
     recipe = toy.recipe().restricted(["a"])
     assert "missing" not in run_fusion(Method("it", recipe, toy.concat), 0, drop_modality=True)
+
+
+def test_a_model_may_tell_any_fusion_what_is_absent():
+    fusion, width = sized((toy.Concat(), 6), 4)
+    features = [torch.randn(3, 2), torch.randn(3, 4)]
+    present = torch.tensor([[True, True], [False, True], [True, False]])
+    expected = torch.cat(features, 1)
+    expected[1, :2] = expected[2, 2:] = 0
+    torch.testing.assert_close(fusion(features, present=present), expected)
+    torch.testing.assert_close(fusion(features, present=None), torch.cat(features, 1))
+    with without([fusion], 0):
+        expected[:, :2] = 0
+        torch.testing.assert_close(fusion(features, present=present), expected)
+    assert not knows_absence(fusion) and width == 6
+
+
+def test_a_fusion_that_may_take_it_is_left_alone():
+    class Passing(nn.Module):
+        def forward(self, features, **options):
+            return features[0] * options["present"][:, :1]
+
+    (fusion, _), present = sized(Passing(), 3), torch.tensor([[False, True], [True, True]])
+    x = torch.randn(2, 3)
+    torch.testing.assert_close(fusion([x, x], present=present), x * present[:, :1])
