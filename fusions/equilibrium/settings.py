@@ -174,7 +174,8 @@ def _handle_failure(solution: Solution, *, policy: str, what: str, tol: float) -
     within = f" (worst residual below {_next_decade(worst):g})" if math.isfinite(worst) else ""
     warnings.warn(
         f"{what}: {some} of {count} {parts} did not reach tol={tol:g}{within}; {advice}. "
-        "`info.converged` tells which; docs/plug_in.md what share is harmless",
+        "`info.converged` tells which; the page plug_in of the documentation says what share is "
+        "harmless",
         ConvergenceWarning,
         caller_level(),
     )
