@@ -44,7 +44,7 @@ class Checked(nn.Module):
 
 
 class Zeroed:
-    """What gives a fusion that knows no `present` zeros for absent modalities: a hook of its calls.
+    """A hook that gives a fusion without a parameter `present` zeros for absent modalities.
 
     So every fusion of the registry may be called with `present`, (batch, N) bool; those that know
     it leave absent modalities out in a way of their own. Of sequences a whole one is absent.

@@ -30,7 +30,7 @@ def knows_absence(fusion: nn.Module) -> bool:
 
 
 class ZeroWhereAbsent:
-    """What gives a fusion that cannot take `present` zeros instead: a hook of its calls.
+    """A hook that gives a fusion without a parameter `present` zeros for absent modalities.
 
     So a model may tell any fusion, also one of the user's, which modalities its samples have.
     """
