@@ -10,7 +10,7 @@ class CCALoss(nn.Module):
     """Minus the sum of the canonical correlations of two features over a batch.
 
     They are the singular values of T = S_11^(-1/2) S_12 S_22^(-1/2), with the covariances S of the
-    batch and r added to the diagonals of S_11 and S_22 (Andrew et al., 2013, section 3),
+    batch and r added to the diagonals of S_11 and S_22 (Andrew et al., 2013),
 
         loss = -sum_i s_i,   or of the k largest   loss = -sum_{i <= k} sqrt(s_i^2 + r)
 

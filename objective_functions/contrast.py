@@ -188,7 +188,7 @@ class NCECriterion(nn.Module):
 
 
 class NCESoftmaxLoss(nn.Module):
-    """Cross-entropy of scores, the true sample's in the first column (van den Oord et al., 2018)."""
+    """Cross-entropy of scores, the true sample's the first of each (van den Oord et al., 2018)."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -60,7 +60,7 @@ def sigmloss1dcentercrop(adim: int, bdim: int) -> Loss:
 
 
 def recon_weighted_sum(modal_loss_funcs: Sequence[Loss], weights: Sequence[float]) -> Loss:
-    """Returns (reconstructions, originals) -> the weighted sum of the losses, its mean over samples.
+    """Returns (reconstructions, originals) -> the batch's mean of the weighted sum of the losses.
 
     Args:
         modal_loss_funcs: one a modality, (reconstruction, original) -> a number a sample, or one
