@@ -213,7 +213,7 @@ class MultiSimilarityLoss(nn.Module):
 
         log(1 + sum_P exp(-a (s_ij - thresh))) / a + log(1 + sum_N exp(b (s_ij - thresh))) / b
 
-    where neither P nor N is empty; 0 if there is no such pair.
+    where P is not empty, nor then N; 0 if there is no such pair.
 
     Attributes:
         thresh: 0.5.
@@ -251,11 +251,10 @@ class MultiSimilarityLoss(nn.Module):
         most = similar.masked_fill(~negative, -math.inf).amax(1, keepdim=True)
         positive = positive & (similar - self.margin < most)
         negative = negative & (similar + self.margin > least)
-        both = positive.any(1) & negative.any(1)
         away = similar - self.thresh
         pull = _log_one_plus_sum_exp(-self.scale_pos * away, positive) / self.scale_pos
         push = _log_one_plus_sum_exp(self.scale_neg * away, negative) / self.scale_neg
-        return (pull + push)[both].sum()
+        return (pull + push)[positive.any(1)].sum()
 
 
 def _log_one_plus_sum_exp(x: Tensor, where: Tensor) -> Tensor:

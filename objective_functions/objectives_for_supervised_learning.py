@@ -108,7 +108,8 @@ def CCA_objective(
 ) -> Objective:
     """Returns the criterion, less the weighted canonical correlations of two encoders' outputs.
 
-    Those of the first two modalities, see `cca.CCALoss`.
+    Those of the first two modalities, see `cca.CCALoss`. One sample alone has no correlation: of a
+    batch of one it is the criterion.
 
     Args:
         out_dim: how many correlations count, the largest; at most the width of the outputs.
@@ -148,8 +149,8 @@ def RMFE_object(
 ) -> Objective:
     """Returns the criterion, plus the regulariser that no modality be left out.
 
-    See `regularization.RegularizationLoss`. Without gradients, as in validation, it is the
-    criterion alone.
+    See `regularization.RegularizationLoss`. Without gradients, as in validation, and of one sample,
+    which gets no noise, it is the criterion alone.
 
     Args:
         reg_weight: weight of the regulariser.
@@ -211,7 +212,8 @@ def _cca(
     criterion: Loss,
 ) -> Tensor:
     (reps,) = _told(args, "reps")
-    return cca_weight * correlation(*reps[:2]) + _supervised(pred, truth, criterion)
+    loss = _supervised(pred, truth, criterion)
+    return loss if len(pred) == 1 else loss + cca_weight * correlation(*reps[:2])
 
 
 def _refnet(
@@ -249,7 +251,7 @@ def _rmfe(
     is_packed: bool,
 ) -> Tensor:
     loss = _supervised(pred, truth, criterion)
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or len(pred) == 1:
         return loss
     model, inputs = _told(args, "model", "inputs")
     return loss + RegularizationLoss(criterion, model, reg_weight, is_packed)(pred, inputs)

@@ -187,6 +187,15 @@ def test_rmfe_is_the_criterion_alone_without_gradients_and_draws_nothing(capsys)
     assert torch.equal(torch.get_rng_state(), state) and capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize("criterion", [nn.BCEWithLogitsLoss(), nn.MSELoss()])
+def test_one_sample_has_neither_correlation_nor_noise(criterion):
+    model, inputs = Model(), [torch.randn(1, 4), torch.randn(1, 2, 3)]
+    pred, truth = model(inputs), torch.ones(1, 3)
+    args = {"model": model, "inputs": inputs, "reps": [pred, pred]}
+    for objective in (RMFE_object(0.7, criterion), CCA_objective(2, criterion=criterion)):
+        assert_close(objective(pred, truth, args), criterion(pred, truth))
+
+
 # --- what all of them share
 
 ALL = [
