@@ -213,7 +213,7 @@ class MultiSimilarityLoss(nn.Module):
 
         log(1 + sum_P exp(-a (s_ij - thresh))) / a + log(1 + sum_N exp(b (s_ij - thresh))) / b
 
-    where P is not empty, nor then N; 0 if there is no such pair.
+    which is 0 where P is empty, and with it N.
 
     Attributes:
         thresh: 0.5.
@@ -254,7 +254,7 @@ class MultiSimilarityLoss(nn.Module):
         away = similar - self.thresh
         pull = _log_one_plus_sum_exp(-self.scale_pos * away, positive) / self.scale_pos
         push = _log_one_plus_sum_exp(self.scale_neg * away, negative) / self.scale_neg
-        return (pull + push)[positive.any(1)].sum()
+        return (pull + push).sum()
 
 
 def _log_one_plus_sum_exp(x: Tensor, where: Tensor) -> Tensor:
