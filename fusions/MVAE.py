@@ -30,12 +30,7 @@ class ProductOfExperts(nn.Module):
 
     def __init__(self, size: Sequence[int]) -> None:
         super().__init__()
-        if len(size) != 3 or size[0] < 0 or size[2] < 1:
-            raise ValueError(
-                "size must be (number of priors, any number, width of the latent code), "
-                f"got {tuple(size)}"
-            )
-        self.size = size
+        self.size = _checked(size)
 
     def forward(
         self, mus: Iterable[Tensor], logvars: Iterable[Tensor], eps: float = 1e-8
@@ -50,27 +45,24 @@ class ProductOfExperts(nn.Module):
         Raises:
             ValueError: for shapes that differ, or another latent width than that of `size`.
         """
-        mus, logvars = list(mus), list(logvars)
-        shapes = [tuple(x.shape) for x in (*mus, *logvars)]
-        fits = len(mus) == len(logvars) and len(set(shapes)) == 1 and len(shapes[0]) == 2
-        if not fits or shapes[0][1] != self.size[2]:
-            raise ValueError(
-                f"every expert must have a mean and a log variance (batch, {self.size[2]}), got "
-                f"shapes {shapes[: len(mus)]} and {shapes[len(mus) :]}"
-            )
-        prior = mus[0].new_zeros(self.size[0], *shapes[0])
-        means = torch.cat([prior, torch.stack(mus)])  # (experts, batch, latent)
-        logs = torch.cat([prior, torch.stack(logvars)])
-        log_precisions = -torch.logaddexp(logs, logs.new_tensor(eps).log())
-        weights = log_precisions.softmax(0)
-        return (weights * means).sum(0), -log_precisions.logsumexp(0)
+        return _product(self.size, list(mus), list(logvars), eps)
 
 
-class ProductOfExperts_Zipped(ProductOfExperts):
+class ProductOfExperts_Zipped(nn.Module):
     """`ProductOfExperts` of [(mean, log variance), ...], as encoders that return pairs give them.
 
     The head of an `MMDL` gets the mean, and `MVAE_objective` both.
+
+    Args:
+        size: as of `ProductOfExperts`.
+
+    Raises:
+        ValueError: likewise.
     """
+
+    def __init__(self, size: Sequence[int]) -> None:
+        super().__init__()
+        self.size = _checked(size)
 
     def forward(
         self, zipped: Iterable[Sequence[Tensor]], eps: float = 1e-8
@@ -82,4 +74,33 @@ class ProductOfExperts_Zipped(ProductOfExperts):
                 "every modality must be a pair (mean, log variance), got "
                 f"{[len(pair) for pair in pairs]} items; let its encoder return both"
             )
-        return super().forward([mu for mu, _ in pairs], [logvar for _, logvar in pairs], eps)
+        mus, logvars = [mu for mu, _ in pairs], [logvar for _, logvar in pairs]
+        return _product(self.size, mus, logvars, eps)
+
+
+def _checked(size: Sequence[int]) -> Sequence[int]:
+    if len(size) != 3 or size[0] < 0 or size[2] < 1:
+        raise ValueError(
+            "size must be (number of priors, any number, width of the latent code), "
+            f"got {tuple(size)}"
+        )
+    return size
+
+
+def _product(
+    size: Sequence[int], mus: list[Tensor], logvars: list[Tensor], eps: float
+) -> tuple[Tensor, Tensor]:
+    """Returns mean and log variance of the experts' and the priors' product."""
+    shapes = [tuple(x.shape) for x in (*mus, *logvars)]
+    fits = len(mus) == len(logvars) and len(set(shapes)) == 1 and len(shapes[0]) == 2
+    if not fits or shapes[0][1] != size[2]:
+        raise ValueError(
+            f"every expert must have a mean and a log variance (batch, {size[2]}), got "
+            f"shapes {shapes[: len(mus)]} and {shapes[len(mus) :]}"
+        )
+    prior = mus[0].new_zeros(size[0], *shapes[0])
+    means = torch.cat([prior, torch.stack(mus)])  # (experts, batch, latent)
+    logs = torch.cat([prior, torch.stack(logvars)])
+    log_precisions = -torch.logaddexp(logs, logs.new_tensor(eps).log())
+    weights = log_precisions.softmax(0)
+    return (weights * means).sum(0), -log_precisions.logsumexp(0)

@@ -27,6 +27,9 @@ class AliasMethod(nn.Module):
         ValueError: for numbers that are negative, or all zero.
     """
 
+    prob: Tensor
+    alias: Tensor
+
     def __init__(self, probs: Tensor | Sequence[float]) -> None:
         super().__init__()
         shares = torch.as_tensor(probs).double().cpu()
@@ -224,8 +227,10 @@ class MultiSimilarityLoss(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.thresh, self.margin = 0.5, 0.1
-        self.scale_pos, self.scale_neg = 5e-2, 2e-3
+        self.thresh = 0.5
+        self.margin = 0.1
+        self.scale_pos = 5e-2
+        self.scale_neg = 2e-3
 
     def forward(self, feats: Tensor, labels: Tensor) -> Tensor:
         """Maps features (batch, width) of length 1 and labels (batch, K) of 0 and 1 to a scalar."""

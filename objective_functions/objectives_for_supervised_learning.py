@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cca import CCALoss
-from .recon import Loss, elbo_loss, recon_weighted_sum
+from .recon import Loss, Reconstruction, elbo_loss, recon_weighted_sum
 from .regularization import RegularizationLoss
 
 Args = Mapping[str, Any]
@@ -166,7 +166,7 @@ def _mfm(
     args: Args,
     *,
     ce_weight: float,
-    reconstruction: Loss,
+    reconstruction: Reconstruction,
     input_to_float: bool,
     criterion: Loss,
 ) -> Tensor:
@@ -193,11 +193,11 @@ def _mvae(
     reps, fused, inputs, training = _told(args, "reps", "fused", "inputs", "training")
     (decoders,) = _told(args, "decoders", each=len(reps))
     originals = _originals(inputs, pred, input_to_float)
-    joint = [decode(_drawn(*fused, training)) for decode in decoders]
+    joint = [decode(_drawn(fused, training)) for decode in decoders]
     loss = elbo(joint, originals, *fused)
     for i, (decode, rep) in enumerate(zip(decoders, reps, strict=True)):
         alone: list[Tensor | None] = [None] * len(reps)
-        alone[i] = decode(_drawn(*rep, training))
+        alone[i] = decode(_drawn(rep, training))
         loss = loss + elbo(alone, originals, *rep)
     return loss + ce_weight * _supervised(pred, truth, criterion)
 
@@ -281,8 +281,9 @@ def _originals(inputs: Sequence[Tensor], like: Tensor, to_float: bool) -> list[T
     return [x.to(like.device, torch.float32 if to_float else x.dtype) for x in inputs]
 
 
-def _drawn(mu: Tensor, logvar: Tensor, training: bool) -> Tensor:
+def _drawn(code: Sequence[Tensor], training: bool) -> Tensor:
     """Returns a draw from N(mu, exp(logvar)), differentiable; outside training the mean."""
+    mu, logvar = code
     return torch.randn_like(mu) * (logvar / 2).exp() + mu if training else mu
 
 

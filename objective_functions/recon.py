@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Reconstruction = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
 HUGE = 99999  # a log variance; MultiBench's
 
 
@@ -59,7 +60,9 @@ def sigmloss1dcentercrop(adim: int, bdim: int) -> Loss:
     return partial(_cropped, border=(bdim - adim) // 2, bdim=bdim)
 
 
-def recon_weighted_sum(modal_loss_funcs: Sequence[Loss], weights: Sequence[float]) -> Loss:
+def recon_weighted_sum(
+    modal_loss_funcs: Sequence[Loss], weights: Sequence[float]
+) -> Reconstruction:
     """Returns (reconstructions, originals) -> the batch's mean of the weighted sum of the losses.
 
     Args:

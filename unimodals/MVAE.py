@@ -124,9 +124,9 @@ class DeLeNet(nn.Module):
         super().__init__()
         widths = [arg_channels * 2**i for i in range(additional_layers, -1, -1)]
         self.linear = nn.Linear(latent, widths[0])
-        doubling = {"kernel_size": 4, "stride": 2, "padding": 1, "bias": False}
         self.deconvs = nn.ModuleList(
-            nn.ConvTranspose2d(width, width // 2, **doubling) for width in widths[:-1]
+            nn.ConvTranspose2d(width, width // 2, kernel_size=4, stride=2, padding=1, bias=False)
+            for width in widths[:-1]
         )
         self.deconvs.append(
             nn.ConvTranspose2d(
