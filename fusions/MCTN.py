@@ -58,7 +58,8 @@ class Attention(nn.Module):
 
         a_t = max(0, sum_k v_k softmax_t(W [h, e_t] + b)_k)
 
-    The softmax is over the steps, in each of the hidden_size entries; the a_t need not sum to 1.
+    The softmax is over the steps, in each of the hidden_size entries, so that h and b, which shift
+    all steps alike, are without effect; the a_t need not sum to 1.
 
     Args:
         hidden_size: width of the states, the decoder's and the encoder's.
