@@ -278,11 +278,12 @@ def _loader_like(loader: DataLoader, part: Subset, *, shuffle: bool) -> DataLoad
 
 
 def fit_blended(
-    model: nn.Module,
+    model: Any,
     train: DataLoader,
     valid: Iterable | None,
     objective: Objective,
     *,
+    epochs: int,
     every: int,
     share: float = 0.1,
     of_heads: Objective | None = None,
@@ -295,7 +296,8 @@ def fit_blended(
     """Trains a model by gradient blending, as `fit` would without: the same arguments, and more.
 
     A part of `train` is held out for good, for the trials. Each of these takes the optimiser, the
-    accumulation, clipping and precision of the training, but no scheduler, for `every` epochs.
+    accumulation, clipping and precision of the training, but no scheduler, for `every` epochs, or
+    as many as there are.
     The records have the weights, `weight_<number>`, that of the model's own prediction last; their
     `seconds` count the trials.
 
@@ -306,6 +308,7 @@ def fit_blended(
         train: batches to train on, see `hold_out`.
         valid: batches to select on, by the model's own prediction.
         objective: the loss of that.
+        epochs: see `fit`.
         every: epochs between estimates of the weights.
         share: of the samples of `train` that are held out.
         of_heads: the loss of the heads, of (prediction, truth); by default `objective`.
@@ -320,12 +323,10 @@ def fit_blended(
     heads = len(model.weights) - 1
     kept = ("accumulate", "clip_norm", "precision")
     shared = {name: options[name] for name in kept if name in options}
-    shared |= {"epochs": every, "optimizer": optimizer, "split_batch": split_batch}
+    shared |= {"epochs": min(every, epochs), "optimizer": optimizer, "split_batch": split_batch}
 
     def weigh() -> list[float]:
-        copies = (
-            deepcopy(model).alone(k) if k < heads else deepcopy(model) for k in range(heads + 1)
-        )
+        copies = (model.alone(k) if k < heads else deepcopy(model) for k in range(heads + 1))
         losses = [of_heads or objective] * heads + [objective]
         return estimate(copies, losses, rest, held_out, **shared)
 
@@ -335,6 +336,7 @@ def fit_blended(
         rest,
         valid,
         BlendedLoss(objective, of_heads),
+        epochs=epochs,
         rounds=blending,
         optimizer=optimizer,
         split_batch=split_batch,

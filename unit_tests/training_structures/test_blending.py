@@ -57,7 +57,7 @@ class TwoHeads(nn.Module):
         return joint, Heads(others, self.weights)
 
     def alone(self, k):
-        return Alone(self, k)
+        return Alone(deepcopy(self), k)
 
 
 class Alone(nn.Module):
@@ -128,7 +128,7 @@ def test_a_trial_trains_by_hand_and_measures_before_and_after_without_dropout():
 def test_estimates_are_of_trials_one_by_one(delta):
     train, held, model = loader(), loader(samples=10, seed=2), model_of(TwoHeads)
     options = {"epochs": 4, "optimizer": SGD}
-    copies = [deepcopy(model).alone(0), deepcopy(model).alone(1), deepcopy(model)]
+    copies = [model.alone(0), model.alone(1), deepcopy(model)]
     losses = [trial(copy, train, held, cross_entropy, **options) for copy in deepcopy(copies)]
     raw = []
     for (t0, v0), (t1, v1) in losses:
@@ -216,7 +216,7 @@ def test_takes_the_steps_of_a_loop_written_by_hand():
     (*inputs, truth) = next(iter(rest))
     for epoch in range(4):
         if epoch % 2 == 0:
-            copies = [deepcopy(expected).alone(k) for k in range(2)] + [deepcopy(expected)]
+            copies = [expected.alone(k) for k in range(2)] + [deepcopy(expected)]
             options = {"epochs": 2, "optimizer": SGD}
             weights = estimate(copies, [cross_entropy] * 3, rest, held, **options)
         expected.zero_grad()
