@@ -174,7 +174,8 @@ class Seq2Seq(nn.Module):
         for step in range(len(src)):
             output, hidden, _ = self.decoder(output, hidden, states)
             outputs.append(output)
-            if random.random() < teacher_forcing_ratio:
+            told = random.random() < teacher_forcing_ratio  # drawn whether or not there is a target
+            if told and trg is not None:
                 output = trg[step].detach()
         return torch.stack(outputs), states
 
@@ -195,8 +196,10 @@ class MCTN(nn.Module):
         p: probability of dropout on the states, and on the prediction.
     """
 
+    seq2seq: Seq2Seq
+
     def __init__(
-        self, seq2seq: nn.Module, regression_encoder: nn.Module, head: nn.Module, p: float = 0.2
+        self, seq2seq: Seq2Seq, regression_encoder: nn.Module, head: nn.Module, p: float = 0.2
     ) -> None:
         super().__init__()
         self.seq2seq = seq2seq
@@ -236,8 +239,8 @@ class L2_MCTN(nn.Module):
 
     def __init__(
         self,
-        seq2seq_0: nn.Module,
-        seq2seq_1: nn.Module,
+        seq2seq_0: Seq2Seq,
+        seq2seq_1: Seq2Seq,
         regression_encoder: nn.Module,
         head: nn.Module,
         p: float = 0.2,
@@ -265,8 +268,7 @@ class L2_MCTN(nn.Module):
             second, joint = self.seq2seq1(joint, trg1)
         else:
             there, _ = self.seq2seq0(src, trg0, teacher_forcing_ratio=0.0)
-            joint, _ = self.seq2seq0.encoder(there)
-            joint, _ = self.seq2seq1.encoder(joint)
+            joint, _ = self.seq2seq1.encoder(self.seq2seq0.encoder(there)[0])
         return there, back, second, _predicted(self, joint)
 
 

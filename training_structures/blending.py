@@ -15,7 +15,6 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import partial
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -133,8 +132,8 @@ def trial(
     how: dict[str, Any] = {"split_batch": split_batch, "precision": precision}
 
     def losses() -> Losses:
-        measure = partial(evaluate, model, objective=objective, **how)
-        return Losses(measure(train)["loss"], measure(held_out)["loss"])
+        both = (evaluate(model, x, objective=objective, **how)["loss"] for x in (train, held_out))
+        return Losses(*both)
 
     before = losses()
     options |= {"epochs": epochs, "optimizer": optimizer, "progress": False, **how}
@@ -240,7 +239,8 @@ def hold_out(
     Raises:
         ValueError: unless both get samples, or for a loader whose batches have no one size.
     """
-    size = len(loader.dataset)
+    data: Any = loader.dataset
+    size = len(data)
     count = int(size * share) if 0 < share < 1 else 0
     if not 0 < count < size:
         raise ValueError(
@@ -250,7 +250,7 @@ def hold_out(
     order = list(range(size))
     if seed is not None:
         order = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).tolist()
-    held, rest = Subset(loader.dataset, order[:count]), Subset(loader.dataset, order[count:])
+    held, rest = Subset(data, order[:count]), Subset(data, order[count:])
     return _loader_like(loader, rest, shuffle=True), _loader_like(loader, held, shuffle=False)
 
 

@@ -26,7 +26,7 @@ class Encoded(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> list[Tensor]:
         """Maps [x_1, ..., x_M] to the feature of each."""
-        features = [f(part) for f, part in zip(self.encoders, x, strict=True)]
+        features = [encoder(x[i]) for i, encoder in enumerate(self.encoders)]
         for number, feature in enumerate(features):
             if not isinstance(feature, Tensor):
                 raise TypeError(
@@ -75,27 +75,38 @@ class FineTuning:
         """Fine-tunes if it is time."""
         if len(history.epochs) % self.every:
             return
-        train, valid = self._encoded(self.train, shuffle=True), self._encoded(self.valid)
+        train, samples = self._encoded(self.train, shuffle=True)
+        valid, _ = self._encoded(self.valid)
         fuse, head = deepcopy(self.model.fuse), deepcopy(self.model.head)
         losses = (e["finetuned_loss"] for e in history.epochs if "finetuned_loss" in e)
         before = min(losses, default=math.inf)
 
         def see(tuned: History) -> None:
             record = tuned.epochs[-1]
-            self.report(len(history.epochs), record, len(train.dataset))
+            self.report(len(history.epochs), record, samples)
             if not tuned.stale and record["valid_loss"] < before:
                 self.save(fuse, head)
 
-        options = {"epochs": self.epochs, "optimizer": self.optimizer, "metrics": self.metrics}
-        parts = nn.Sequential(fuse, head)
-        tuned = fit(parts, train, valid, self.objective, **options, callbacks=[see], progress=False)
+        tuned = fit(
+            nn.Sequential(fuse, head),
+            train,
+            valid,
+            self.objective,
+            epochs=self.epochs,
+            optimizer=self.optimizer,
+            metrics=self.metrics,
+            callbacks=[see],
+            progress=False,
+        )
         if tuned.best_epoch is not None:
             best = tuned.epochs[tuned.best_epoch - 1]["valid_loss"]
             history.epochs[-1]["finetuned_loss"] = best
 
-    def _encoded(self, loader: Iterable, *, shuffle: bool = False) -> DataLoader:
-        """Returns a loader of the encoders' outputs and the truth, in evaluation mode."""
+    def _encoded(self, loader: Iterable, *, shuffle: bool = False) -> tuple[DataLoader, int]:
+        """Returns a loader of what the encoders give, in evaluation mode, and its length."""
         encoders = Encoded(self.model.encoders)
         features, truth = predict(encoders, loader, split_batch=self.split_batch)
-        size = self.train.batch_size or len(truth)
-        return DataLoader(TensorDataset(*features, truth), batch_size=size, shuffle=shuffle)
+        own = getattr(self.train.sampler, "batch_size", len(truth))  # of whole batches
+        size = self.train.batch_size or own
+        data = TensorDataset(*features, truth)
+        return DataLoader(data, batch_size=size, shuffle=shuffle), len(truth)

@@ -2,8 +2,8 @@
 
 Heads on each encoder and on the fused feature are trained together, see `blending`. Unlike
 MultiBench's, the file holds a fusion that was trained: the fusion and the head that are fine-tuned
-are copies of the trained ones, made when a round of blending is over, and both learn. And trials,
-fine-tuning, validation and tests see the encoders in evaluation mode.
+are copies of the trained ones, made when a round of blending is over, and both learn. Losses of
+trials, fine-tuning, validation and tests are measured with the encoders in evaluation mode.
 """
 
 import time
@@ -55,7 +55,7 @@ class completeModule(nn.Module):
 
     def forward(self, x: Sequence[Tensor]) -> Tensor:
         """Maps [x_1, ..., x_M] to the prediction."""
-        return self.head(self.fuse([f(part) for f, part in zip(self.encoders, x, strict=True)]))
+        return self.head(self.fuse([encoder(x[i]) for i, encoder in enumerate(self.encoders)]))
 
 
 class _Blended(completeModule):
@@ -130,11 +130,9 @@ def gb_estimate(
         options = {"optimizer": optimizer, "split_batch": partial(_split, number)}
         worths.append(_tried(copy, train_dataloader, v_dataloader, gb_epoch, options))
     say("At gb_estimate multimodal ")
-    copies = map(deepcopy, (unimodal_models, fuse, multimodal_classification_head))
+    whole = completeModule(unimodal_models, fuse, multimodal_classification_head)
     options = {"optimizer": optimizer, "split_batch": partial(_split, None)}
-    worths.append(
-        _tried(completeModule(*copies), train_dataloader, v_dataloader, gb_epoch, options)
-    )
+    worths.append(_tried(deepcopy(whole), train_dataloader, v_dataloader, gb_epoch, options))
     return normalised(worths)
 
 

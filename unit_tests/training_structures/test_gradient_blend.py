@@ -171,23 +171,30 @@ class Counted(nn.Module):
         return nn.functional.cross_entropy(prediction, truth)
 
 
-@pytest.mark.parametrize("share", [0.3, 0.48, 0.7, 0.98], ids=["blend", "tune", "trial", "end"])
-def test_a_killed_run_ends_as_the_undisturbed_one(tmp_path, monkeypatch, share):
-    (tmp_path / "whole").mkdir()
-    whole, first, resumed = parts(), parts(), parts()
-    criterion = Counted()
-    monkeypatch.setattr(gradient_blend, "criterion", criterion)
-    expected = run(whole, tmp_path / "whole")
-    monkeypatch.setattr(gradient_blend, "criterion", Counted(int(share * criterion.calls)))
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The modules of a run, its history, its file's weights, and the calls of its criterion."""
+    folder, modules, criterion = tmp_path_factory.mktemp("whole"), parts(), Counted()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gradient_blend, "criterion", criterion)
+        history = run(modules, folder)
+    return modules, history, saved(folder / "best.pt").state_dict(), criterion.calls
+
+
+@pytest.mark.parametrize("share", [0.35, 0.45, 0.6, 0.98], ids=["blend", "tune", "trial", "end"])
+def test_a_killed_run_ends_as_the_undisturbed_one(tmp_path, monkeypatch, undisturbed, share):
+    whole, expected, weights, calls = undisturbed
+    resumed = parts()
+    monkeypatch.setattr(gradient_blend, "criterion", Counted(int(share * calls)))
     with pytest.raises(Killed):
-        run(first, tmp_path)
+        run(parts(), tmp_path)
     monkeypatch.setattr(gradient_blend, "criterion", Counted())
     found = run(resumed, tmp_path, resume=True)
     torch.testing.assert_close(states(resumed), states(whole), rtol=0, atol=0)
     for ours, theirs in zip(found.epochs, expected.epochs, strict=True):
         assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
-    files = [saved(folder / "best.pt").state_dict() for folder in (tmp_path, tmp_path / "whole")]
-    torch.testing.assert_close(*files, rtol=0, atol=0)
+    found = saved(tmp_path / "best.pt").state_dict()
+    torch.testing.assert_close(found, weights, rtol=0, atol=0)
 
 
 def test_the_checkpoint_is_where_one_says_and_another_run_is_refused(tmp_path):
