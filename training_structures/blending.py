@@ -12,7 +12,7 @@ what they add to the gap between these and the samples trained on. `estimate` tr
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from numbers import Integral
@@ -209,6 +209,10 @@ class Blending:
     estimate: Callable[[], Sequence[float]]
     every: int
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.every, Integral) or self.every < 1:
+            raise ValueError(f"every must be a whole number of epochs from 1 up, got {self.every}")
+
     def __call__(self, epoch: int) -> list[str]:
         """Returns the rounds of an epoch, before whose steps the weights are set if it is time."""
         if (epoch - 1) % self.every == 0:
@@ -297,14 +301,13 @@ def fit_blended(
 
     A part of `train` is held out for good, for the trials. Each of these takes the optimiser, the
     accumulation, clipping and precision of the training, but no scheduler, for `every` epochs, or
-    as many as there are.
-    The records have the weights, `weight_<number>`, that of the model's own prediction last; their
-    `seconds` count the trials.
+    as many as there are. The records have the weights, `weight_<number>`, that of the model's own
+    prediction last; their `seconds` count the trials.
 
     Args:
         model: with a buffer `weights`, (heads,), and an attribute `round`, None outside of
-            steps: in `BLEND` it returns (prediction, `Heads`). `alone(k)` returns a model, of the
-            same parameters, that predicts by head k alone.
+            steps: in `BLEND` it returns (prediction, `Heads`). `alone(k)` returns a copy that
+            predicts by head k alone.
         train: batches to train on, see `hold_out`.
         valid: batches to select on, by the model's own prediction.
         objective: the loss of that.
@@ -318,17 +321,14 @@ def fit_blended(
         callbacks: see `fit`.
         **options: others of `fit`, but for `rounds`.
     """
-    _check_every(every)
     rest, held_out = hold_out(train, share, seed=0)
-    heads = len(model.weights) - 1
+    losses = [of_heads or objective] * (len(model.weights) - 1) + [objective]
     kept = ("accumulate", "clip_norm", "precision")
     shared = {name: options[name] for name in kept if name in options}
     shared |= {"epochs": min(every, epochs), "optimizer": optimizer, "split_batch": split_batch}
 
     def weigh() -> list[float]:
-        copies = (model.alone(k) if k < heads else deepcopy(model) for k in range(heads + 1))
-        losses = [of_heads or objective] * heads + [objective]
-        return estimate(copies, losses, rest, held_out, **shared)
+        return estimate(_apart(model), losses, rest, held_out, **shared)
 
     blending = Blending(model, weigh, every)
     return fit(
@@ -346,6 +346,7 @@ def fit_blended(
     )
 
 
-def _check_every(every: int) -> None:
-    if not isinstance(every, Integral) or every < 1:
-        raise ValueError(f"every must be a whole number of epochs from 1 up, got {every}")
+def _apart(model: Any) -> Iterator[nn.Module]:
+    """Yields a copy for each head, that of the model's own prediction last."""
+    yield from map(model.alone, range(len(model.weights) - 1))
+    yield deepcopy(model)
