@@ -63,9 +63,7 @@ def get_robustness_metric(robustness_result: Sequence[float], task: str, metric:
     return maxmin_normalize(found | {OWN: helper(robustness_result, task)}, task)
 
 
-def relative_robustness_helper(
-    robustness_result: Sequence[float] | np.ndarray, task: str | None = None
-) -> float:
+def relative_robustness_helper(robustness_result: Sequence[float] | np.ndarray, task: str) -> float:
     """Returns the area under the scores over the levels of noise, by trapezoids.
 
     Args:
