@@ -8,6 +8,7 @@ import pytest
 
 from deq_fusion.eval_scripts import robustness as measures
 from deq_fusion.eval_scripts.published import robustness
+from deq_fusion.training_structures import multibench
 
 TASKS = sorted(robustness["LF"])
 ERRORS = ("finance", "robotics", "gentle push")
@@ -65,6 +66,14 @@ def test_the_better_the_curve_the_higher_it_stands(task):
 def test_where_all_are_the_same_a_method_is_as_far_from_the_best_as_from_the_worst():
     for task in "mosi text", "gentle push image":
         assert measures.maxmin_normalize({"LF": 0.5, "my method": 0.5}, task) == 0.5
+
+
+def test_the_area_is_the_one_that_a_test_returns():
+    curve = robustness["LF"]["mosi text"]
+    returned = multibench.robustness([{"accuracy": score} for score in curve])["accuracy"]
+    assert returned["levels"] == curve
+    relative = measures.relative_robustness_helper(curve, "mosi text")
+    assert returned["area"] == pytest.approx(relative)
 
 
 def test_a_curve_lower_by_a_constant_keeps_as_much():
