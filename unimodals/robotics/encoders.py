@@ -4,6 +4,8 @@ A sensor's feature has width 2 z_dim, in which a fusion finds a mean and a varia
 dimension of one.
 """
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from .layers import CausalConv1D, Flatten, conv2d
@@ -136,7 +138,7 @@ def _steps(widths: tuple[int, ...]) -> list[tuple[int, int]]:
     return list(zip(widths, widths[1:], strict=False))
 
 
-def _alternating(layers) -> nn.Sequential:
+def _alternating(layers: Iterable[nn.Module]) -> nn.Sequential:
     """Returns the layers, a leaky ReLU after each."""
     return nn.Sequential(*(m for layer in layers for m in (layer, nn.LeakyReLU(0.1, inplace=True))))
 
