@@ -253,9 +253,10 @@ def test(
 
     Returns:
         The metrics; or, for every modality and metric, `levels`, its values at noise 0.0, 0.1, ...,
-        and `area`, that under them. MultiBench's relative and effective robustness need its
-        published tables of other methods, and are not computed; `dataset` and `method_name`, the
-        keys to those tables and the names of its plots, are accepted and not used.
+        and `area`, that under them. MultiBench's relative and effective robustness stand against
+        its published curves of other methods: `eval_scripts.robustness.report_robustness` prints
+        them. `dataset` and `method_name`, the keys to those curves and the names of its plots, are
+        accepted and not used.
     """
     measure = partial(
         single_test,

@@ -14,10 +14,12 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CHECKED = (
     "datasets",
+    "eval_scripts",
     "examples",
     "fusions",
     "objective_functions",
     "package",
+    "private_test_scripts",
     "training_structures",
     "unimodals",
 )

@@ -14,9 +14,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 REST = (
     "datasets",
+    "eval_scripts",
     "fusions",
     "objective_functions",
     "package/deq_fusion",
+    "private_test_scripts",
     "training_structures",
     "unimodals",
 )

@@ -1,0 +1,1 @@
+"""Encoders and decoders of a robot's sensors, after "Making Sense of Vision and Touch"."""
