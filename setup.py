@@ -40,6 +40,7 @@ PACKAGES = (
     "examples.synthetic",
     "examples.vqa",
     "own_data",
+    "utils",
 )
 
 

@@ -325,7 +325,7 @@ class PoolBranch(nn.Module):
         if avg_or_max not in kinds:
             raise ValueError(f"avg_or_max must be one of {list(kinds)}, got {avg_or_max!r}")
         self.in_planes, self.out_planes, self.avg_or_max = in_planes, out_planes, avg_or_max
-        self.conv1 = _normalised(nn.Conv2d(in_planes, out_planes, kernel_size=1, bias=False))
+        self.conv1 = _normalised(nn.Conv2d(in_planes, out_planes, 1, bias=False), out_planes)
         self.pool = kinds[avg_or_max](kernel_size=3, stride=1, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -350,7 +350,7 @@ class ConvBranch(nn.Module):
             raise ValueError(f"kernel_size must be 1, 3, 5 or 7, got {kernel_size}")
         self.in_planes, self.out_planes = in_planes, out_planes
         self.kernel_size, self.separable = kernel_size, separable
-        self.inp_conv1 = _normalised(nn.Conv2d(in_planes, out_planes, kernel_size=1, bias=False))
+        self.inp_conv1 = _normalised(nn.Conv2d(in_planes, out_planes, 1, bias=False), out_planes)
         if separable:
             larger: nn.Module = SeparableConvOld(out_planes, out_planes, kernel_size)
         else:
@@ -432,14 +432,14 @@ def CreateOp(conv_type: int | str, input_planes: int = 64, output_planes: int = 
     Raises:
         NotImplementedError: for another one.
     """
-    number = OPERATIONS.index(conv_type) if conv_type in OPERATIONS else conv_type
-    if number not in range(len(OPERATIONS)):
+    if conv_type not in (*OPERATIONS, *range(len(OPERATIONS))):
         raise NotImplementedError(
             f"conv_type must be one of {list(OPERATIONS)}, or its number, got {conv_type!r}"
         )
+    number = OPERATIONS.index(conv_type) if isinstance(conv_type, str) else conv_type
     if number == 0:
         conv = nn.Conv2d(input_planes, output_planes, kernel_size=1, bias=False)
-        return nn.Sequential(_normalised(conv), IdentityModule())
+        return nn.Sequential(_normalised(conv, output_planes), IdentityModule())
     if number >= 8:
         return PoolBranch(input_planes, output_planes, "max" if number == 8 else "avg")
     kernel_size = (1, 3, 5, 7, 3, 5, 7)[number - 1]
@@ -472,9 +472,9 @@ class AuxiliaryHead(nn.Module):
         return self.classifier(self.global_avg_pool(self.features(x)).flatten(1))
 
 
-def _normalised(conv: nn.Module, planes: int | None = None) -> nn.Sequential:
+def _normalised(conv: nn.Module, planes: int) -> nn.Sequential:
     """Returns a convolution with batch normalisation and ReLU."""
-    return nn.Sequential(conv, nn.BatchNorm2d(planes or conv.out_channels), nn.ReLU())
+    return nn.Sequential(conv, nn.BatchNorm2d(planes), nn.ReLU())
 
 
 def _depthwise(planes: int, kernel_size: int, bias: bool) -> nn.Conv2d:

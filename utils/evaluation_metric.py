@@ -12,7 +12,7 @@ from torch import Tensor
 
 def multiclass_acc(preds: ArrayLike, truths: ArrayLike) -> float:
     """Returns the share of predictions (n,) that round to what the truth (n,) rounds to."""
-    return float(np.mean(np.round(preds) == np.round(truths)))
+    return float(np.mean(np.round(np.asarray(preds)) == np.round(np.asarray(truths))))
 
 
 def weighted_accuracy(test_preds_emo: ArrayLike, test_truth_emo: ArrayLike) -> float:
@@ -43,8 +43,8 @@ def eval_mosei_senti_return(
         truths: of as many entries.
         exclude_zero: leave samples whose truth is 0 out of the two classes.
     """
-    scores = _sentiment(results, truths, exclude_zero)
-    return tuple(value for name, value in scores.items() if name != "mult_acc_5")
+    mae, corr, seven, _, f1, accuracy = _sentiment(results, truths, exclude_zero).values()
+    return mae, corr, seven, f1, accuracy
 
 
 def eval_mosei_senti(results: Tensor, truths: Tensor, exclude_zero: bool = False) -> None:

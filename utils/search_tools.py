@@ -1,4 +1,4 @@
-"""The moves of MFAS through its configurations (Perez-Rua et al., 2019, Algorithm 1).
+"""The moves of MFAS through its configurations (Perez-Rua et al., 2019).
 
 A layer's configuration is a list of integers; that of a fusion an array (layers, features), a row
 for every layer. Random draws are numpy's and Python's global ones, as MultiBench's: whoever seeds
@@ -98,7 +98,8 @@ def sample_k_configurations(
         chosen = np.random.choice(len(powered), k, replace=False, p=powered / powered.sum())
     else:
         others = np.flatnonzero(powered == 0)
-        chosen = [*likely, *np.random.choice(others, k - len(likely), replace=False)]
+        filling = np.random.choice(others, k - len(likely), replace=False)
+        chosen = np.concatenate([likely, filling])
     return [configurations[i] for i in chosen]
 
 

@@ -1,6 +1,6 @@
 """The surrogate of MFAS: how well a fusion would do, guessed from how others did.
 
-MFAS (Perez-Rua et al., 2019, Section 3.3) trains few of the configurations there are, and has a
+MFAS (Perez-Rua et al., 2019) trains few of the configurations there are, and has a
 recurrent network learn to predict their accuracies, so as to choose which to train next. A
 configuration is an array of integers (layers, features): a row for every fusion layer, from the
 first; see `fusions.searchable`.
@@ -33,9 +33,10 @@ class SimpleRecurrentSurrogate(nn.Module):
         self.lstm = nn.LSTM(size_ebedding, num_hidden)
         self.hid2val = nn.Linear(num_hidden, 1)
         self.nonlinearity = nn.Sigmoid()
-        for linear in (self.embedding[0], self.hid2val):
-            nn.init.uniform_(linear.weight, -0.1, 0.1)
-            nn.init.constant_(linear.bias, 1.8)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.uniform_(module.weight, -0.1, 0.1)
+                nn.init.constant_(module.bias, 1.8)
 
     def forward(self, sequence_of_operations: Tensor) -> Tensor:
         """Maps configurations of equal length, (layers, n, features), to (n, 1)."""
@@ -76,7 +77,7 @@ class SurrogateDataloader:
         return [datum for data in self._dict_data.values() for datum in data.values()]
 
     def get_data(self, to_torch: bool = False) -> tuple[list[Any], list[Any]]:
-        """Returns, for every length, the configurations (layers, n, features) and accuracies (n, 1).
+        """Returns, of every length, configurations (layers, n, features) and accuracies (n, 1).
 
         Args:
             to_torch: as tensors; else as arrays. Both are of float32.
