@@ -20,6 +20,7 @@ CHECKED = (
     "package",
     "training_structures",
     "unimodals",
+    "utils",
 )
 LISTS = ("attributes", "raises", "warns")  # of parameters griffe itself says what is wrong
 

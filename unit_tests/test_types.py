@@ -19,6 +19,7 @@ REST = (
     "package/deq_fusion",
     "training_structures",
     "unimodals",
+    "utils",
 )
 MOST = 244
 

@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 
 class Identity(nn.Module):
-    """What comes in goes out."""
+    """The map that returns its input."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         return inputs
 
 
 class IdentityModule(Identity):
-    """What comes in goes out."""
+    """The map that returns its input."""
 
 
 class Tensor1DLateralPadding(nn.Module):

@@ -60,7 +60,7 @@ class SimpleRecurrentSurrogate(nn.Module):
 
 
 class SurrogateDataloader:
-    """What has been learnt of configurations: of each the best accuracy it reached."""
+    """A record of the configurations tried: of each the best accuracy it reached."""
 
     def __init__(self) -> None:
         self._dict_data: dict[int, dict[bytes, tuple[np.ndarray, float]]] = {}
