@@ -45,6 +45,7 @@ PACKAGES = (
     "examples.synthetic",
     "examples.vqa",
     "own_data",
+    "utils",
 )
 
 

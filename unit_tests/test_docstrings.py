@@ -22,6 +22,7 @@ CHECKED = (
     "private_test_scripts",
     "training_structures",
     "unimodals",
+    "utils",
 )
 LISTS = ("attributes", "raises", "warns")  # of parameters griffe itself says what is wrong
 

@@ -21,6 +21,7 @@ REST = (
     "private_test_scripts",
     "training_structures",
     "unimodals",
+    "utils",
 )
 MOST = 244
 
