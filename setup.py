@@ -37,6 +37,7 @@ PACKAGES = (
     "examples.brca",
     "examples.digits",
     "examples.imdb",
+    "examples.paradigms",
     "examples.studies",
     "examples.studies.convergence",
     "examples.studies.cost",

@@ -104,7 +104,7 @@ def recipe(
         optimizer=OPTIMIZER,
         search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors={} if sequences else {"linear": linear_floor},
-        systems=systems(),
+        systems=systems(sequences=sequences),
     )
 
 

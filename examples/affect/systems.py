@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from deq_fusion.examples.aligned_models import MODELS
+from deq_fusion.examples.paradigms.systems import paradigms
 from deq_fusion.training_structures.comparison import About, System
 
 FLOORS: Mapping[str, About] = {
@@ -15,6 +16,10 @@ FLOORS: Mapping[str, About] = {
 }
 
 
-def systems() -> dict[str, System]:
-    """Returns the published models that this benchmark compares whole, by name."""
-    return {**MODELS}
+def systems(*, sequences: bool = False) -> dict[str, System]:
+    """Returns the published models that this benchmark compares whole, by name.
+
+    Args:
+        sequences: whether its file holds sequences, and not a vector an utterance.
+    """
+    return {**MODELS} if sequences else {**MODELS, **paradigms()}

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from functools import partial
 
+from torch.nn.functional import cross_entropy
+
 from deq_fusion.examples.brca import mogonet
+from deq_fusion.examples.paradigms.systems import paradigms
 from deq_fusion.training_structures.comparison import About, System
 
 FLOORS: Mapping[str, About] = {
@@ -42,4 +45,5 @@ def systems() -> dict[str, System]:
             takes,
             cost,
         ),
+        **paradigms(of_heads=cross_entropy),  # the recipe's loss has more than a prediction
     }

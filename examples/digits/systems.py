@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from deq_fusion.examples.paradigms.systems import paradigms
 from deq_fusion.training_structures.comparison import About, System
 
 FLOORS: Mapping[str, About] = {}
@@ -9,4 +10,4 @@ FLOORS: Mapping[str, About] = {}
 
 def systems() -> dict[str, System]:
     """Returns the published models that this benchmark compares whole, by name."""
-    return {}
+    return paradigms()

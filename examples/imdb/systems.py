@@ -19,6 +19,7 @@ from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
+from deq_fusion.examples.paradigms.systems import paradigms
 from deq_fusion.fusions.common_fusions import Concat
 from deq_fusion.training_structures import distributed
 from deq_fusion.training_structures.comparison import About, Fusion, Recipe, System
@@ -64,7 +65,8 @@ def systems(
     The arguments are settings of the recipe. What has an untrained BERT or ViT says so.
     """
     of_features = _of_features(encoders, width, lr, expert_lr)
-    return of_features | _of_films(encoders, text_weights, image_weights, vit_weights, lr, size)
+    of_films = _of_films(encoders, text_weights, image_weights, vit_weights, lr, size)
+    return of_features | of_films | (paradigms() if encoders == "vgg_word2vec" else {})
 
 
 def _of_features(
