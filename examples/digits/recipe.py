@@ -10,6 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from deq_fusion.datasets.digits.get_data import QUADRANTS, get_dataloader
+from deq_fusion.examples.noise import vectors
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import classification
 from deq_fusion.training_structures.Supervised_Learning import MMDL
@@ -44,6 +45,7 @@ def recipe(data_dir: str | Path | None = None, *, official: bool = False) -> Rec
         search={"lr": loguniform(5e-4, 1e-2)},
         optimizer=partial(torch.optim.Adam, lr=2e-3),
         fusion_options=OPTIONS,
+        noise=dict.fromkeys(QUADRANTS, vectors),
     )
 
 

@@ -160,6 +160,7 @@ def _compared(
             trials=args.search,
             prune=args.prune,
             drop_modality=args.drop_modality,
+            robustness=args.robustness,
             analyse=analyse,
             jobs=None if args.cluster else args.jobs,
             threads=args.threads,
@@ -220,6 +221,7 @@ def asked_kind(args: argparse.Namespace) -> list[str]:
     kind += ["search"] if args.search > 1 else []
     kind += ["prune"] if args.prune else []
     kind += ["missing"] if args.drop_modality else []
+    kind += ["robust"] if args.robustness else []
     kind += [args.precision] if args.precision else []
     kind += [f"epochs={args.epochs}"] if args.epochs else []
     return kind + [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]
