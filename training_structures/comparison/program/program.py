@@ -120,7 +120,8 @@ def _files(args: argparse.Namespace) -> str:
     drawn = importlib.util.find_spec("matplotlib") is not None
     pictures = "pictures" if drawn else "no pictures: pip install matplotlib"
     hidden = ", scores without each modality" if args.drop_modality else ""
-    return f"results.html ({pictures}{hidden}), .md, .csv, .json; every run in runs"
+    robust = "; curves of every run in robustness.csv" if args.robustness else ""
+    return f"results.html ({pictures}{hidden}), .md, .csv, .json{robust}; every run in runs"
 
 
 def exit_if_failed(*found: Comparison) -> None:
