@@ -82,7 +82,7 @@ def swap_entry(data: Any, p: float, *, seed: Seed = None) -> np.ndarray:
 
 def _table(data: Any) -> np.ndarray:
     """Returns a copy; raises ValueError unless it has rows and columns."""
-    table = np.array(data)
+    table = np.array(np.asarray(data))  # of a tensor, too
     if table.ndim < 2:
         raise ValueError(f"a table must be (rows, columns), got the shape {table.shape}")
     return table
