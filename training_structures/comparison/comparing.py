@@ -97,16 +97,15 @@ def compare(
             without a noise where robustness is asked for, for what cannot be sent to other
             processes, or for what cannot be told from others (`identity.values.Unidentified`).
     """
-    runs = _numbers(runs)
+    runs, levels = _numbers(runs), check_levels(robustness)
+    if levels is not None:
+        check_noise(recipe)
     methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
     by = _searched_by(methods, trials, prune=prune, progress=progress)
     usable(device)
     test_share = _test_share(recipe, runs[0])
-    levels = check_levels(robustness)
-    if levels is not None:
-        check_noise(recipe)
     rare = {"prune": prune or None, "robustness": levels, "analyse": analyse}
     demands = _demands(trials, drop_modality, rare)
     measure = None if levels is None else measured

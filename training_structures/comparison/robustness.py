@@ -76,7 +76,7 @@ def check_curves(
     for kind, by_name in found.items():
         if kind == "levels":
             continue
-        if not isinstance(by_name, dict) or not by_name.keys() <= known.get(kind, set()):
+        if kind not in known or not isinstance(by_name, dict) or by_name.keys() - known[kind]:
             raise ValueError(f"robustness has an unknown {shown(kind)}: {shown(by_name)}")
         curves |= {f"{kind} in {name}": curve for name, curve in by_name.items()}
     long = len(levels)
