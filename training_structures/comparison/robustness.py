@@ -171,7 +171,9 @@ class Part:
     def __init__(self, trained: Trained, recipe: Recipe, run: int) -> None:
         self._model, self._recipe, self._run = trained.model, recipe, run
         self._loader = trained.loaders[2 if recipe.part == "test" else 1]
-        self.whole, self.truth = self._predicted(self._loader)
+        predicted = self._predicted(self._loader)
+        self.whole = predicted[0]
+        self.truth = predicted[1]
 
     def scores(self, prediction: Any) -> dict[str, float]:
         """Returns the recipe's metrics of a prediction."""
