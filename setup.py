@@ -22,6 +22,7 @@ PACKAGES = (
     "training_structures.comparison.identity",
     "training_structures.comparison.program",
     "training_structures.comparison.report",
+    "robustness",
     "datasets",
     "datasets.files",
     "datasets.digits",

@@ -20,6 +20,7 @@ CHECKED = (
     "objective_functions",
     "package",
     "private_test_scripts",
+    "robustness",
     "training_structures",
     "unimodals",
     "utils",

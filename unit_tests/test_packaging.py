@@ -27,6 +27,7 @@ LIBRARY = (
     "datasets",
     "eval_scripts",
     "private_test_scripts",
+    "robustness",
     "utils",
 )
 MEETING = {  # what looks beyond its folder, and at what; in a checkout and below deq_fusion alike

@@ -7,18 +7,21 @@ each a dict of arrays with a row a sample:
 - `labels`: (samples, 1, 1), a sentiment in [-3, 3], or of UR-FUNNY and MUStARD -1, 0 or 1,
 - `id`: the names of the samples, may be absent.
 
-Options, defaults and batches are MultiBench's. Its results differ in three points: the arrays
-of the file are left as they are, no sample is dropped unless `drop_empty` says so, and a feature
-that is constant in a sample becomes exactly 0 under `z_norm`. A sample without text starts where
+Options, defaults and batches are MultiBench's. Its results differ in four points: the arrays
+of the file are left as they are, no sample is dropped unless `drop_empty` says so, a feature
+that is constant in a sample becomes exactly 0 under `z_norm`, and the noise of `robust_test` runs
+along the steps of each sample (there along the samples). A sample without text starts where
 another of the chosen modalities does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch.utils.data import DataLoader
 
+from ..noise import Noise
 from .checks import (
     check_parts,
     check_steps,
@@ -28,6 +31,7 @@ from .checks import (
     read_labels,
     read_pickle,
 )
+from .noisy import noisy_loaders
 from .sequences import (
     Layout,
     Part,
@@ -37,10 +41,12 @@ from .sequences import (
     make_part_loaders,
     standardise,
 )
+from .words import may_slip, read_words
 
 MODALITIES = ("vision", "audio", "text")
 DATA_TYPES = ("mosi", "mosei", "humor", "sarcasm")
 TASKS = (None, "regression", "classification")
+TEXT_NOISES = ("words", "features")
 BOUNDS = {"mosi": 3, "mosei": 3, "humor": 1, "sarcasm": 1}  # of the labels
 SOURCE = "the drive linked in the README of github.com/pliang279/MultiBench"
 
@@ -110,7 +116,10 @@ def get_dataloader(
     modalities: Sequence[str] | None = None,
     drop_empty: bool = False,
     scale: bool = False,
-) -> tuple[DataLoader, DataLoader, DataLoader]:
+    text_noise: str = "words",
+    noise: Noise | None = None,
+    seed: int = 0,
+) -> tuple[DataLoader, DataLoader, DataLoader | Mapping[str, list[DataLoader]]]:
     """Returns the loaders of (train, valid, test).
 
     A batch is [views, lengths, row numbers (batch, 1), labels (batch, 1)], where each view is
@@ -127,22 +136,32 @@ def get_dataloader(
         num_workers: processes that read ahead.
         flatten_time_series: whether a view is (batch, steps x features), and its lengths too.
         task: see `read_parts`.
-        robust_test: must be False: MultiBench's noisy test parts need raw words and a download,
-            and are not offered.
+        robust_test: whether test is a dict of noisy test parts instead: "text", "audio", "image"
+            (of vision) and "multimodal" -> a loader for each level 0, 0.1, ... 0.9, of the last
+            a third of it. These are the names, and as many levels, as `eval_scripts.robustness`
+            has of these sets; MultiBench's own, `robust_vision` and so on, are none that it knows.
+            Noise is drawn as batches are read, after `scale` and before `z_norm`.
         data_type: see `read_parts`.
-        raw_path: MultiBench's, of the raw words; not read.
+        raw_path: of the words, for noise in them, see `words.read_words`.
         z_norm: whether each sample has mean 0 and deviation 1 (unbiased) in every feature.
         masks: whether batches have masks, of what is neither padding nor absent.
         modalities: see `read_parts`.
         drop_empty: see `read_parts`.
         scale: whether features are standardised by train's unpadded steps.
+        text_noise: of `robust_test`, the noise in text alone: "words", for which raw_path must
+            name the raw words: with the level as its probability, a word of five letters or more
+            is misspelt, and so has no vector (zeros, as MultiBench's GloVe has for what it does
+            not know; that a slip may make another word of the vocabulary is left out). Or
+            "features", the noise that the others have.
+        noise: of `robust_test`, (steps (steps, features) of a sample, level, generator) -> the
+            same noised; None: Gaussian noise of that deviation, and steps lost with the level as
+            their probability (`noise.disturb_steps`).
+        seed: of the noise.
 
     Raises:
         FileNotFoundError: see `read_parts`.
-        ValueError: see `read_parts`; or if options do not go together.
+        ValueError: see `read_parts` and `words.read_words`; or if options do not go together.
     """
-    if robust_test:
-        raise ValueError("robust_test=True is not offered; use robust_test=False, on clean data")
     if flatten_time_series and max_pad:
         raise ValueError("flatten_time_series needs max_pad=False: flat views have no steps to pad")
     if z_norm and scale:
@@ -151,17 +170,47 @@ def get_dataloader(
     parts = read_parts(filepath, modalities=modalities, **options)
     if scale:
         parts = standardise(parts, filepath)
-    for name, part in parts.items():
-        views = part.views
-        if z_norm:
-            views = {key: _normalised(view) for key, view in views.items()}
-        if flatten_time_series:
-            views = {key: _flat(view) for key, view in views.items()}
-        parts[name] = part._replace(views=views)
+    finish = partial(_finished, z_norm=z_norm, flat=flatten_time_series)
     layout = Layout(max_seq_len if max_pad else None, masks=masks, lengths=not max_pad)
-    return make_part_loaders(
-        parts, layout, batch_size=batch_size, shuffle=train_shuffle, workers=num_workers
+    ready = {name: finish(part) for name, part in parts.items()}
+    train, valid, test = make_part_loaders(
+        ready, layout, batch_size=batch_size, shuffle=train_shuffle, workers=num_workers
     )
+    if not robust_test:
+        return train, valid, test
+    slips = _slips(parts["test"], text_noise, raw_path)
+    how = {"finish": finish, "slips": slips, "noise": noise, "seed": seed}
+    return train, valid, noisy_loaders(parts["test"], layout, batch_size=batch_size, **how)
+
+
+def _finished(part: Part, *, z_norm: bool, flat: bool) -> Part:
+    """Returns a part as it is served."""
+    views = part.views
+    if z_norm:
+        views = {key: _normalised(view) for key, view in views.items()}
+    if flat:
+        views = {key: _flat(view) for key, view in views.items()}
+    return part._replace(views=views)
+
+
+def _slips(test: Part, text_noise: str, raw_path: str | Path | None) -> np.ndarray | None:
+    """Returns where words of test may be misspelt; None if its text has noise as the others do.
+
+    Raises:
+        ValueError: for another `text_noise`, or words that are not there.
+    """
+    if text_noise not in TEXT_NOISES:
+        raise ValueError(f"text_noise must be one of {list(TEXT_NOISES)}, got {text_noise!r}")
+    if text_noise == "features" or "text" not in test.views:
+        return None
+    if raw_path is None or test.ids is None:
+        lack = "raw_path names none" if raw_path is None else "the file has no id to find them by"
+        raise ValueError(
+            f"robust_test=True spoils the words of text, and {lack}; name CMU's file of words, or "
+            'a pickle id -> words, as raw_path, or use text_noise="features"'
+        )
+    text = test.views["text"]
+    return may_slip(text, read_words(raw_path, test.ids), text.values.shape[1])
 
 
 def _read_part(

@@ -18,7 +18,9 @@ from ..files.hdf5 import MEMORY, Rows, open_file
 from ..files.numbers import as_float32
 from ..files.reading import shown
 from ..loaders import make_loader
+from ..noise import Noise, lose_entries
 from .contents import FILE, Contents, find_file, has_ids, read_contents, read_ids
+from .noisy import kept_films, noisy_films
 from .splits import GENRES, STANDARD
 
 __all__ = ["FILE", "STANDARD", "Contents", "FilmRows", "get_dataloader", "read_contents"]
@@ -84,7 +86,7 @@ def get_dataloader(
     batch_size: int = 128,
     vgg: bool | None = None,
     skip_process: bool = False,
-    no_robust: bool = True,
+    no_robust: bool | None = None,
     *,
     modalities: Sequence[str] = MODALITIES,
     text: str = TEXT,
@@ -92,23 +94,30 @@ def get_dataloader(
     workers: int = 0,
     splits: Sequence[int] | None = None,
     memory: int = MEMORY,
-) -> tuple[DataLoader, DataLoader, DataLoader]:
+    noise: Noise = lose_entries,
+    seed: int = 0,
+) -> tuple[DataLoader, DataLoader, DataLoader | dict[str, list[DataLoader]]]:
     """Returns the loaders of (train, valid, test); a batch is the modalities, then the genres.
 
     The arguments before the star are MultiBench's, for calls written for it, but for other
     defaults (there: `vgg=False`, batches of 40, 8 workers) and all as float32 (there: genres and
-    images int32). Its noisy test sets (`test_path`, `skip_process`, `no_robust=False`) are not
-    offered.
+    images int32). Its noisy test sets (`no_robust=False`) have noise in the features; there it is
+    in plots and posters, whose features are then computed anew by models to be had elsewhere. Such
+    features are read where MultiBench has kept them (`skip_process`).
 
     Args:
         path: the file, or the folder of `multimodal_imdb.hdf5`.
-        test_path: MultiBench's; not read, since its noisy test sets are not offered.
+        test_path: MultiBench's, of the raw films: a folder where `skip_process` looks first.
         num_workers: MultiBench's name of `workers`.
         train_shuffle: whether train has a new order each pass.
         batch_size: films a batch.
         vgg: MultiBench's choice of `image`: "vgg_features" if true, "images" if false.
-        skip_process: MultiBench's; must be False.
-        no_robust: MultiBench's; must be True.
+        skip_process: whether noisy test sets are those whose features MultiBench has kept,
+            `vgg_features_0.npy` to `vgg_features_10.npy` and `text_features_0.npy` to
+            `text_features_10.npy`, in test_path or the current folder.
+        no_robust: whether test is the plain test set; else it is a dict of noisy ones, "text" and
+            "image" -> a loader for each level 0, 0.1, ... 1, the other modality clean. None: if
+            there is no test_path, which calls written for MultiBench have, whose default is False.
         modalities: different names out of "text" and "image", in the order wanted.
         text: the dataset of the text, (films, 300); or one of your own.
         image: that of the images, (films, 4096) or, for "images", (films, 3, 256, 160); or one of
@@ -117,6 +126,9 @@ def get_dataloader(
         splits: films in train, validation and test; None takes the file's attribute `splits`
             (JSON counts) or `split` (Fuel's), else, for 25,959 films, MM-IMDB's own.
         memory: bytes of a compressed dataset that are read whole.
+        noise: of the noisy test sets, (features of a film, level, generator) -> the same noised;
+            by default each is 0 with the level as its probability.
+        seed: of the noise.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -130,11 +142,9 @@ def get_dataloader(
         UserWarning: if the file's split leaves films out, most films of a part have no genre, or
             a dataset is as wide as it is long, which hides whether its rows are the films.
     """
-    if skip_process or not no_robust:
-        raise ValueError(
-            "no_robust must be True and skip_process False: MultiBench's noisy test sets are not "
-            "offered; add noise to the batches of the test loader instead"
-        )
+    plain = test_path is None if no_robust is None else no_robust
+    if skip_process and plain:
+        raise ValueError("skip_process is of the noisy test sets: it needs no_robust=False")
     if vgg is not None:
         image = IMAGE if vgg else "images"
     datasets = dict(zip(MODALITIES, (text, image), strict=True))
@@ -144,15 +154,24 @@ def get_dataloader(
     path = find_file(path)
     workers = workers if num_workers is None else num_workers
     options = {"batch_size": batch_size, "workers": workers}
+    fixed = {**options, "shuffle": False}
     train, valid, test = (
         FilmRows(path, rows, names=[datasets[key] for key in chosen], memory=memory)
         for rows in read_contents(path, splits=splits).parts
     )
-    return (
-        make_loader(train, shuffle=train_shuffle, **options),
-        make_loader(valid, shuffle=False, **options),
-        make_loader(test, shuffle=False, **options),
+    loaders = make_loader(train, shuffle=train_shuffle, **options), make_loader(valid, **fixed)
+    if plain:
+        return *loaders, make_loader(test, **fixed)
+    folders = [Path(folder) for folder in (test_path, ".") if folder is not None]
+    sets = (
+        kept_films(test, chosen, folders)
+        if skip_process
+        else noisy_films(test, chosen, noise, seed)
     )
+    # so many loaders would keep too many processes
+    fixed["workers"] = 0
+    noisy = {name: [make_loader(one, **fixed) for one in levels] for name, levels in sets.items()}
+    return *loaders, noisy
 
 
 def _check_view(view: Rows, films: int) -> None:

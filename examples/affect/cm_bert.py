@@ -34,6 +34,7 @@ from deq_fusion.datasets.affect import cm_bert as tables
 from deq_fusion.datasets.affect import transcripts
 from deq_fusion.datasets.affect.utterance import FILE as UTTERANCES
 from deq_fusion.datasets.files.text import WordPieces
+from deq_fusion.examples.noise import sequences, tokens
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Fusion, Loaders
 from deq_fusion.unimodals.cm_bert import (
@@ -102,6 +103,7 @@ def fields(
         "fusion_options": MAP_OPTIONS if host == "cm_bert" else {},
         "search": {"lr": loguniform(low, high), "fusion_lr": loguniform(3e-4, 3e-2)},
         "floors": {"linear": linear_floor},
+        "noise": {"text": tokens, "audio": sequences},
     }
 
 

@@ -21,6 +21,7 @@ from deq_fusion.datasets.affect import get_data, mmsa, utterance
 from deq_fusion.examples.affect import cm_bert
 from deq_fusion.examples.affect.systems import systems
 from deq_fusion.examples.checks import check_positive, own_split
+from deq_fusion.examples.noise import vectors_or_sequences
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import sentiment
 from deq_fusion.training_structures.Supervised_Learning import MMDL
@@ -91,11 +92,11 @@ def recipe(
             "text_weights and fusion_lr are CM-BERT's: add --set host=cm_bert, or leave them out"
         )
     path = find_file(folder, file, known=FILES)
-    sequences = path.name != UTTERANCES
+    sequences, names = path.name != UTTERANCES, FILES.get(path.name, get_data).MODALITIES
     return Recipe(
         **shared,
         name=f"CMU-MOSI, {path.name}" if sequences else "CMU-MOSI, utterance-level features",
-        modalities=FILES.get(path.name, get_data).MODALITIES,
+        modalities=names,
         load=partial(load_sequences, path) if sequences else partial(load, folder),
         build=build_sequences if sequences else build,
         objective=nn.functional.l1_loss,
@@ -105,6 +106,7 @@ def recipe(
         search={"lr": loguniform(1e-4, 3e-3), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors={} if sequences else {"linear": linear_floor},
         systems=systems(sequences=sequences),
+        noise=dict.fromkeys(names, vectors_or_sequences),
     )
 
 

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader
 from deq_fusion.datasets.brca.get_data import get_dataloader
 from deq_fusion.examples.brca.systems import systems
 from deq_fusion.examples.checks import check_positive
+from deq_fusion.examples.noise import vectors
 from deq_fusion.objective_functions.mm_dynamics import mm_dynamics_loss
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import classification
@@ -116,6 +117,7 @@ def recipe(
         },
         floors={"linear": linear_floor, "gridge": gridge_floor},
         systems=systems(),
+        noise=dict.fromkeys(VIEWS, vectors),
     )
 
 

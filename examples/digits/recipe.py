@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from deq_fusion.datasets.digits.get_data import QUADRANTS, get_dataloader
 from deq_fusion.examples.digits.systems import systems
+from deq_fusion.examples.noise import vectors
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import classification
 from deq_fusion.training_structures.Supervised_Learning import MMDL
@@ -46,6 +47,7 @@ def recipe(data_dir: str | Path | None = None, *, official: bool = False) -> Rec
         optimizer=partial(torch.optim.Adam, lr=2e-3),
         fusion_options=OPTIONS,
         systems=systems(),
+        noise=dict.fromkeys(QUADRANTS, vectors),
     )
 
 

@@ -36,6 +36,7 @@ from deq_fusion.datasets.imdb import get_data, raw
 from deq_fusion.datasets.imdb.films import read_films
 from deq_fusion.examples.checks import check_positive, own_split
 from deq_fusion.examples.imdb.systems import systems
+from deq_fusion.examples.noise import images, tokens, vectors
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.objective_functions.multilabel import balanced_bce
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
@@ -63,6 +64,11 @@ class Row:
     scheduler: Callable | None = None
 
 
+NOISE = {  # encoders -> noise of their text and of their image
+    "vgg_word2vec": (vectors, vectors),
+    "vgg_bert": (tokens, vectors),
+    "resnet_bert": (tokens, images),
+}
 BCE = nn.functional.binary_cross_entropy_with_logits
 ADAMW = torch.optim.AdamW
 ROWS = {
@@ -148,6 +154,7 @@ def recipe(
         accumulate=1 if batch_size else row.accumulate,
         search={"lr": loguniform(1e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
         floors=floors,
+        noise=dict(zip(MODALITIES, NOISE[encoders], strict=True)),
         systems=systems(
             encoders=encoders,
             text_weights=text_weights,

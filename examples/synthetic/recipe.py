@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from deq_fusion.datasets.synthetic.sequences import MODALITIES, bayes_mse, get_dataloader
 from deq_fusion.examples.checks import check_positive
+from deq_fusion.examples.noise import sequences
 from deq_fusion.examples.synthetic.systems import systems
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import regression
@@ -66,6 +67,7 @@ def recipe(
         search={"lr": loguniform(1e-3, 3e-2)},
         floors={"constant": constant_floor, "linear": linear_floor},
         systems=systems(),
+        noise=dict.fromkeys(MODALITIES, sequences),
     )
 
 

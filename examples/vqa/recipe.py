@@ -29,6 +29,7 @@ from deq_fusion.datasets.vqa.annotations import lacks_answers
 from deq_fusion.datasets.vqa.features import find_features
 from deq_fusion.datasets.vqa.get_data import VQA, get_dataloader
 from deq_fusion.examples.checks import check_positive, own_split
+from deq_fusion.examples.noise import tokens, vectors
 from deq_fusion.examples.vqa.hosts import SIZES, Host, find_host
 from deq_fusion.training_structures.comparison import Fusion, Loaders, Recipe, Score
 from deq_fusion.training_structures.metrics import answer_accuracy
@@ -127,6 +128,7 @@ def recipe(
         search={"lr": loguniform(rate / 5, 6 * rate), "weight_decay": (0.0, 1e-5, 1e-4)},
         floors={"most frequent": most_frequent, "naive Bayes": naive_bayes},
         lacking=_lacking(folder, images, pictures),
+        noise={"question": tokens, "words": tokens, "image": vectors},
     )
 
 

@@ -20,6 +20,7 @@ from .identity.reuse import Reuse
 from .methods import BASELINE, Method, gather
 from .recipe import Fusion, Recipe, Score
 from .results import check_alike
+from .robustness import check_levels, check_noise, measured
 from .search import check_search, searched_by, told
 from .single_run import Analysis, run_floor, run_fusion
 from .store import opened, provenance
@@ -40,6 +41,7 @@ def compare(
     trials: int = 1,
     prune: bool = False,
     drop_modality: bool = False,
+    robustness: bool | Sequence[float] | None = None,
     analyse: Analysis | None = None,
     jobs: int | None = 1,
     threads: int = 1,
@@ -69,6 +71,10 @@ def compare(
         trials: hyperparameter settings that every fusion tries in every run, on validation data.
         prune: whether trials end early that are worse than earlier ones, see `tpe.TPE`.
         drop_modality: whether to score with each modality missing, too.
+        robustness: whether to score, too, with rising noise in each modality and in all, and
+            where a rising share of the samples lacks one, see `robustness.measured`; or the
+            levels of these, from 0 to 1 at most, in place of 0, 0.1, ... 1. The recipe must say
+            how its modalities are noised (`Recipe.noise`).
         analyse: (trained, recipe) -> what JSON can hold; it is called with every trained model
             (`single_run.Trained`), and what it returns is stored with the run as `analysis`.
         jobs: processes to run in parallel; None leaves it to joblib's `parallel_config`, which
@@ -87,18 +93,23 @@ def compare(
         Unwritable: if it cannot be written to.
         Halted: if it cannot go on for now, such as on a full disk; what is finished stays.
         ValueError: for no runs, for the same one twice, for a name that is not there, for too many
-            trials, for what no fusion takes, for what cannot be sent to other processes, or for
-            what cannot be told from others (`identity.values.Unidentified`).
+            trials, for what no fusion takes, for levels that do not rise from 0 or a modality
+            without a noise where robustness is asked for, for what cannot be sent to other
+            processes, or for what cannot be told from others (`identity.values.Unidentified`).
     """
-    runs = _numbers(runs)
+    runs, levels = _numbers(runs), check_levels(robustness)
+    if levels is not None:
+        check_noise(recipe)
     methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
     by = _searched_by(methods, trials, prune=prune, progress=progress)
     usable(device)
     test_share = _test_share(recipe, runs[0])
-    demands = _demands(trials, prune=prune, drop_modality=drop_modality, analyse=analyse)
-    identities = Identities(run_fusion, run_floor, analyse=analyse, search=by)
+    rare = {"prune": prune or None, "robustness": levels, "analyse": analyse}
+    demands = _demands(trials, drop_modality, rare)
+    measure = None if levels is None else measured
+    identities = Identities(run_fusion, run_floor, analyse=analyse, search=by, robustness=measure)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
     with _folder(output, recipe, reuse.aside) as folder, watched():
         how = jobs, threads, device, progress, watch, scores, output is not None
@@ -113,14 +124,11 @@ def compare(
     return Comparison(recipe, methods, results, skipped, failures, reused, *judged)
 
 
-def _demands(
-    trials: int, *, prune: bool, drop_modality: bool, analyse: Analysis | None
-) -> dict[str, Any]:
+def _demands(trials: int, drop_modality: bool, rare: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what is asked of every run besides its number; what is rare, only if it is asked:
     stored runs are compared by it."""
-    demands: dict[str, Any] = {"trials": trials, "drop_modality": drop_modality}
-    demands |= {"prune": True} if prune else {}
-    return demands | ({} if analyse is None else {"analyse": analyse})
+    asked = {name: value for name, value in rare.items() if value is not None}
+    return {"trials": trials, "drop_modality": drop_modality, **asked}
 
 
 @contextmanager

@@ -24,6 +24,19 @@ def without(fusions: Iterable[nn.Module], modality: int) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def zeroed(fusions: Iterable[nn.Module], modality: int) -> Iterator[None]:
+    """Lets the fusions meet zeros for that modality's features, also those that take `present`."""
+
+    def hide(fusion: nn.Module, args: tuple) -> tuple:
+        return (_zeroed(args[0], modality), *args[1:])
+
+    with ExitStack() as stack:
+        for fusion in fusions:
+            stack.callback(fusion.register_forward_pre_hook(hide).remove)
+        yield
+
+
 def knows_absence(fusion: nn.Module) -> bool:
     """Returns whether the fusion has a way of its own to do without a modality."""
     return "present" in inspect.signature(fusion.forward).parameters

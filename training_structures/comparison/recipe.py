@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,6 +22,9 @@ Fusion = Callable[..., tuple[nn.Module, int | None]]
 width is None of a fusion that predicts on its own: the model then goes without a head."""
 
 Loaders = tuple[DataLoader, DataLoader, DataLoader]
+
+Noise = Callable[[Tensor, float, np.random.Generator], Tensor]
+"""(features of a batch, level in [0, 1], generator) -> such features with noise of that level."""
 
 SHARES = ("accuracy", "balanced", "recall", "acc2", "acc7", "f1", "auc")
 """First words of scores that lie in [0, 1]."""
@@ -114,6 +118,9 @@ class Recipe:
             of a comparison: `Comparison.best` calls it. A recipe with fewer modalities calls it
             with the keyword `modalities`, too, and what a search chose of the optimiser comes as
             keywords, such as `lr`. None: the recipe has no such thing.
+        noise: modality -> how it is noised where robustness is measured, see `Noise`; it decides
+            nothing else. It leaves what it gets as it is, and draws from the generator alone;
+            level 0 is never asked of it.
     """
 
     name: str
@@ -145,6 +152,7 @@ class Recipe:
     lacking: Mapping[str, str] = field(default_factory=dict)
     about: Sequence[str] = ()
     refit: Callable[..., Any] | None = None
+    noise: Mapping[str, Noise] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value, known in (

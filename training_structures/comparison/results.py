@@ -9,6 +9,7 @@ from typing import Any, TypeGuard
 
 from ..files import shown
 from .methods import SYSTEM, Method
+from .robustness import check_curves
 
 COUNTS = "parameters", "fusion_parameters", "epochs", "best_epoch"
 
@@ -95,7 +96,26 @@ def _all_scores(result: Mapping[str, Any], method: Method) -> list[tuple[str, An
     if isinstance(whole, dict) and any(scores.keys() != whole.keys() for scores in named):
         raise ValueError("missing must have the same scores for each modality")
     without = [(f"scores without {shown(name)}", scores) for name, scores in missing.items()]
-    return [("scores", result.get("scores")), *without]
+    return [("scores", whole), *without, *_robust_scores(result, method)]
+
+
+def _robust_scores(result: Mapping[str, Any], method: Method) -> list[tuple[str, Any]]:
+    """Returns where scores of robustness stand, level by level, and what stands there."""
+    settings = result.get("settings")
+    asked = isinstance(settings, dict) and "robustness" in settings
+    if asked != ("robustness" in result):
+        raise ValueError("robustness must be there where it was asked for, and only there")
+    if not asked:
+        return []
+    found, whole = result["robustness"], result.get("scores")
+    levels, curves = check_curves(found, method.recipe.modalities)
+    if isinstance(whole, dict) and any(curve.keys() != whole.keys() for curve in curves.values()):
+        raise ValueError("robustness must have the same scores at every level as there are clean")
+    return [
+        (f"scores of {where} at {level}", {name: curve[name][i] for name in curve})
+        for where, curve in curves.items()
+        for i, level in enumerate(levels)
+    ]
 
 
 def _check_training(result: Mapping[str, Any]) -> None:

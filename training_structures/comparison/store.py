@@ -38,13 +38,14 @@ from .lock import locked
 from .methods import Method
 from .recipe import Recipe, described
 from .results import check_origin, check_result
+from .robustness import Look
 from .run_warnings import kept
 from .search import searched_by
 from .single_run import run_floor, run_fusion, trial_checkpoint
 
 FORMAT = "deq-fusion comparison 2"
 EARLIER = ("deq-fusion comparison 1",)  # whose runs do not tell what code and data they had
-ASKED = "name", "modalities", "epochs", "part", "trials", "drop_modality"
+ASKED = "name", "modalities", "epochs", "part", "trials", "drop_modality", "robustness"
 """Settings that a command asks for: other ones are another comparison's, and are refused."""
 
 _ONE_AT_A_TIME = threading.Lock()  # a run seeds its process's generators; a worker may have threads
@@ -164,8 +165,9 @@ def stored(
         del expected["drop_modality"]
         result.pop("missing", None)
     _check(there, expected, path, "choose another output folder, or delete that file")
-    if "analyse" not in demands:
-        result.pop("analysis", None)
+    for more, left in (("analyse", "analysis"), ("robustness", "robustness")):
+        if more not in demands:
+            result.pop(left, None)
     reason = reuse.why_not(method, run, result["identity"])
     if reason is not None:
         set_aside(path, "changed")
@@ -245,7 +247,13 @@ def _run(
     named = {"method": method.name, "run": run}
     if method.fusion is None:
         return named | run_floor(method, run)
-    return named | run_fusion(method, run, **how, **demands)
+    if "robustness" not in demands:
+        return named | run_fusion(method, run, **how, **demands)
+    asked = {name: value for name, value in demands.items() if name != "robustness"}
+    asked["analyse"] = Look(method, run, demands["robustness"], demands.get("analyse"))
+    result = run_fusion(method, run, **how, **asked)
+    found = result.pop("analysis")
+    return named | result | found
 
 
 @contextmanager
@@ -263,6 +271,8 @@ def _settings(method: Method, demands: Mapping[str, Any]) -> dict[str, str]:
     asked = (
         {} if method.fusion is None else {key: described(value) for key, value in demands.items()}
     )
+    if "robustness" in asked:
+        asked["noise"] = described(method.recipe.noise)
     if demands.get("trials", 1) > 1 and method.fusion is not None:
         asked["search"] = described(method.recipe.search)
         asked["searched by"] = str(searched_by(demands["trials"], prune="prune" in demands))

@@ -333,7 +333,8 @@ def test_a_wrong_file_is_named_with_part_and_row(write, data, change, match):
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"robust_test": True}, "robust_test=True is not offered; use robust_test=False"),
+        ({"robust_test": True}, "spoils the words of text, and raw_path names none"),
+        ({"robust_test": True, "text_noise": "letters"}, r"text_noise must be one of \['words'"),
         ({"flatten_time_series": True, "max_pad": True}, "flatten_time_series needs max_pad=False"),
         ({"z_norm": True, "scale": True}, "z_norm and scale exclude each other"),
         ({"data_type": "film"}, r"data_type 'film'; choose from \['mosi'"),

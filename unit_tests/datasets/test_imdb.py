@@ -176,9 +176,8 @@ def test_a_call_written_for_multibench_works(write, arrays):
     loaders = get_dataloader(write(), "raw", 0, False, 40, True, False, True)
     assert len(loaders[0]) == 1
     check_parts(loaders, arrays, PARTS)
-    for options in ({"no_robust": False}, {"skip_process": True}):
-        with pytest.raises(ValueError, match="no_robust must be True and skip_process False"):
-            get_dataloader(write(), **options)
+    with pytest.raises(ValueError, match="skip_process is of the noisy test sets"):
+        get_dataloader(write(), skip_process=True)
 
 
 @pytest.mark.parametrize("kept", ["json", "array", "file", None])

@@ -26,6 +26,7 @@ NOT_ASKED: Mapping[str, Any] = {  # of a comparison's arguments, those that a ta
     "search": 1,
     "prune": False,
     "drop_modality": False,
+    "robustness": None,
 }
 
 

@@ -11,6 +11,7 @@ from scipy.stats import loguniform
 from torch import nn
 from torch.utils.data import DataLoader
 
+from deq_fusion.examples.noise import vectors_or_sequences
 from deq_fusion.training_structures.comparison import Fusion, Recipe, Score
 
 from ..columns import unseen_words
@@ -201,6 +202,7 @@ def _recipe(
         fusion_options=FUSION_OPTIONS,
         search={"lr": loguniform(3e-4, 1e-2), "weight_decay": (1e-3, 1e-2, 1e-1)},
         refit=partial(refit, data, target, encoders, **settings),
+        noise=dict.fromkeys(data.views, vectors_or_sequences),
         floors={plain: partial(floors.constant, *shape), "linear": partial(floors.linear, *shape)},
     )
 

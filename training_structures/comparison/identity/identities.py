@@ -30,6 +30,7 @@ class Identities:
         fit_floor: the same of a floor.
         analyse: what is found out about every trained model.
         search: what searches hyperparameters, in words; None if nothing does.
+        robustness: what measures it; None if nothing does.
     """
 
     def __init__(
@@ -39,9 +40,10 @@ class Identities:
         *,
         analyse: Callable[..., Any] | None = None,
         search: str | None = None,
+        robustness: Callable[..., Any] | None = None,
     ) -> None:
         self._run, self._fit_floor = run, fit_floor
-        self._analyse, self._search = analyse, search
+        self._analyse, self._search, self._robustness = analyse, search, robustness
         self._code = Code()
         self._data: dict[tuple[Any, ...], dict[str, str]] = {}
 
@@ -80,6 +82,9 @@ class Identities:
         given |= {"options": dict(recipe.fusion_options.get(method.name, {}))}
         given |= {"fusion_lr": recipe.fusion_lr.get(method.name)}
         given |= {"search": recipe.search} if self._search is not None else {}
+        if self._robustness is not None:
+            noise = {name: recipe.noise.get(name) for name in recipe.modalities}
+            given |= {"robustness": self._robustness, "noise": noise}
         return given | ({} if self._analyse is None else {"analyse": self._analyse})
 
     def _searched(self, method: Method) -> dict[str, str]:

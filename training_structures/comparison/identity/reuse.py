@@ -53,14 +53,16 @@ class Reuse:
 def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Returns in words why a stored run is not that of today's code; None if it is.
 
-    One that was analysed may be used where no analysis is wanted.
+    One that was analysed may be used where no analysis is wanted, and so may one whose robustness
+    was measured.
     """
     for name, version in now["versions"].items():
         if was["versions"].get(name) != version:
             return f"{name} was {was['versions'].get(name)} and is {version}"
     before, after = dict(was["given"]), now["given"]
-    if "analyse" not in after:
-        before.pop("analyse", None)
+    for more in ("analyse", "robustness", "noise"):
+        if more not in after:
+            before.pop(more, None)
     changed = [name for name in {**after, **before} if before.get(name) != after.get(name)]
     if not changed:
         return None

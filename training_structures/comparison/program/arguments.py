@@ -223,6 +223,15 @@ def add_judged(parser: argparse.ArgumentParser, baseline: str = "concat") -> Non
     add("--search", type=count, default=1, metavar="TRIALS", help="settings every fusion tries")
     add("--prune", action="store_true", help="end trials early that are worse than most before")
     add("--drop-modality", action="store_true", help="score with each modality missing, too")
+    add(
+        "--robustness",
+        type=_levels,
+        nargs="?",
+        const=True,
+        metavar="LEVELS",
+        help="score with rising noise in each modality and in all, too, and where a rising share "
+        "of the samples lacks one; at 0, 0.1, ... 1, or at the levels given, as 0,0.25,0.5,1",
+    )
 
 
 def add_how(parser: argparse.ArgumentParser) -> None:
@@ -315,6 +324,13 @@ def _integers(text: str) -> list[int]:
     if not all(word.isdecimal() for word in found) or len(set(found)) < len(found):
         raise argparse.ArgumentTypeError(f"must be different integers as 0,1,2, got {text}")
     return [int(word) for word in found]
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, words(text)))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"must be numbers as 0,0.5,1, got {text}") from error
 
 
 def _option(text: str) -> tuple[str, str, Any]:

@@ -120,7 +120,8 @@ def _files(args: argparse.Namespace) -> str:
     drawn = importlib.util.find_spec("matplotlib") is not None
     pictures = "pictures" if drawn else "no pictures: pip install matplotlib"
     hidden = ", scores without each modality" if args.drop_modality else ""
-    return f"results.html ({pictures}{hidden}), .md, .csv, .json; every run in runs"
+    robust = "; curves of every run in robustness.csv" if args.robustness else ""
+    return f"results.html ({pictures}{hidden}), .md, .csv, .json{robust}; every run in runs"
 
 
 def exit_if_failed(*found: Comparison) -> None:
@@ -160,6 +161,7 @@ def _compared(
             trials=args.search,
             prune=args.prune,
             drop_modality=args.drop_modality,
+            robustness=args.robustness,
             analyse=analyse,
             jobs=None if args.cluster else args.jobs,
             threads=args.threads,
@@ -220,6 +222,7 @@ def asked_kind(args: argparse.Namespace) -> list[str]:
     kind += ["search"] if args.search > 1 else []
     kind += ["prune"] if args.prune else []
     kind += ["missing"] if args.drop_modality else []
+    kind += ["robust"] if args.robustness else []
     kind += [args.precision] if args.precision else []
     kind += [f"epochs={args.epochs}"] if args.epochs else []
     return kind + [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]

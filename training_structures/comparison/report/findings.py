@@ -7,6 +7,7 @@ from typing import Any
 
 from ..methods import Method
 from ..recipe import Recipe, Score
+from .robustness import Robust, robust_rows
 from .table import Row, make_rows
 
 
@@ -59,6 +60,16 @@ class Findings:
         return make_rows(
             self.results, self.scores, baseline=self.baseline, test_share=self.test_share
         )
+
+    def robustness(self) -> list[Robust]:
+        """Returns a row for each curve and method, if robustness was asked for: curve by curve, the
+        best relative robustness first."""
+        return list(self._robust_rows)
+
+    @cached_property
+    def _robust_rows(self) -> list[Robust]:
+        shared = {"baseline": self.baseline, "test_share": self.test_share}
+        return robust_rows(self.results, self.score, self.recipe.modalities, **shared)
 
     @property
     def scores(self) -> list[Score]:

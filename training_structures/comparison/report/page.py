@@ -8,12 +8,15 @@ from html import escape as escaped
 from .pictures import PICTURES, Shown, as_svg
 from .text import printable
 
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Title, heading, and lines of cells."""
 ABOUT = "What to know about these data"
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 72rem; padding: 1rem;
   color: #111827; background: #fff; overflow-wrap: anywhere; }
 h1 { font-size: clamp(1.3rem, 5vw, 1.6rem); line-height: 1.25; margin: 0 0 1rem; }
+h3 { font-size: 1rem; margin: 1.25rem 0 .25rem; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; } figure h2 { margin-top: 0; }
 .title { color: #4b5563; margin: .5rem 0 .25rem; } .verdict { padding-left: 1.2rem; }
 .scroll { overflow-x: auto; background:
@@ -55,6 +58,8 @@ def page(
     failures: Sequence[Mapping[str, object]],
     warned: Sequence[str] = (),
     about: Sequence[str] = (),
+    robust: Sequence[Table] = (),
+    how_robust: Sequence[str] = (),
     repeat: str,
 ) -> str:
     """Returns the page.
@@ -71,6 +76,8 @@ def page(
         failures: runs that raised.
         warned: what the other runs warned of.
         about: sentences on the data.
+        robust: tables of robustness, below the pictures.
+        how_robust: sentences on how to read them.
         repeat: how to get the same numbers again.
     """
     parts = [f'<p class="title">{escape(title)}</p><h1>{_unbroken(headline)}</h1>']
@@ -82,6 +89,11 @@ def page(
     if about:
         parts.append(f"<h2>{ABOUT}</h2>{_list(about)}")
     parts.append(f'<div class="pictures">{_pictures(shown)}</div>')
+    if robust:
+        parts.append("<h2>Robustness</h2>")
+        parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in how_robust]
+        for name, *cells in robust:
+            parts += [f"<h3>{escape(name)}</h3>", _table(shown, *cells)]
     if failures:
         parts.append("<h2>Runs that failed</h2>")
         parts += [

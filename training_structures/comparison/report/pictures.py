@@ -12,7 +12,9 @@ import numpy as np
 from ...run import more_is_better
 from ..methods import SINGLE
 from ..recipe import Score
+from ..robustness import MISSING, NOISE, ZEROS
 from .labels import Label, place
+from .robustness import Robust, title
 from .table import Row
 from .text import in_picture, printable
 
@@ -37,6 +39,7 @@ class Shown:
         select: the validation score that training selected by.
         baseline: the method of the paired tests, set off by colour.
         subject: the method that the comparison is about, set off by another.
+        robust: of robustness, a row for each curve and method.
     """
 
     rows: Sequence[Row]
@@ -45,6 +48,7 @@ class Shown:
     select: str
     baseline: str | None
     subject: str | None
+    robust: Sequence[Robust] = ()
 
     def colour(self, method: str) -> str:
         return {self.baseline: BASELINE, self.subject: SUBJECT}.get(method, OTHER)
@@ -162,8 +166,7 @@ def learning(shown: Shown) -> Any:
     key = f"valid_{shown.select}"
     curves = {row.method: shown.curves(row.method, key) for row in shown.rows}
     curves = {method: _mean(curve) for method, curve in curves.items() if curve.size}
-    chosen = [m for m in (shown.subject, shown.baseline) if m in curves]
-    chosen += [method for method in curves if method not in chosen][: NAMED - len(chosen)]
+    chosen = _chosen(shown, list(curves))
     if not chosen:
         return None
     figure, axes = _figure(3.9)
@@ -231,6 +234,64 @@ def absence(shown: Shown) -> Any:
     return figure
 
 
+def noise(shown: Shown) -> Any:
+    """The score under rising noise, in all modalities and in each: the mean over the runs, of the
+    subject and the baseline with its 95 % interval. Grey are the others."""
+    return _robust(shown, NOISE, "level of noise")
+
+
+def lacking(shown: Shown) -> Any:
+    """The score where a rising share of the samples lacks a modality, any one and each: the mean
+    over the runs, of the subject and the baseline with its 95 % interval. Dashed: with zeros in
+    its place, of a fusion that can be told. Grey are the others."""
+    return _robust(shown, MISSING, "share of samples that lack it")
+
+
+def _robust(shown: Shown, kind: str, over: str) -> Any:
+    """Returns a panel for each of the curves of a kind."""
+    rows = [row for row in shown.robust if row.kind == kind]
+    if not rows:
+        return None
+    wheres = list(dict.fromkeys(row.where for row in rows))
+    figure, panels = _figure(0.8 + 2.2 * len(wheres), panels=len(wheres))
+    best = [row.method for row in shown.rows if not _single(row)]
+    methods = {row.method for row in rows}
+    chosen = _chosen(shown, [method for method in best if method in methods])
+    spare = cycle(OTHERS)
+    colours = {m: next(spare) if shown.colour(m) == OTHER else shown.colour(m) for m in chosen}
+    for where, axes in zip(wheres, np.atleast_1d(panels), strict=True):
+        axes.set_title(in_picture(title(kind, where)), fontsize=SMALL, loc="left")
+        axes.set_ylabel(shown.label)
+        for row in shown.robust:
+            zeros = kind == MISSING and row.kind == ZEROS and row.method in colours
+            if row.where == where and (row.kind == kind or zeros):
+                _draw_robust(axes, shown, row, colours.get(row.method))
+    np.atleast_1d(panels)[-1].set_xlabel(over)
+    handles = [axes.plot([], [], color=colour)[0] for colour in colours.values()]
+    how = {"loc": "outside upper center", "ncols": 2, "frameon": False, "fontsize": SMALL}
+    figure.legend(handles, map(_short, colours), **how)
+    return figure
+
+
+def _draw_robust(axes: Any, shown: Shown, row: Robust, colour: str | None) -> None:
+    style: dict[str, Any] = {"color": "#d1d5db", "linewidth": 0.8}
+    if colour is not None:
+        style = {"color": colour, "linewidth": 1.2, "zorder": 3}
+    if row.kind == ZEROS:
+        style["linestyle"] = "--"
+    axes.plot(row.levels, [shown.value(point.mean) for point in row.curve], **style)
+    if row.method in (shown.subject, shown.baseline) and row.kind != ZEROS:
+        bounds = [[shown.value(x) for x in (point.low, point.high)] for point in row.curve]
+        if np.isfinite(bounds).all():
+            axes.fill_between(row.levels, *zip(*bounds, strict=True), color=colour, alpha=0.15)
+
+
+def _chosen(shown: Shown, methods: Sequence[str]) -> list[str]:
+    """Returns the methods that are named: the subject, the baseline, the first of the others."""
+    chosen = [method for method in (shown.subject, shown.baseline) if method in methods]
+    return chosen + [m for m in methods if m not in chosen][: NAMED - len(chosen)]
+
+
 PICTURES: Mapping[str, Callable[[Shown], Any]] = {
     "Scores": scores,
     "Differences": differences,
@@ -238,6 +299,8 @@ PICTURES: Mapping[str, Callable[[Shown], Any]] = {
     "Learning": learning,
     "Convergence": convergence,
     "Missing modalities": absence,
+    "Robustness to noise": noise,
+    "Robustness to absence": lacking,
 }
 
 

@@ -14,6 +14,7 @@ from ..methods import BASELINE, SYSTEM
 from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..run_warnings import summary
+from . import robustness
 from .findings import Findings
 from .page import ABOUT, page
 from .pictures import Shown
@@ -21,18 +22,21 @@ from .table import COSTS, Row, as_csv, cells, fitted, markdown, short_cells
 from .text import in_markdown, printable
 from .verdict import headline, verdict
 
-LONG = "curve", "analysis", "identity"  # of a run, left to its own file
+LONG = "curve", "analysis", "identity", "robustness"  # of a run, left to its own file
 TRACEBACK = "\n\t"  # control characters that an error's text may have
 WIDEST = 100  # columns of a line of prose
 LAST = 6  # lines of a traceback that a terminal shows
 
 
 def write(found: Findings, folder: Path) -> None:
-    """Writes results.md, .csv, .json and .html to a folder."""
+    """Writes results.md, .csv, .json and .html to a folder, and robustness.csv if there is some."""
     files = {"md": _markdown(found), "csv": as_csv(found.results), "html": _page(found)}
     folder.mkdir(parents=True, exist_ok=True)
     for kind, text in files.items():
         write_bytes(folder / f"results.{kind}", text.encode(errors="backslashreplace"))
+    if found.robustness():
+        text = robustness.as_csv(found.results)
+        write_bytes(folder / "robustness.csv", text.encode(errors="backslashreplace"))
     write_json(folder / "results.json", _content(found))
 
 
@@ -50,6 +54,9 @@ def terminal(found: Findings, width: int | None = None) -> str:
         parts += [_wrapped(sentence, width) for sentence in _says(found)]
         parts.append(fitted(*short_cells(rows, found.score, found.baseline), width))
         notes = [_legend(found, costs=False), *_notes(found)]
+        if robust := found.robustness():
+            parts.append(fitted(*robustness.short_cells(robust, found.score), width))
+            notes.insert(1, robustness.BRIEF.format(baseline=found.baseline or "a baseline"))
         parts.append("\n".join(_wrapped(note, width) for note in notes))
     else:
         parts.append(f"No run of {len(found.failures)} has finished.")
@@ -103,10 +110,26 @@ def _markdown(found: Findings) -> str:
     """Returns what it says, the table of all scores, and the command."""
     table = markdown(*cells(found.table(), found.scores, found.baseline))
     notes = "".join(f"\n{in_markdown(note)}" for note in _notes(found))
-    below = [in_markdown(_legend(found)) + notes, *_about(found)]
+    below = [in_markdown(_legend(found)) + notes, *_robust(found), *_about(found)]
     below.append(f"    {printable(found.asked)}")
     says = map(in_markdown, _says(found))
     return "\n\n".join([f"# {in_markdown(_title(found))}", *says, table, *below]) + "\n"
+
+
+def _robust(found: Findings) -> list[str]:
+    """Returns a section on robustness, if that was asked for: a table for each curve."""
+    rows = found.robustness()
+    if not rows:
+        return []
+    parts = ["## Robustness", *map(in_markdown, _how_robust(found))]
+    for title, head, lines in robustness.tables(rows, found.score, found.baseline):
+        parts += [f"### {in_markdown(title)}", markdown(head, lines)]
+    return parts
+
+
+def _how_robust(found: Findings) -> list[str]:
+    rows = found.robustness()
+    return [robustness.legend(rows, found.score, found.baseline)] if rows else []
 
 
 def _about(found: Findings) -> list[str]:
@@ -119,9 +142,10 @@ def _page(found: Findings) -> str:
     """Returns the page, with pictures."""
     rows = found.table()
     shown = rows, found.results, found.score, found.recipe.select
+    robust = found.robustness()
     made_by = "\n".join(f"{k}: {v}" for k, v in found.made_by.items() if v is not None)
     return page(
-        Shown(*shown, found.baseline, found.subject),
+        Shown(*shown, found.baseline, found.subject, robust),
         *cells(rows, found.scores, found.baseline),
         title=_title(found),
         headline=headline(rows, found.score, **_sides(found)),
@@ -131,6 +155,8 @@ def _page(found: Findings) -> str:
         failures=found.failures,
         warned=[*_no_baseline(found), *_undertrained(found), *summary(found.results)],
         about=found.recipe.about,
+        robust=robustness.tables(robust, found.score, found.baseline),
+        how_robust=_how_robust(found),
         repeat=f"{found.asked}\n\n{made_by}",
     )
 
@@ -138,6 +164,7 @@ def _page(found: Findings) -> str:
 def _content(found: Findings) -> dict[str, Any]:
     """Returns everything but what is long, every run with its settings."""
     head, lines = cells(found.table(), found.scores, found.baseline)
+    robust = found.robustness()
     return {
         "title": _title(found),
         "command": found.asked,
@@ -149,6 +176,7 @@ def _content(found: Findings) -> dict[str, Any]:
         "test_share": found.test_share,
         "table": [dict(zip(head, line, strict=True)) for line in lines],
         "rows": [_known(record(row, found.scores)) for row in found.table()],  # the same in numbers
+        **({"robustness": list(map(robustness.record, robust))} if robust else {}),
         "skipped": found.skipped,
         "failures": found.failures,
         "runs": [

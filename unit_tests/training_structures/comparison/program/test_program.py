@@ -272,6 +272,39 @@ def test_nothing_but_failures_ends_with_the_last(call):
         call("--runs 1 --fusions sum --no-unimodal", {"toy": lambda data_dir: bare})
 
 
+def noisy_recipe(data_dir=None):
+    return toy.recipe(noise={"a": less, "b": less})
+
+
+def less(x, level, generator):
+    return (1 - level) * x
+
+
+def test_robustness_is_measured_at_the_usual_levels_or_at_those_given(call, capsys, tmp_path):
+    recipes = {"toy": noisy_recipe}
+    found = call("--runs 1 --no-unimodal --robustness 0,0.5", recipes)
+    assert [row.levels for row in found.robustness()] == [(0.0, 0.5)] * len(found.robustness())
+    assert found.results[-1]["robustness"]["levels"] == [0, 0.5]
+    out = capsys.readouterr().out
+    assert "noise in all %" in out and "robustness.csv" in out
+    usual = call("--runs 1 --no-unimodal --robustness --fusions sum", recipes, "usual")
+    assert usual.results[-1]["robustness"]["levels"] == [i / 10 for i in range(11)]
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("0,half", "must be numbers as 0,0.5,1, got 0,half"),
+        ("0.5,1", "robustness must be levels that begin with 0"),
+        ("0,1", "has none for a, b: Recipe\\(noise="),
+    ],
+)
+def test_levels_and_noise_that_are_not_there_are_answered(call, capsys, asked, said):
+    with pytest.raises(SystemExit):
+        call(f"--robustness {asked}")
+    assert re.search(said, " ".join(capsys.readouterr().err.split()))
+
+
 def test_the_list_shows_what_fusions_take_and_cost(capsys):
     fusions = {
         "mine": Entry(
