@@ -47,10 +47,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs the comparison that the arguments ask for."""
-    from deq_fusion.fusions.registry import FUSIONS, LATER
+    from deq_fusion.fusions.registry import FUSIONS
     from deq_fusion.training_structures.comparison import command_line
 
-    told = {"subject": "deq", "later": LATER, "usual": USUAL, "systems": SYSTEMS, "floors": FLOORS}
+    told = {"subject": "deq", "usual": USUAL, "systems": SYSTEMS, "floors": FLOORS}
     command_line(RECIPES, FUSIONS, argv, program=PROGRAM, **told)
 
 

@@ -302,13 +302,3 @@ FUSIONS: Mapping[str, Entry] = {
         source="Liang et al., 2018",
     ),
 }
-
-LATER: Mapping[str, str] = {
-    "MVAE": "needs its own objective",
-    "CCA": "needs its own objective",
-    "RefNet": "needs its own objective",
-    "RMFE": "needs its own objective",
-    "gradient blend": "needs its own training structure",
-    "MFAS": "needs its own training structure",
-}
-"""MultiBench's methods that are not there yet, and why."""

@@ -19,13 +19,6 @@ from torch import nn
 
 ROOT = Path(__file__).parents[1]
 TABLE = Path(__file__).with_name("multibench_surface.txt")
-NOT_YET = (  # modules; the marks must go when they come
-    "robustness.audio_robust",
-    "robustness.tabular_robust",
-    "robustness.text_robust",
-    "robustness.timeseries_robust",
-    "robustness.visual_robust",
-)
 NOT_HERE = {  # modules that the examples import, too
     "datasets.avmnist.get_data": "no loader of AV-MNIST",
     "datasets.enrico.get_data": "no loader of Enrico",
@@ -63,9 +56,7 @@ def rows():
 
 def marked(all_rows):
     for module, name, arguments, _ in all_rows:
-        late = pytest.mark.xfail(strict=True, raises=ModuleNotFoundError)
-        marks = [late] * (module in NOT_YET)
-        yield pytest.param(module, name, arguments, id=f"{module}.{name}", marks=marks)
+        yield pytest.param(module, name, arguments, id=f"{module}.{name}")
 
 
 def signature_of(arguments, ours):
@@ -119,7 +110,6 @@ def test_the_table_is_read_whole_and_no_name_is_there_twice():
     assert len(found) == len(set(found)) == len(stated)
     modules = [line for line in lines if not line.startswith(("* ", "  ", "#"))]
     assert list(dict.fromkeys(module for module, _ in found)) == modules
-    assert set(NOT_YET) <= set(modules)
 
 
 def test_what_is_said_not_to_be_here_is_not():
@@ -135,7 +125,7 @@ def test_what_is_said_not_to_be_here_is_not():
 
 @pytest.mark.slow
 def test_the_modules_import_under_multibenchs_own_names():
-    modules = sorted({module for module, *_ in rows()} - set(NOT_YET))
+    modules = sorted({module for module, *_ in rows()})
     names = {name: [n for m, n, *_ in rows() if m == name] for name in modules}
     code = f"""
 from importlib import import_module

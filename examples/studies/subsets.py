@@ -26,7 +26,7 @@ from deq_fusion.examples.studies.drawing import (
 from deq_fusion.examples.studies.output import Summary, write_all
 from deq_fusion.examples.studies.score_tables import score_column, spread
 from deq_fusion.examples.studies.tables import Column, Table
-from deq_fusion.fusions.registry import FUSIONS, LATER
+from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison, Recipe, command_line
 from deq_fusion.training_structures.comparison.methods import SINGLE, single
 from deq_fusion.training_structures.comparison.program.arguments import (
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> Summary | None:
     parser = make_parser(PROGRAM, RECIPES, usual=USUAL, description=__doc__)
     args = read_arguments(parser, FUSIONS, argv)
     if args.list:
-        print(listing(FUSIONS, {}, {}, LATER))
+        print(listing(FUSIONS, {}, {}))
         return None
     recipe = _recipe(parser, args)
     data = args.data_dir.name if args.data_dir else args.dataset_name
@@ -91,7 +91,7 @@ def measure(subset: Subset, recipe: Recipe, argv: Sequence[str], output: Path) -
     """Returns the comparison of a subset, with the single modalities if it is the whole set."""
     own = ["--modalities", ",".join(subset), "--output", str(output / "+".join(subset))]
     own += [] if subset == recipe.modalities else ["--no-unimodal"]
-    told = {"program": PROGRAM, "subject": "deq", "later": LATER, "usual": USUAL}
+    told = {"program": PROGRAM, "subject": "deq", "usual": USUAL}
     return command_line(RECIPES, FUSIONS, [*argv, *own], **told)
 
 

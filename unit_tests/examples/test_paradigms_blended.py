@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from deq_fusion.datasets.loaders import make_loaders
-from deq_fusion.examples.paradigms.blended import BLEND, Alone, Blended, blended, pooled
 from deq_fusion.examples.brca.recipe import recipe as brca
 from deq_fusion.examples.digits.recipe import recipe as digits
+from deq_fusion.examples.paradigms.blended import BLEND, Alone, Blended, blended, pooled
 from deq_fusion.examples.synthetic.recipe import recipe as synthetic
 from deq_fusion.training_structures.blending import fit_blended
 from deq_fusion.training_structures.comparison.methods import SYSTEM, gather

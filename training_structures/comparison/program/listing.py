@@ -16,7 +16,6 @@ def listing(
     fusions: Mapping[str, Any],
     systems: Mapping[str, Callable[[], Mapping[str, System]]],
     floors: Mapping[str, Mapping[str, About]],
-    later: Mapping[str, str],
     args: argparse.Namespace | None = None,
 ) -> str:
     """Returns tables of what can be compared: its source, what it takes, and what it costs.
@@ -25,7 +24,6 @@ def listing(
         fusions: name -> fusion, with the attributes of an `Entry` of `fusions.registry`.
         systems: dataset -> function of its systems.
         floors: dataset -> what its floors are.
-        later: methods that are not there yet -> why.
         args: arguments of whose dataset alone systems and floors are listed, and what can take
             its data, if they are there to tell; None: everything is.
     """
@@ -49,9 +47,6 @@ def listing(
             of_floors = {name: {k: v for k, v in of_floors[name].items() if k in recipe.floors}}
     parts = [_fusions(left), note]
     parts += [_others("system", listed), _others("floor", of_floors)]
-    if later:
-        rest = "; ".join(f"{name} ({why})" for name, why in later.items())
-        parts.append(f"Not there yet: {rest}.")
     return "\n\n".join(part for part in parts if part)
 
 

@@ -36,7 +36,6 @@ def command_line(
     *,
     program: str,
     subject: str | None = None,
-    later: Mapping[str, str] | None = None,
     usual: Sequence[str] | None = None,
     systems: Mapping[str, Callable[[], Mapping[str, System]]] | None = None,
     floors: Mapping[str, Mapping[str, About]] | None = None,
@@ -49,7 +48,6 @@ def command_line(
         argv: the arguments; by default the process's.
         program: how it is called, for messages and for whoever repeats it.
         subject: the fusion that the comparison is about, set off in text and pictures.
-        later: methods that are not there yet -> why, for `--list`.
         usual: the fusions to compare where the arguments name none; None: all of them.
         systems: dataset -> function without arguments of all its systems by name, of which its
             recipe has those that its settings allow in `Recipe.systems`; None: none can be named.
@@ -64,7 +62,7 @@ def command_line(
     args = read_arguments(parser, fusions, argv, systems)
     if args.list:
         named = any(word.partition("=")[0] == "--dataset" for word in argv)
-        print(listing(fusions, systems or {}, floors or {}, later or {}, args if named else None))
+        print(listing(fusions, systems or {}, floors or {}, args if named else None))
         return None
     found = carry_out(parser, args, command=[program, *argv], subject=subject)
     exit_if_failed(found)
