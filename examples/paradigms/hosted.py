@@ -21,7 +21,7 @@ from deq_fusion.training_structures.evaluation import call
 
 @dataclass(frozen=True)
 class Step:
-    """What a training step shows.
+    """A training step, as a term of the loss sees it.
 
     Attributes:
         model: maps the inputs to the prediction.
