@@ -8,7 +8,7 @@ from itertools import islice
 
 import pytest
 
-from deq_fusion.examples.compare_fusions import RECIPES
+from deq_fusion.examples.compare_fusions import RECIPES, SYSTEMS
 from deq_fusion.examples.studies.pages import (
     END,
     ROOT,
@@ -132,7 +132,11 @@ def test_every_command_names_a_program_and_fusions_that_there_are():
                 assert first == "-m" and find_spec(rest[0]), command
             else:
                 assert (program, first) == ("deq-fusion", "compare"), command
-            named = {"--dataset": RECIPES, "--fusions": {*FUSIONS, "all"}, "--baseline": FUSIONS}
+            dataset = rest[rest.index("--dataset") + 1] if "--dataset" in rest else None
+            systems = {} if dataset is None else SYSTEMS[dataset]()
+            known = {*FUSIONS, *systems}
+            named = {"--dataset": RECIPES, "--fusions": {*known, "all"}}
+            named["--baseline"] = {*known, "linear"}
             for option, value in zip(rest, rest[1:], strict=False):
                 assert set(value.split(",")) <= set(named.get(option, value.split(","))), command
 
