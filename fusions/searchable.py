@@ -8,8 +8,9 @@ which stand the layer that is taken of each modality's encoder, and the nonlinea
 """
 
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -158,8 +159,5 @@ def __getattr__(name: str) -> Any:
     """Finds MultiBench's training of configurations, which needs the folder with the loop."""
     if name not in TRAINING:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    if TYPE_CHECKING or __package__ == "fusions":  # of a checkout, whose root is on the path
-        from training_structures import candidates
-    else:
-        from ..training_structures import candidates
-    return getattr(candidates, name)
+    beside = __package__.removesuffix("fusions")  # of a checkout, whose root is on the path, ""
+    return getattr(import_module(f"{beside}training_structures.candidates"), name)

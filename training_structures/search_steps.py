@@ -3,16 +3,26 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .search_progress import Progress
 from .siblings import search_tools as tools
 
-if TYPE_CHECKING:
-    from .architecture_search import ModelSearcher
+
+class Searcher(Protocol):
+    """The budgets and temperatures of a search, as `architecture_search.ModelSearcher` has them."""
+
+    num_samples: int
+    surrep: int
+    max_prog: int
+    device: torch.device | str
+
+    def temperature(self, step: int) -> float:
+        """Returns the temperature at which a step, from 0, draws."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +38,7 @@ class Steps:
         say: prints.
     """
 
-    searcher: "ModelSearcher"
+    searcher: Searcher
     progress: Progress
     layers: list[list[int]]
     criterion: Callable[[Tensor, Tensor], Tensor]

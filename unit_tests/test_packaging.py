@@ -32,7 +32,6 @@ LIBRARY = (
 )
 MEETING = {  # what looks beyond its folder, and at what; in a checkout and below deq_fusion alike
     "training_structures/siblings.py": {"fusions", "utils"},
-    "fusions/searchable.py": {"training_structures"},  # in a function
 }
 MODULES = [path for folder in LIBRARY for path in sorted((ROOT / folder).rglob("*.py"))]
 FRONT = ROOT / "package" / "deq_fusion"
