@@ -23,7 +23,7 @@ from .columns import Columns
 from .network import FusionNetwork, build_network, in_double, make_loader
 from .target import Target
 from .training import DEFAULTS, Training, cut_validation
-from .views import Picked, dict_views, matrix_views, pick_columns, presence
+from .views import Picked, check_told, dict_views, matrix_views, pick_columns, presence
 
 ROWS = 1024  # that are predicted at once
 
@@ -111,6 +111,8 @@ class FusionEstimator(BaseEstimator):
         views = self._views(X, fitting=True)
         first = next(iter(views.values()))
         check_consistent_length(first, y, groups)
+        if self.picked_ is None:  # of a dict; a matrix is scikit-learn's, which looks at no index
+            check_told(views, {"y": y, "groups": groups, "sample_weight": sample_weight})
         weight = None
         if sample_weight is not None:
             rows = np.empty((len(first), 1))

@@ -104,14 +104,37 @@ def dict_views(X: Mapping[str, Any], known: list[str] | None = None) -> dict[str
 def _check_order(frames: Mapping[str, Any]) -> None:
     """Raises ValueError if two frames name the same rows in different orders."""
     for (one, first), (other, second) in combinations(frames.items(), 2):
-        mine, theirs = first.index, second.index
-        if mine.equals(theirs) or not (mine.is_unique and theirs.is_unique):
-            continue
-        if len(mine) == len(theirs) and mine.isin(theirs).all():
+        if _differ(first.index, second.index):
             raise ValueError(
                 f"X must have the same rows in one order, but the index of {one} and of {other} "
                 "say different ones; give them one order, as X[name].loc[index], or reset_index()"
             )
+
+
+def check_told(views: Mapping[str, Any], told: Mapping[str, Any]) -> None:
+    """Raises ValueError if y, groups or weights have an index that names the rows of a view in
+    another order.
+
+    Args:
+        views: name -> frame or array, of one order.
+        told: name of an argument -> its values, or None.
+    """
+    frames = {name: view for name, view in views.items() if hasattr(view, "iloc")}
+    for what, values in told.items():
+        for name, frame in frames.items():
+            if hasattr(values, "iloc") and _differ(frame.index, values.index):
+                raise ValueError(
+                    f"{what} must be in the order of X, but its index says another one than that "
+                    f"of {name}; give it that order, as {what}.loc[X[{name!r}].index], or without "
+                    f"an index, as {what}.to_numpy()"
+                )
+
+
+def _differ(mine: Any, theirs: Any) -> bool:
+    """Says whether two indices name the same rows in different orders."""
+    if mine.equals(theirs) or not (mine.is_unique and theirs.is_unique):
+        return False
+    return len(mine) == len(theirs) and bool(mine.isin(theirs).all())
 
 
 def presence(views: Mapping[str, Any]) -> np.ndarray:

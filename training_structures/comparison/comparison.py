@@ -1,17 +1,16 @@
 """The result of a comparison: its table, its statistics, its best method, its files."""
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
-from .methods import FLOOR, Method
+from .methods import Method
 from .paired import Estimate, Paired
 from .recipe import Recipe
 from .report import report
+from .report.choice import choose, chosen
 from .report.findings import Findings
 from .report.table import difference
 
@@ -66,25 +65,16 @@ class Comparison(Findings):
         Raises:
             ValueError: if there is none.
         """
-        failed = {failure["method"] for failure in self.failures}
-        means = {}
-        for method in self.methods:
-            if method.kind == FLOOR or method.name in failed:
-                continue
-            own = [r["valid"] for r in self.results if r["method"] == method.name]
-            mean = fmean(valid.get(self.score.name, math.nan) for valid in own)
-            if not math.isnan(mean):
-                means[method.name] = mean
-        if not means:
-            raise ValueError(
-                f"the best needs a method with a validation {self.score.name} in every run, there "
-                "is none"
-            )
-        name = (min if self.score.lower else max)(means, key=means.__getitem__)
+        name, valid = choose(self)
         method = next(method for method in self.methods if method.name == name)
         row = next(row for row in self._rows if row.method == name)
         results = [r for r in self.results if r["method"] == name]
-        return Best(self.recipe, method, row.scores, means[name], _chosen(results))
+        return Best(self.recipe, method, row.scores, valid, _chosen(results))
+
+    def chosen(self) -> str:
+        """Returns in words what `best` is, its scores, and which floors are within chance of it;
+        nothing where nothing can be chosen."""
+        return " ".join(chosen(self))
 
     def write(self, folder: str | Path) -> None:
         """Writes results.md, .csv, .json and .html (with pictures) to a folder.

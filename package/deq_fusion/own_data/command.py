@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from deq_fusion.training_structures.comparison.program.program import (
     exit_if_failed,
 )
 from deq_fusion.training_structures.comparison.program.terminal import on_terminal
+from deq_fusion.training_structures.comparison.report.choice import too_few
 from deq_fusion.training_structures.comparison.report.text import printable
 
 from ..export import solves
@@ -51,8 +53,9 @@ def main(argv: Sequence[str] | None = None) -> Comparison:
         command=[PROGRAM, *argv],
         subject="deq",
         analyse=confusion.count if classes else None,
+        finish=partial(confusion.told, own=own),
     )
-    confusion.write(args.output, found.results, own.target, own.recipe.about)
+    confusion.write(args.output, found, own.target)
     more = ", and which classes were taken for which" * classes
     print(f"What to know about these data{more}: {args.output / 'data.md'}")
     if args.save is not None:
@@ -109,10 +112,13 @@ def _save(found: Comparison, path: Path) -> None:
         model.save(path)
     except ValueError as error:
         raise SystemExit(f"no model is saved: {printable(str(error))}") from None
-    first = found.table()[0]
+    first, few = found.table()[0], too_few(found)
     if first.kind == FLOOR:
         print(f"{first.method}, which scores best, is a floor and keeps no model. ", end="")
-    print(f"{best.name}, the best on validation data, is fitted on all rows and saved in {path}")
+    print(
+        f"{best.name}, the best on validation data, is fitted on all rows and saved in {path}"
+        + f"; but {few}" * bool(few)
+    )
     if solves(model.network_):
         print(
             "It solves for an equilibrium, which deq-fusion export cannot take; for a model to "

@@ -128,7 +128,8 @@ def carried_out(
         progress=progress,
         **how,
     )
+    found = confusion.told(found, own)
     if output is not None and found.results:
         found.write(output)
-        confusion.write(Path(output), found.results, own.target, own.recipe.about)
+        confusion.write(Path(output), found, own.target)
     return found

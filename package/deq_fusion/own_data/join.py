@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .keys import INDEX, SHARED, Key, as_text, check_alike, check_order, choose_key
+from .keys import (
+    INDEX,
+    SHARED,
+    Key,
+    as_text,
+    check_alike,
+    check_order,
+    check_row_numbers,
+    choose_key,
+)
 from .row_values import RowValues, find
 from .tables import Table, View, make_table, read, words_of
 
@@ -76,14 +85,16 @@ def join(
     known = [make_table(name, value) for name, value in given.items()]
     _check_dropped(known, drop)
     known = [table.without(drop) for table in known]
-    sought = find("target", target, given, id=id)
+    key = choose_key(known, id)
+    name = None if key is None else key.name
+    sought = find("target", target, given, id=name)
     others = {"groups": groups, "weights": weights}
     told = {
-        what: find(what, value, given, id=id, home=sought)
+        what: find(what, value, given, id=name, home=sought)
         for what, value in others.items()
         if value is not None
     }
-    rows = _rows(known, sought, id, drop)
+    rows = _rows(known, sought, key, drop, asked=id is not None)
     features, said = _features(known, [sought, *told.values()], rows.key)
     views = {table.name: rows.aligned(table) for table in features}
     values = {what: rows.told(each) for what, each in {"target": sought, **told}.items()}
@@ -104,6 +115,7 @@ class Rows:
         of: table -> the names of its rows.
         first: one of the tables.
         said: how they were joined.
+        asked: whether the key was named by whoever gave the tables.
     """
 
     key: Key | None
@@ -112,6 +124,7 @@ class Rows:
     of: dict[str, pd.Index]
     first: Table
     said: tuple[str, ...]
+    asked: bool = False
 
     def aligned(self, table: Table) -> View:
         """Returns a table's rows in this order, NaN where it lacks one."""
@@ -144,7 +157,11 @@ class Rows:
     def _placed(self, values: RowValues, table: Table) -> pd.Series | pd.DataFrame:
         """Returns what a table tells of these rows, missing where it has none of them."""
         found = _as_pandas(values.what, values.of(table))
-        names = None if self.key is None else _names_beside(self.key, table, self.names)
+        names = None
+        if self.key is not None:
+            names = _names_beside(self.key, table, self.names)
+            if names is None and self.asked:
+                check_row_numbers(self.key, table, self.names)
         if names is None:
             if len(found) != len(self.kept):
                 raise ValueError(
@@ -160,8 +177,16 @@ class Rows:
         return whole.reindex(self.names).reset_index(drop=True)
 
 
-def _rows(tables: Sequence[Table], target: RowValues, id: str | None, drop: Sequence[str]) -> Rows:
-    key, (home, *more) = choose_key(tables, id), target.tables
+def _rows(
+    tables: Sequence[Table],
+    target: RowValues,
+    key: Key | None,
+    drop: Sequence[str],
+    *,
+    asked: bool,
+) -> Rows:
+    """Returns the rows of all tables; `asked` says whether the key was named."""
+    home, *more = target.tables
     if key is None:
         beside = [home.without(drop)] if target.own and home.columns else []
         check_order([*tables, *beside])
@@ -169,14 +194,17 @@ def _rows(tables: Sequence[Table], target: RowValues, id: str | None, drop: Sequ
         how = "the one table's" if len(tables) == 1 else "joined in order"
         return Rows(None, None, np.ones(count, bool), {}, tables[0], (f"{count} rows, {how}",))
     names = {table.name: key.checked(table) for table in tables}
-    wanted = _names_beside(key, home, next(iter(names.values())), every=id is not None)
+    known = next(iter(names.values()))
+    wanted = _names_beside(key, home, known, every=asked)
     if wanted is None:
+        if asked:
+            check_row_numbers(key, home, known)
         wanted = _reference(key, names, home)
         check_alike(tables[0], home)
     for table in more:  # a column of several tables: each may tell of rows that others lack
         wanted = wanted.append(key.checked(table).difference(wanted, sort=False))
     kept, said = _matched(key, names, wanted)
-    return Rows(key, wanted[kept], kept, names, tables[0], said)
+    return Rows(key, wanted[kept], kept, names, tables[0], said, asked)
 
 
 def _names_beside(

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .tables import Table
+from .tables import Table, is_counting
 
 INDEX = "index"  # how an index without a name is asked for
 SHARED = 0.5  # of the numbers in two columns of one name: then they may name the rows
@@ -194,6 +194,32 @@ def check_alike(one: Table, other: Table, *, drops: bool = True) -> None:
                 f"another order, but not all tables have them as an id; {alike}let every table "
                 f"have it (id, --id {mine}), or {out}"
             )
+
+
+def check_row_numbers(key: Key, told: Table, known: pd.Index) -> None:
+    """Checks that what is told of the rows, without their ids, has no index that says something
+    else: an order would be guessed.
+
+    Args:
+        key: what names the rows of the tables, as it was asked for.
+        told: the target, groups or weights.
+        known: the names of the rows.
+
+    Raises:
+        ValueError: says how to give the ids.
+    """
+    if told.index is None or as_text(told.index).equals(known):
+        return
+    column, what = (told.columns or ["column"])[0], told.name
+    first, *_ = [*told.index, None]
+    index = "counts rows" if is_counting(told.index) else f"has {first!r} and so on"
+    argument = {"target": "y", "weights": "sample_weight"}.get(what, what)
+    raise ValueError(
+        f"the {what} must name its rows by the id {key.name!r}, but its index {index}, where the "
+        f"tables have {known[0]!r}; give the ids for an index, as {argument}=frame.set_index("
+        f"{key.name!r})[{column!r}], the frame with the columns {key.name!r} and {column!r}, or a "
+        f'column of a file that has both, as {argument}="FILE.csv:{column}"'
+    )
 
 
 def _left_out(column: str, drops: bool) -> str:

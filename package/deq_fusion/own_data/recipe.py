@@ -42,6 +42,7 @@ class OwnData:
         said: sentences on rows, target, splits and, the last, on training; what was warned of
             besides is in `recipe.about`.
         training: width, learning rate and so on.
+        balanced: whether every class counts the same in the loss.
     """
 
     recipe: Recipe = field(repr=False)
@@ -49,6 +50,7 @@ class OwnData:
     runs: int
     said: tuple[str, ...]
     training: Training = field(repr=False)
+    balanced: bool = False
 
     def bounded(self, epochs: int | None) -> "OwnData":
         """Returns it with other epochs at most, in the comparison and when the best is refitted;
@@ -130,7 +132,7 @@ def own_data(
     said += [*_how(data), *described(told), training.described]
     recipe = _recipe(data, target, dict(encoders or {}), settings)
     recipe = replace(recipe, about=(*warned, *said))
-    return OwnData(recipe, target, splits.runs, tuple(said), training)
+    return OwnData(recipe, target, splits.runs, tuple(said), training, data.balanced)
 
 
 def build(

@@ -52,7 +52,7 @@ def find(
         what: how messages call it.
         given: values, or a name.
         raw: modality -> what was read of its table.
-        id: column that names rows, to be read as text.
+        id: column that names rows: it is read as text, and no value.
         home: the target, in whose file a column is looked for, too.
 
     Raises:
@@ -68,7 +68,15 @@ def find(
         index = index_of(given)
         frame = given.to_frame(given.name or what) if isinstance(given, pd.Series) else given
         frame = _named(frame).reset_index(drop=True)
-        return RowValues(what, (Table(what, frame, index),), tuple(frame.columns), True)
+        columns = [name for name in frame.columns if name != id]
+        if isinstance(given, pd.Series):
+            columns = list(frame.columns)
+        if not columns:
+            raise ValueError(
+                f"the {what} must be a column beside the id {id!r}, got the id alone; give a frame "
+                "with both"
+            )
+        return RowValues(what, (Table(what, frame, index),), tuple(columns), True)
     return RowValues(what, (Table(what, np.asarray(given)),), (), True)
 
 

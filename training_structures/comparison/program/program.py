@@ -78,6 +78,7 @@ def carry_out(
     subject: str | None,
     change: Callable[[Recipe], Recipe] = lambda recipe: recipe,
     analyse: Analysis | None = None,
+    finish: Callable[[Comparison], Comparison] = lambda found: found,
 ) -> Comparison:
     """Runs the comparison of these arguments, and prints and writes its results.
 
@@ -88,6 +89,7 @@ def carry_out(
         subject: the fusion that the comparison is about.
         change: applied to the recipe that the arguments ask for.
         analyse: see `compare`.
+        finish: applied to the comparison before it is printed and written.
 
     Raises:
         SystemExit: for arguments that make no sense, if every run failed, if the comparison
@@ -103,7 +105,7 @@ def carry_out(
         check_free(output)  # before data are read, which may take long
         recipe = change(_asked_recipe(args))
         found = _compared(args, recipe, output, subject, analyse)
-        found = replace(found, asked=_line(command))
+        found = finish(replace(found, asked=_line(command)))
         found.write(output)
     except CannotWrite:
         raise

@@ -3,12 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..methods import Method
 from ..recipe import Recipe, Score
 from .robustness import Robust, robust_rows
 from .table import Row, make_rows
+
+
+class Section(NamedTuple):
+    """A table with a heading, and a text above it."""
+
+    heading: str
+    text: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -29,6 +38,7 @@ class Findings:
         test_share: see `compare_paired`.
         asked: what asked for it, as text for whoever wants to repeat it.
         made_by: versions and machine, see `store.provenance`.
+        sections: more tables for the page.
     """
 
     recipe: Recipe = field(compare=False)
@@ -43,6 +53,7 @@ class Findings:
     test_share: float | None
     asked: str = field(compare=False)
     made_by: Mapping[str, Any] = field(compare=False)
+    sections: Sequence[Section] = field(default=(), compare=False)
 
     def table(self) -> list[Row]:
         """Returns a row for each method, the best first.

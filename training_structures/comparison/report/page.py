@@ -4,7 +4,9 @@ import base64
 import re
 from collections.abc import Mapping, Sequence
 from html import escape as escaped
+from types import MappingProxyType
 
+from .findings import Section
 from .pictures import PICTURES, Shown, as_svg
 from .text import printable
 
@@ -60,6 +62,7 @@ def page(
     about: Sequence[str] = (),
     robust: Sequence[Table] = (),
     how_robust: Sequence[str] = (),
+    sections: Sequence[Section] = (),
     repeat: str,
 ) -> str:
     """Returns the page.
@@ -78,22 +81,27 @@ def page(
         about: sentences on the data.
         robust: tables of robustness, below the pictures.
         how_robust: sentences on how to read them.
+        sections: more tables.
         repeat: how to get the same numbers again.
     """
     parts = [f'<p class="title">{escape(title)}</p><h1>{_unbroken(headline)}</h1>']
     parts.append(_list(verdict, "verdict"))
-    parts.append(_table(shown, head, lines))
+    kinds = {shown.baseline: "baseline", shown.subject: "subject"}
+    parts.append(_table(head, lines, kinds))
     if failures:
         parts.append(f"<p><strong>Runs that failed: {len(failures)}, told below.</strong></p>")
     parts.append(f'<p class="note">{escape(legend)}</p>')
     if about:
         parts.append(f"<h2>{ABOUT}</h2>{_list(about)}")
+    for each in sections:
+        parts.append(f'<h2>{escape(each.heading)}</h2><p class="note">{escape(each.text)}</p>')
+        parts.append(_table(each.head, each.lines))
     parts.append(f'<div class="pictures">{_pictures(shown)}</div>')
     if robust:
         parts.append("<h2>Robustness</h2>")
         parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in how_robust]
         for name, *cells in robust:
-            parts += [f"<h3>{escape(name)}</h3>", _table(shown, *cells)]
+            parts += [f"<h3>{escape(name)}</h3>", _table(*cells, kinds)]
     if failures:
         parts.append("<h2>Runs that failed</h2>")
         parts += [
@@ -125,8 +133,12 @@ def _list(sentences: Sequence[str], kind: str = "") -> str:
     return f'<ul class="{kind}">{items}</ul>'
 
 
-def _table(shown: Shown, head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    kinds = {shown.baseline: "baseline", shown.subject: "subject"}
+def _table(
+    head: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    kinds: Mapping[str | None, str] = MappingProxyType({}),
+) -> str:
+    """Returns a table; `kinds` are the classes of lines, by their first cells."""
     body = "".join(
         f'<tr class="{kinds.get(line[0], "")}">'
         + "".join(f"<td>{escape(cell)}</td>" for cell in line)

@@ -15,6 +15,7 @@ from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..run_warnings import summary
 from . import robustness
+from .choice import chosen
 from .findings import Findings
 from .page import ABOUT, page
 from .pictures import Shown
@@ -157,6 +158,7 @@ def _page(found: Findings) -> str:
         about=found.recipe.about,
         robust=robustness.tables(robust, found.score, found.baseline),
         how_robust=_how_robust(found),
+        sections=found.sections,
         repeat=f"{found.asked}\n\n{made_by}",
     )
 
@@ -192,7 +194,7 @@ def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _says(found: Findings) -> list[str]:
-    return verdict(found.table(), found.score, **_sides(found))
+    return [*verdict(found.table(), found.score, **_sides(found)), *chosen(found)]
 
 
 def _sides(found: Findings) -> dict[str, str | None]:

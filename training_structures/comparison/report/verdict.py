@@ -106,7 +106,7 @@ def verdict(
         below = [row.method for row in after if row.kind not in (SINGLE, FLOOR)]
         said.append(
             f"Best single modality: {scored(singles[0])}; "
-            + (f"below it: {', '.join(below)}." if below else "no fusion is below it.")
+            + (f"it scores above {', '.join(below)}." if below else "no fusion scores below it.")
         )
     if baseline in names:
         said.append(_against(rows, score, baseline, subject))
