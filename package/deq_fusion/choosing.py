@@ -9,6 +9,7 @@ from torch import nn
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Fusion
 from deq_fusion.training_structures.comparison.methods import unsuited
+from deq_fusion.training_structures.comparison.report.text import meant
 from deq_fusion.training_structures.comparison.sized import sized
 
 from .training import FUSION_OPTIONS
@@ -33,7 +34,8 @@ def choose_fusion(
     """
     if isinstance(fusion, str):
         if fusion not in FUSIONS:
-            raise ValueError(f"fusion must be one of {list(FUSIONS)}, got {fusion!r}")
+            near = meant([fusion], FUSIONS)
+            raise ValueError(f"unknown fusion {fusion!r}; {near}choose from {', '.join(FUSIONS)}")
         reason = unsuited(FUSIONS[fusion], count, "vectors", task)  # which encoders make of all
         if reason is not None:
             raise ValueError(f"fusion={fusion!r} {reason}; take another fusion, or `modalities`")

@@ -1,7 +1,7 @@
 """One table, or one array of sequences, as the numbers that an encoder takes."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -122,18 +122,30 @@ class Columns:
             view: as `transform` takes it.
             present: as `transform` takes it.
         """
+        said = []
+        for name, cells, new in self.new_words(view, present):
+            words, rows = dict.fromkeys(cells[new].tolist()), int(new.sum())
+            said += [unseen_words(name, self.name, words, rows)] if rows else []
+        return said
+
+    def new_words(
+        self, view: Any, present: np.ndarray | None = None
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yields of each column of words its name, its cells as text, and (rows,) bool where they
+        were not there to learn from.
+
+        Args:
+            view: as `transform` takes it.
+            present: as `transform` takes it.
+        """
         if not self.categories:
-            return []
+            return
         view = self._ordered(as_view(view, self.name))
         here = np.ones(len(view), bool) if present is None else np.asarray(present, bool)
-        said = []
         for number, values in self.categories.items():
-            cells = _written(_column(view, number))[here]
-            new = cells[(cells != MISSING) & ~np.isin(cells, np.array(values, object))]
-            if len(new):
-                name = self.names[number] if self.names else str(number)
-                said.append(unseen_words(name, self.name, dict.fromkeys(new.tolist()), len(new)))
-        return said
+            cells = _written(_column(view, number))
+            new = here & (cells != MISSING) & ~np.isin(cells, np.array(values, object))
+            yield self.names[number] if self.names else str(number), cells, new
 
     def state(self) -> dict[str, Any]:
         """Returns what `of_state` makes an equal one of: arrays, text, numbers and lists."""

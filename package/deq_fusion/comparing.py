@@ -7,6 +7,7 @@ from typing import Any
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import Comparison, Fusion, Recipe, System
 from deq_fusion.training_structures.comparison import compare as compare_fusions
+from deq_fusion.training_structures.comparison.report.text import meant
 
 
 def compare(
@@ -63,7 +64,8 @@ def named(
             raise ValueError(f"a fusion without a name must be given as {{name: it}}, got {fusion}")
         if isinstance(fusion, str) and name not in known:
             choices = ", ".join([*FUSIONS, *systems])
-            raise ValueError(f"unknown fusion {name!r}; choose from {choices}")
+            near = meant([name], known)
+            raise ValueError(f"unknown fusion {name!r}; {near}choose from {choices}")
         if name in found:
             raise ValueError(f"every fusion needs a name of its own, {name!r} comes twice")
         found[name] = known[name] if isinstance(fusion, str) else fusion

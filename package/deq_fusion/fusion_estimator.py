@@ -197,6 +197,22 @@ class FusionEstimator(BaseEstimator):
         views = self._views(X)
         return self._unseen(views, presence(views))
 
+    def lacking(self, X: Any) -> np.ndarray:
+        """Returns (rows,) text: which modalities a row lacks, and which words of it were not there
+        to learn from; "" where there is neither."""
+        check_is_fitted(self, "network_")
+        views = self._views(X)
+        present = presence(views)
+        told: list[list[str]] = [[] for _ in present]
+        for (name, view), here in zip(views.items(), present.T, strict=True):
+            for row in np.flatnonzero(~here):
+                told[row].append(name)
+            columns = [] if view is None else self.columns_[name].new_words(view, here)
+            for column, cells, new in columns:
+                for row in np.flatnonzero(new):
+                    told[row].append(f"{column} of {name} (new: {cells[row]})")
+        return np.array(["; ".join(texts) for texts in told], object)
+
     def _unseen(self, views: Mapping[str, Any], present: np.ndarray) -> list[str]:
         there = [
             self.columns_[name].unseen(view, here)

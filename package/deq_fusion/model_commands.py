@@ -23,7 +23,8 @@ def predict(argv: Sequence[str] | None = None) -> None:
         prog="deq-fusion predict",
         description="Predicts new rows with a saved model. Columns and tables that it does not "
         "know are ignored, and those that are missing filled in, as are modalities; all of it is "
-        "said.",
+        "said. Where any row needs it, a column lacks names the tables that the row lacks, and its "
+        "words that were not there to learn from.",
     )
     parser.add_argument("model", metavar="MODEL", help="file that `save` wrote")
     parser.add_argument(

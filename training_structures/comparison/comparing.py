@@ -81,7 +81,8 @@ def compare(
             may name another backend, such as dask: its workers need the same folders.
         threads: threads of each process.
         device: where to train.
-        progress: shows a bar over the runs on a terminal, elsewhere a line a minute.
+        progress: shows a bar over the runs on a terminal, elsewhere a line a minute, with about
+            how long the others take.
         watch: sees every epoch of every training, and changes nothing; see `event_log`.
 
     Returns:

@@ -200,3 +200,17 @@ def test_numbers_among_objects_are_numbers():
     columns = Columns().fit(rows)
     assert sorted(columns.categories) == [1, 2]
     np.testing.assert_allclose(columns.transform(rows)[:, 0], [-1, 0, 1], atol=1e-6)
+
+
+def test_cells_with_new_words_are_yielded_column_by_column():
+    known = pd.DataFrame({"site": ["a", "b"] * 3, "age": range(6), "kind": ["x"] * 6})
+    new = pd.DataFrame(
+        {"site": ["a", "z", None, "q"], "age": range(4), "kind": ["x", "y", "x", "y"]}
+    )
+    present = np.array([True, True, True, False])
+    found = {n: (c, w) for n, c, w in Columns("own").fit(known).new_words(new, present)}
+    assert {n: w.tolist() for n, (_, w) in found.items()} == {
+        "site": [False, True, False, False],
+        "kind": [False, True, False, False],
+    }
+    assert found["site"][0][1] == "z" and found["kind"][0][1] == "y"

@@ -39,7 +39,7 @@ def test_everything_by_name_gives_the_same():
 def test_systems_of_the_recipe_go_by_their_names():
     chain = System(lambda recipe: recipe, "a system", "Nobody, 2020", "vectors", "d")
     assert named(["deq", "chain"], {"chain": chain}) == {"deq": FUSIONS["deq"], "chain": chain}
-    with pytest.raises(ValueError, match="unknown fusion 'chian'; choose from .*, chain$"):
+    with pytest.raises(ValueError, match="unknown fusion 'chian'; did you mean chain.*, chain$"):
         named(["chian"], {"chain": chain})
 
 
@@ -50,7 +50,7 @@ def test_without_names_it_is_the_whole_registry():
 @pytest.mark.parametrize(
     ("fusions", "message"),
     [
-        (["film", "flim"], "unknown fusion 'flim'; choose from deq, .*film"),
+        (["film", "flim"], "unknown fusion 'flim'; did you mean film. or choose from deq, .*film"),
         (["deq", "deq"], "every fusion needs a name of its own, 'deq' comes twice"),
         (["concat", toy.concat], "every fusion needs a name of its own, 'concat' comes twice"),
         ("deq", r"fusions must be a list of names, got 'deq'; write \['deq'\]"),

@@ -202,7 +202,8 @@ def test_few_rows_are_all_learnt_from():
 
 
 REFUSED = {
-    "unknown fusion": ({"fusion": "glue"}, "fusion must be one of .*'deq'.* got 'glue'"),
+    "unknown fusion": ({"fusion": "glue"}, "unknown fusion 'glue'; choose from deq, "),
+    "misspelt fusion": ({"fusion": "concatt"}, "'concatt'; did you mean concat. or choose from"),
     "an instance": ({"fusion": nn.Linear(2, 2)}, "fusion must be a name, or a class.*got Linear"),
     "too many": (
         {"fusion": "film", "modalities": None},
@@ -329,3 +330,17 @@ def test_groups_decide_what_a_fit_is_stopped_by():
     first = next(iter(VIEWS))
     np.testing.assert_allclose(fits[1].columns_[first].mean, VIEWS[first][left].mean(0))
     assert not np.allclose(*scales)
+
+
+def test_an_index_that_says_another_order_than_x_s_is_refused():
+    names = [f"w{i}" for i in range(len(Y))]
+    frames = {name: pd.DataFrame(view).set_axis(names) for name, view in VIEWS.items()}
+    y = pd.Series(Y, names)
+    model = classifier("concat", epochs=1)
+    with pytest.raises(ValueError, match=r"y must be in the order of X, .* y.loc\[X\['acid'\].in"):
+        model.fit(frames, y[::-1])
+    with pytest.raises(ValueError, match="groups must be in the order of X"):
+        model.fit(frames, y, groups=pd.Series(names, names)[::-1])
+    shares = model.fit(frames, y).predict_proba(frames)
+    np.testing.assert_array_equal(shares, model.fit(frames, y.to_numpy()).predict_proba(frames))
+    model.fit(frames, y[::-1].reset_index(drop=True))  # which names no row of X

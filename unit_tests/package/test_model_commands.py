@@ -51,6 +51,7 @@ def test_rows_are_joined_by_their_names(folder, capsys):
     FRAMES["colour"].set_index(ROWS)[::-1].to_csv(folder / "back.csv")
     found = run(folder, "model", acid="acid.csv", colour="back.csv")
     assert found.index.equals(ROWS) and found.columns[0] == "prediction"
+    assert "lacks" not in found
     expected = model.predict_proba(FRAMES)
     close(found[[f"probability {name}" for name in model.classes_]], expected, rtol=1e-6)
     assert (found["prediction"] == model.predict(FRAMES)).all()
@@ -89,7 +90,9 @@ def test_rows_that_a_table_lacks_lack_the_modality(folder, capsys):
     found = run(folder, "model", "--id", "wine", acid="acid.csv", colour="few.csv")
     views = {name: frame.copy() for name, frame in FRAMES.items()}
     views["colour"].iloc[:10] = np.nan
-    close(found.iloc[:, 1:], model.predict_proba(views), rtol=1e-6)
+    close(found.iloc[:, 1:-1], model.predict_proba(views), rtol=1e-6)
+    assert found.columns[-1] == "lacks" and (found["lacks"][:10] == "colour").all()
+    assert found["lacks"][10:].isna().all()
     assert "colour lacks 10 of 178 rows" in capsys.readouterr().err
 
 
@@ -110,7 +113,8 @@ def test_a_table_that_is_not_given_is_an_absent_modality(folder, capsys):
     folder, model = folder
     found = run(folder, "model", acid="acid.npy")
     expected = model.predict_proba({"acid": FRAMES["acid"], "colour": None})
-    close(found.iloc[:, 1:], expected, rtol=1e-6)
+    close(found.iloc[:, 1:-1], expected, rtol=1e-6)
+    assert (found["lacks"] == "colour").all()
     said = capsys.readouterr().err
     assert "colour is given for no row, and counts as absent" in said
     assert "acid has no names of columns, which are taken in order" in said
@@ -186,7 +190,9 @@ def test_words_that_were_not_there_to_learn_from_are_said_once(tmp_path, capsys)
     close(shares, model.predict_proba({"own": gone}))  # and now a warning would be an error
     model.save(tmp_path / "model")
     new.to_csv(tmp_path / "new.csv", index=False)
-    run(tmp_path, "model", own="new.csv")
+    lacks = run(tmp_path, "model", own="new.csv")["lacks"].fillna("").tolist()
+    new_word = "site of own (new: {})".format
+    assert lacks == ["", new_word("z"), new_word("z"), "", new_word("q"), ""]
     assert capsys.readouterr().err.count("words that were not there") == 1
 
 
@@ -242,3 +248,20 @@ def test_a_table_that_is_no_modality_of_the_model_is_ignored_and_that_is_said(fo
         run(folder, "one", acide="acid.csv", colour="colour.csv")
     error = " ".join(capsys.readouterr().err.split())
     assert "['acid'], but acide, colour are none of them, and acid is not there" in error
+
+
+def test_rows_that_have_none_of_the_model_s_tables_are_left_out_and_that_is_said(folder, capsys):
+    model = classifier("concat", epochs=1).fit({"acid": FRAMES["acid"]}, Y)
+    acid, colour = (FRAMES[name].set_index(ROWS) for name in ("acid", "colour"))
+    acid = acid[:12].copy()
+    acid.loc["w2"] = np.nan
+    found, said = predicted(model, {"acid": acid, "colour": colour[:14]})
+    assert found.index.tolist() == [f"w{i}" for i in range(12) if i != 2]
+    assert said[0].startswith("colour: no modality of the model, and ignored")
+    assert said[1:] == ["3 rows have none of the model's tables and are left out: w2, w12, w13"]
+    expected = model.predict_proba({"acid": acid.drop(index="w2")})
+    close(found.iloc[:, 1:], expected, rtol=1e-6)
+    _, said = predicted(model, {"acid": acid.drop(index="w2"), "colour": colour[3:13]})
+    assert said[1:] == ["1 row has none of the model's tables and is left out: w12"]
+    assert predicted(model, {"acid": acid[3:], "colour": FRAMES["colour"]})[1][1:] == []
+    assert len(predicted(model, {"acid": acid[3:], "colour": "no_such_file.csv"})[0]) == 9

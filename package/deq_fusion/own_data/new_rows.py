@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pandas as pd
 
 from deq_fusion.training_structures.comparison.report.text import printable
 
+from ..columns import present_rows
 from ..estimators import load
 from ..fusion_estimator import UnseenWords
 from .keys import Key, check_order, choose_key
@@ -42,6 +44,10 @@ def predicted(
     taken, ignored = (files, []) if matrix else _taken(files, known)
     tables = [make_table(name, value, id=id) for name, value in taken.items()]
     views, names, said = _joined(tables, id, _known_columns(model))
+    if names is not None and not matrix:
+        others = {name: value for name, value in files.items() if name not in taken}
+        views, names, more = _with_a_table(views, names, others)
+        said += more
     said = [*ignored, *said]
     if matrix:
         (view,) = views.values()
@@ -79,6 +85,9 @@ def predict_data(
 
     Returns:
         A row for each row of the tables: the prediction, and of classes their probabilities.
+        Where any row lacks a table, or has words that were not there to learn from, a column
+        `lacks` has the names, as "image; site of labs (new: east)". Rows that have none of the
+        model's tables are left out, and that is said.
 
     Raises:
         ValueError: for tables that the model does not know, or that have none of its columns.
@@ -132,6 +141,38 @@ def _joined(
         if lost := len(rows) - len(index):
             said.append(f"{name} lacks {lost} of {len(rows)} rows")
     return views, rows.rename(key.name), said
+
+
+def _with_a_table(
+    views: dict[str, Any], names: pd.Index, others: Mapping[str, Any]
+) -> tuple[dict[str, Any], pd.Index, list[str]]:
+    """Returns the rows of which some table is there, and what is said of those that are left out.
+
+    Args:
+        views: the model's tables, in one order.
+        names: of their rows.
+        others: tables that the model does not know, whose rows may be in none that it does.
+    """
+    here = np.any([present_rows(view) for view in views.values()], axis=0)
+    if not here.any():
+        return views, names, []  # which is refused
+    absent, key = names[~here], Key(str(names.name))
+    for name, value in others.items():
+        with suppress(ValueError, FileNotFoundError):  # as it is ignored, it may be anything
+            table = make_table(name, value, id=key.name)
+            own = key.of(table)
+            if own is not None and (table.is_named or key.name in table.columns):
+                absent = absent.append(own[~own.isin(names.append(absent)) & own.notna()])
+    views = {
+        name: view[here].reset_index(drop=True) if isinstance(view, pd.DataFrame) else view[here]
+        for name, view in views.items()
+    }
+    said = []
+    if len(absent):
+        have, out = ("rows have", "are") if len(absent) > 1 else ("row has", "is")
+        said = [f"{len(absent)} {have} none of the model's tables and {out} left out: "]
+        said[0] += _shown(list(absent))
+    return views, names[here], said
 
 
 def _aligned(table: Table, key: Key, where: np.ndarray) -> Any:
@@ -196,7 +237,7 @@ def _array(view: Any, name: str) -> np.ndarray:
 
 
 def _frame(model: Any, X: Any, names: pd.Index | None) -> pd.DataFrame:
-    """Returns predictions, and of classes or labels their probabilities."""
+    """Returns predictions, of classes or labels their probabilities, and what rows lack."""
     target = model.target_
     outputs = model.predict(X)
     if outputs.ndim == 1:
@@ -208,6 +249,9 @@ def _frame(model: Any, X: Any, names: pd.Index | None) -> pd.DataFrame:
         labels = target.names or model.classes_.tolist()
         shares = model.predict_proba(X)
         columns |= {f"probability {n}": shares[:, i] for i, n in enumerate(labels)}
+    lacking = model.lacking(X)
+    if any(lacking):
+        columns["lacks"] = lacking
     return pd.DataFrame(columns, index=names)
 
 

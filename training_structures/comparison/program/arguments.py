@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...choices import PRECISIONS
+from ..report.text import meant
 from .settings import add_settings, describe_settings, literal
 
 DESCRIPTION = """\
@@ -146,8 +147,10 @@ def _asked_systems(
             )
     unknown = [name for name in others if name not in own]
     if unknown:
-        choices = ", ".join([*fusions, *own])
-        parser.error(f"argument --fusions: unknown {unknown}; choose from {choices}, or {ALL}")
+        near, choices = meant(unknown, [*fusions, *own]), ", ".join([*fusions, *own])
+        parser.error(
+            f"argument --fusions: unknown {unknown}; {near}choose from {choices}, or {ALL}"
+        )
     return others
 
 
@@ -304,8 +307,10 @@ def names(known: Mapping[str, Any], text: str, besides: Sequence[str] = ()) -> l
     chosen = list(known) if whole else [name for name in words(text) if name not in besides]
     unknown = [name for name in chosen if name not in known]
     if unknown:
-        choices = ", ".join(known)
-        raise argparse.ArgumentTypeError(f"unknown {unknown}; choose from {choices}, or {ALL}")
+        near, choices = meant(unknown, known), ", ".join(known)
+        raise argparse.ArgumentTypeError(
+            f"unknown {unknown}; {near}choose from {choices}, or {ALL}"
+        )
     return chosen
 
 

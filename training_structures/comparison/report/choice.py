@@ -82,5 +82,5 @@ def _near(found: Findings, name: str) -> list[str]:
                 "of using just that."
             )
         elif worse:
-            said.append(f"{floor}, a floor, is better than it beyond chance: use just that.")
+            said.append(f"{floor}, a floor, is better than it beyond chance: use it.")
     return said

@@ -86,8 +86,8 @@ def scores(shown: Shown) -> Any:
 
 
 def differences(shown: Shown) -> Any:
-    """Each fusion's score minus the baseline's in the same runs: mean and 95 % interval."""
-    rows = [row for row in shown.rows if row.test is not None and not _single(row)]
+    """Each method's score minus the baseline's in the same runs: mean and 95 % interval."""
+    rows = [row for row in shown.rows if row.test is not None]
     if not rows:
         return None
     figure, axes = _figure(0.22 * len(rows) + 0.9)
@@ -102,7 +102,8 @@ def differences(shown: Shown) -> Any:
 
 def costs(shown: Shown) -> Any:
     """Every fusion's score, better upwards, against training time and parameters; named is what
-    no other beats in both, and triangles lie further down."""
+    no other beats in both, and triangles lie further down. Single modalities, and floors such as
+    linear, which have no parameters, are left out."""
     rows = [row for row in shown.rows if not _single(row) and row.costs["parameters"] is not None]
     if not rows:
         return None
@@ -161,11 +162,17 @@ def _floor(values: Sequence[float], *, lower: bool) -> float:
 
 
 def learning(shown: Shown) -> Any:
-    """The validation score or loss that the epoch is selected by, over the epochs, where the named
-    methods differ: the mean over the runs that were still training. Grey are the others."""
+    """The validation score or loss that the epoch is selected by, the best so far, over the epochs,
+    where the named methods differ: the mean over all runs, of which one that has ended keeps its
+    best. Grey are the others."""
     key = f"valid_{shown.select}"
     curves = {row.method: shown.curves(row.method, key) for row in shown.rows}
-    curves = {method: _mean(curve) for method, curve in curves.items() if curve.size}
+    better = np.fmax if more_is_better(shown.select) else np.fmin  # which pass over NaN
+    curves = {
+        method: _mean(better.accumulate(curve, axis=1))
+        for method, curve in curves.items()
+        if curve.size
+    }
     chosen = _chosen(shown, list(curves))
     if not chosen:
         return None
@@ -191,7 +198,8 @@ def learning(shown: Shown) -> Any:
 
 
 def convergence(shown: Shown) -> Any:
-    """Of methods that solve an equilibrium: steps a solve, and the share of unconverged samples."""
+    """Of methods that solve an equilibrium: steps a solve, and the share of unconverged samples,
+    over the epochs, the means over the runs that were still training."""
     solving = [r.method for r in shown.rows if np.isfinite(_steps(shown, r.method)).any()]
     if not solving:
         return None

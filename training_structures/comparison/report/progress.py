@@ -1,9 +1,10 @@
 """The progress of a comparison, told on standard error while it is at work."""
 
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from tqdm import tqdm
@@ -21,7 +22,8 @@ NAME = 24  # columns of a name, at most
 class Progress:
     """A bar on a terminal, and above it a line for each method once it has all its runs.
 
-    Elsewhere, such as in a log or a notebook, a line a minute at most.
+    Elsewhere, such as in a log or a notebook, a line a minute, in long runs as well: how many runs
+    have ended, and about how long the others take at the pace so far.
 
     Args:
         name: what is compared.
@@ -42,10 +44,13 @@ class Progress:
         shown = shown and None in done.values()
         terminal = sys.stderr is not None and sys.stderr.isatty()
         self._in_lines, self._headed = shown and not terminal, False
-        self._began = self._told = time.monotonic()
+        self._began, self._before = time.monotonic(), set(self._keys_ended())
+        self._last: Mapping[str, Any] | None = None
+        self._over = threading.Event()
+        self._clock = threading.Thread(target=self._tell_time, daemon=True)
         self._bar = tqdm(
             total=len(done),
-            initial=self._ended,
+            initial=len(self._before),
             bar_format=BAR,
             smoothing=0.05,
             leave=False,
@@ -54,22 +59,56 @@ class Progress:
         )
 
     def __enter__(self) -> "Progress":
+        if self._in_lines:
+            self._clock.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over.set()
+        if self._in_lines:
+            self._clock.join()
         self._bar.close()
 
-    @property
-    def _ended(self) -> int:
-        return sum(result is not None for result in self._done.values())
+    def _keys_ended(self) -> list[tuple[str, int]]:
+        return [key for key, result in list(self._done.items()) if result is not None]
+
+    def _tell_time(self) -> None:
+        """Writes a line a minute until all is over; a run may take longer than that."""
+        while not self._over.wait(MINUTE):
+            tqdm.write(self.line(), file=sys.stderr)
+
+    def line(self) -> str:
+        """Returns how far the work is, in a line."""
+        elapsed = time.monotonic() - self._began
+        ended = len(self._keys_ended())
+        text = f"{self._name}: {ended} of {len(self._done)} runs after {_rounded(elapsed)}"
+        left = self._left(elapsed)
+        text += "" if left is None else f", about {_rounded(left)} left"
+        return text if self._last is None else f"{text}; last {self._latest(self._last)}"
+
+    def _left(self, elapsed: float) -> float | None:
+        """Returns about how many seconds the other runs take; None before one was trained.
+
+        A run takes as long as others of its method, or as the trained ones do on average where
+        there are none; and the processes get through as many such seconds as they have so far.
+        """
+        done = list(self._done.items())
+        known = {key: r["seconds"] for key, r in done if r is not None and "seconds" in r}
+        trained = {key[0] for key, r in done if key in known and "epochs" in r}
+        spent = sum(seconds for key, seconds in known.items() if key not in self._before)
+        if not trained or not spent:
+            return None
+        took: dict[str, list[float]] = {}
+        for (method, _), seconds in known.items():
+            took.setdefault(method, []).append(seconds)
+        each = {method: median(seconds) for method, seconds in took.items()}
+        usual = fmean(each[method] for method in trained)
+        left = sum(each.get(method, usual) for (method, _), r in done if r is None)
+        return left * elapsed / spent
 
     def tell(self, result: Mapping[str, Any]) -> None:
         """Tells of a run that has ended, which is in `done` by now."""
-        if self._in_lines and time.monotonic() - self._told >= MINUTE:
-            self._told = time.monotonic()
-            minutes = (self._told - self._began) / MINUTE
-            so_far = f"{self._ended} of {len(self._done)} runs after {minutes:.0f} min"
-            tqdm.write(f"{self._name}: {so_far}; {self._latest(result)}", file=sys.stderr)
+        self._last = result
         if not self._bar.disable:
             self._bar.set_postfix_str(self._latest(result), refresh=False)
             self._bar.update()
@@ -110,3 +149,11 @@ class Progress:
         name = shortened(printable(name), width)
         text = f"{name:<{width}}  {printable(score):>16}  {seconds:>9}".rstrip()
         tqdm.write(text, file=sys.stderr)
+
+
+def _rounded(seconds: float) -> str:
+    """Returns a time in minutes, and a long one in hours, as text."""
+    minutes = round(seconds / 60)
+    if minutes < 120:
+        return f"{max(minutes, 1)} min" if seconds else "0 min"
+    return f"{seconds / 3600:.1f} h"

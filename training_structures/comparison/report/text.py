@@ -5,6 +5,7 @@ import io
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 FORMULA = "=", "+", "-", "@", "\t", "\r"  # what makes spreadsheets take a text for a formula
@@ -15,6 +16,14 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else ascii(c)[1:-1] for c in text)
+
+
+def meant(names: Iterable[str], known: Iterable[str]) -> str:
+    """Returns "did you mean concat? or ", for what unknown names are like; nothing if they are
+    like none of the known ones."""
+    known = list(known)
+    near = dict.fromkeys(n for name in names for n in get_close_matches(name, known, 1, 0.6))
+    return f"did you mean {', '.join(near)}? or " if near else ""
 
 
 def columns_of(text: str) -> int:

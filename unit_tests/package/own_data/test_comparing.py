@@ -13,7 +13,7 @@ from sklearn.datasets import load_wine
 from deq_fusion import compare_data
 from deq_fusion.estimators import FusionClassifier, FusionRegressor
 from deq_fusion.fusions.adapters import concat_linear
-from deq_fusion.own_data import command, comparing, own_data
+from deq_fusion.own_data import command, comparing, confusion, own_data
 from deq_fusion.own_data.refusals import MayBeGroups
 from deq_fusion.training_structures.comparison.comparison import Best
 
@@ -110,6 +110,16 @@ def test_the_report_the_confusion_and_what_is_used_again(tmp_path):
     assert right / 72 == pytest.approx(np.mean(accuracy))
     text = (tmp_path / "data.md").read_text(encoding="utf-8")
     assert "- 178 rows, joined in order" in text and "## concat" in text
+    assert "Rows are true classes, columns predicted ones" in text
+    page = (tmp_path / "results.html").read_text(encoding="utf-8").replace("&nbsp;", " ")
+    chosen = found.chosen()
+    assert chosen.startswith(f"Chosen on validation data: {found.best().name} (balanced_accuracy ")
+    assert all(chosen in each for each in (text, page))
+    assert "<h2>Classes, and what they were taken for</h2>" in page
+    matrix = sum(np.array(r["analysis"]) for r in found.results if r["method"] == found.best().name)
+    for name, counts in zip(found.best().recipe.refit.args[1].classes, matrix, strict=True):
+        cells = "".join(f"<td>{count}</td>" for count in counts)
+        assert f'<tr class=""><td>{name}</td>{cells}</tr>' in page
     about = [
         "178 rows, joined in order",
         "classification into 3 classes: barbera (48), barolo (59), grignolino (71)",
@@ -178,6 +188,7 @@ def test_a_floor_that_scores_best_is_not_saved_and_that_is_said(tmp_path, capsys
     assert "linear, which scores best, is a floor and keeps no model. concat, the best on" in out
     assert FusionRegressor.load(model).fusion == "concat" and "equilibrium" not in out
     assert FusionRegressor.load(model).width == 8
+    assert f"saved in {model}; but a single run is too few to choose by: take 6 at least" in out
     asked[asked.index("concat")] = "deq"
     command.main([*asked, "--output", f"{tmp_path}/deq", "--save", str(model)])
     out = " ".join(capsys.readouterr().out.split())
@@ -352,3 +363,29 @@ def test_folds_test_every_row_once_whatever_the_seed(seed, monkeypatch):
     own = own_data({"x": X}, Y, folds=4)
     tested = [own.recipe.load.args[0].splits(run)[2] for run in asked[0]]
     np.testing.assert_array_equal(np.sort(np.concatenate(tested)), np.arange(len(Y)))
+
+
+def test_a_class_that_is_rarely_found_is_named_with_what_helps():
+    names = ["common", "other", "rare"]
+    matrix = np.array([[90, 10, 0], [20, 80, 0], [15, 3, 2]])  # recalls 0.9, 0.8 and 0.1
+    (said,) = confusion.rarely_found("deq", names, matrix, balanced=False)
+    assert said.startswith("class rare is rarely found: deq finds 10 % of its 20 scored rows in")
+    assert "85 % of the other classes on average" in said and "--class-weight balanced" in said
+    (said,) = confusion.rarely_found("deq", names, matrix, balanced=True)
+    assert "--class-weight" not in said and "classes weigh the same already" in said
+    few = matrix.copy()
+    few[2] = [6, 2, 1]  # as rare, but of too few rows to tell
+    assert confusion.rarely_found("deq", names, few, balanced=False) == []
+    matrix[2] = [10, 4, 6]  # 0.3 of 0.85 is more than a third
+    assert confusion.rarely_found("deq", names, matrix, balanced=False) == []
+
+
+def test_what_is_said_of_a_rarely_found_class_stands_in_the_reports(tmp_path):
+    rng = np.random.default_rng(0)
+    y = np.repeat(["common", "rare"], [180, 30])  # of which nothing tells
+    tables = {"a": rng.normal(size=(210, 3)), "b": rng.normal(size=(210, 2))}
+    asked = {"runs": 2, "epochs": 1, "unimodal": False, "progress": False}
+    found = compare_data(tables, y, ["concat"], output=tmp_path, **asked)
+    assert found.recipe.about[-1].startswith("class rare is rarely found: concat finds 0 % of")
+    for name in ("results.md", "data.md", "results.html"):
+        assert "class rare is rarely found" in (tmp_path / name).read_text(encoding="utf-8")

@@ -359,3 +359,52 @@ def test_ids_that_a_float_does_not_hold_are_told_apart():
     np.testing.assert_array_equal(joined.views["b"].to_numpy(), B)
     far = {"a": frame(A, ids), "b": frame(B, ids + 10**6)}
     refused("tables must share ids", far, pd.Series(Y, pd.Index(ids, name="patient")), id="patient")
+
+
+@pytest.mark.parametrize("id", ["patient", None])
+def test_a_frame_that_holds_the_ids_is_joined_by_them_and_they_are_no_value(id):
+    out = shuffled(pd.DataFrame({"patient": NAMES, "kind": Y}), 7)
+    ward = shuffled(pd.DataFrame({"ward": np.arange(N) // 4, "patient": NAMES}), 8)
+    weight = shuffled(pd.DataFrame({"patient": NAMES, "w": np.arange(1.0, N + 1)}), 9)
+    tables = {"a": shuffled(frame(A, NAMES)), "b": shuffled(frame(B, NAMES), 2)}
+    joined = join(tables, out, groups=ward, weights=weight, id=id)
+    where = [list(NAMES).index(name) for name in joined.names]
+    assert list(joined.names) == list(out["patient"])
+    np.testing.assert_array_equal(joined.target, Y[where])
+    np.testing.assert_array_equal(joined.groups, np.arange(N)[where] // 4)
+    np.testing.assert_array_equal(joined.weights, np.arange(1.0, N + 1)[where])
+    np.testing.assert_array_equal(joined.views["a"], A[where])
+    labels = out.assign(p=np.arange(N) % 2, q=np.arange(N) % 3 > 0).drop(columns="kind")
+    assert list(join(tables, labels, id=id).target.columns) == ["p", "q"]
+    refused("must be a column beside the id 'patient', got the id alone", tables, out[["patient"]])
+
+
+@pytest.mark.parametrize(
+    "what, argument", [("target", "y"), ("groups", "groups"), ("weights", "sample_weight")]
+)
+def test_an_index_that_is_not_the_asked_id_is_refused_with_the_recipe(what, argument):
+    tables = {"a": frame(A, NAMES), "b": frame(B, NAMES)}
+    column = pd.Series(np.arange(N) // 2, name="kind")
+    told = {"y": Y} | {("y" if what == "target" else what): column}
+    recipe = rf"as {argument}=frame.set_index\('patient'\)\['kind'\], .*=\"FILE.csv:kind\""
+    refused(
+        f"the {what} must name its rows by the id 'patient', but .* counts rows, .*{recipe}",
+        tables,
+        id="patient",
+        **told,
+    )
+    told["y" if what == "target" else what] = column.set_axis([f"x{i}" for i in range(N)])
+    refused(
+        "but its index has 'x0' and so on, where the tables have 'P0'", tables, id="patient", **told
+    )
+    told["y" if what == "target" else what] = column.set_axis(NAMES)[::-1]
+    joined = join(tables, told.pop("y"), id="patient", **told)
+    assert sorted(joined.names) == sorted(NAMES)
+
+
+def test_values_without_an_index_are_in_the_order_of_the_target():
+    tables = {"a": shuffled(frame(A, NAMES)), "b": frame(B, NAMES)}
+    house = [f"h{i // 2}" for i in range(N)]
+    joined = join(tables, pd.Series(Y, NAMES), groups=house, id="patient")
+    np.testing.assert_array_equal(joined.groups, house)
+    assert list(joined.names) == list(NAMES)

@@ -30,7 +30,10 @@ def error(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--fusions sum,sums", r"--fusions: unknown \['sums'\]; choose from sum, concat"),
+        (
+            "--fusions sum,sums",
+            r"--fusions: unknown \['sums'\]; did you mean sum\? or choose from sum",
+        ),
         ("--dataset none", "--dataset: unknown 'none'; choose from toy, or name my_module:recipe"),
         ("--metric f1", "unknown metric 'f1'; choose from accuracy, certainty"),
         (

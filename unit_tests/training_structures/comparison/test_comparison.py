@@ -11,6 +11,7 @@ import pytest
 from deq_fusion.training_structures.comparison import Score, compare
 from deq_fusion.training_structures.comparison.methods import FLOOR, FUSION, SINGLE
 from deq_fusion.training_structures.comparison.paired import compare_paired, estimate
+from deq_fusion.training_structures.comparison.report.choice import too_few
 from deq_fusion.training_structures.comparison.report.table import fitted, make_rows, short_cells
 from deq_fusion.training_structures.comparison.report.text import columns_of
 from unit_tests.training_structures.comparison import toy
@@ -127,6 +128,52 @@ def test_less_of_an_error_is_the_best_and_what_failed_or_is_undefined_is_not(fou
     assert replace(lower, failures=[failure]).best().name == "only b"
     with pytest.raises(ValueError, match="with a validation accuracy in every run, there is none"):
         changed(found, dict.fromkeys(valid, math.nan)).best()
+
+
+def judged(found, floor, valid=0.75):
+    """The comparison with runs in which concat has these test scores more than the floor."""
+    results = []
+    for result in found.results:
+        own = {"majority": 0.6, "concat": 0.6 + floor[result["run"]]}.get(result["method"], 0.1)
+        valids = {"accuracy": valid if result["method"] == "concat" else 0.1}
+        results.append({**result, "scores": {**result["scores"], "accuracy": own}})
+        results[-1] |= {} if result["method"] == "majority" else {"valid": valids}
+    return replace(found, results=results)
+
+
+def test_what_is_chosen_is_said_by_both_scores_and_beside_a_floor_within_chance(found, tmp_path):
+    ahead = judged(found, [0.2, 0.21, 0.19, 0.2, 0.2, 0.22, 0.18])
+    said = ahead.chosen()
+    test = fmean(scores_of(ahead, "concat"))
+    assert said == (
+        f"Chosen on validation data: concat (accuracy 75.0 % there, {100 * test:.1f} % on the test "
+        "part). Only fusions and single modalities can be chosen, no floors."
+    )
+    shares = [0.2, -0.2, 0.1, -0.1, 0.05, -0.02, 0.0]
+    level = judged(found, shares)
+    pairs = [scores_of(level, name) for name in ("concat", "majority")]
+    p = compare_paired(*pairs, test_share=found.test_share).p
+    assert level.chosen().endswith(
+        f"majority, a floor, is within chance of it (p {p:.3f}), and costs less: think of using "
+        "just that."
+    )
+    behind = judged(found, [-x for x in (0.2, 0.21, 0.19, 0.2, 0.2, 0.22, 0.18)])
+    assert behind.chosen().endswith("majority, a floor, is better than it beyond chance: use it.")
+    level.write(tmp_path)
+    for text in (str(level), (tmp_path / "results.md").read_text(), level._repr_html_()):
+        assert "Chosen on validation data: concat" in " ".join(text.split())
+    page = (tmp_path / "results.html").read_text().replace("&nbsp;", " ")
+    assert "<li>Chosen on validation data: concat (accuracy 75.0 % there" in page
+
+
+def test_with_few_runs_no_floor_is_within_chance_and_they_are_too_few(found):
+    few = replace(found, results=[r for r in found.results if r["run"] < 2])
+    assert "floor, is" not in few.chosen() and too_few(found) == ""
+    assert too_few(few) == "2 runs are too few to choose by: take 6 at least, better 20"
+    one = replace(found, results=[r for r in found.results if r["run"] < 1])
+    assert too_few(one).startswith("a single run is too few to choose by")
+    floors = replace(found, methods=[m for m in found.methods if m.kind == FLOOR])
+    assert floors.chosen() == "" and "Chosen" not in str(floors)
 
 
 def fit_again(name, fusion, options, modalities=("a", "b"), **optimizer):

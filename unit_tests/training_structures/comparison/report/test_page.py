@@ -9,6 +9,7 @@ import pytest
 
 from deq_fusion.training_structures.comparison import Score
 from deq_fusion.training_structures.comparison.methods import FLOOR, FUSION, SINGLE
+from deq_fusion.training_structures.comparison.report.findings import Section
 from deq_fusion.training_structures.comparison.report.page import page
 from deq_fusion.training_structures.comparison.report.pictures import PICTURES, Shown
 from deq_fusion.training_structures.comparison.report.table import cells, make_rows
@@ -218,6 +219,47 @@ def test_axes_say_where_less_is_better(select, lower):
     told = " (lower is better)" if lower else ""
     assert PICTURES["Scores"](shown).axes[0].get_xlabel() == f"it{told}"
     assert PICTURES["Differences"](shown).axes[0].get_xlabel() == f"it{told}, minus concat"
+
+
+@pytest.mark.parametrize("select", ["loss", "accuracy"])
+def test_a_run_that_has_ended_keeps_its_best_on_the_picture_of_learning(select):
+    pytest.importorskip("matplotlib")
+    sign = 1 if select == "accuracy" else -1
+    runs = [[0.2, 0.1, 0.5], [0.3, float("nan"), 0.4, 0.2, 0.9]]  # the better, the higher
+    found = [
+        {
+            **{"method": "deq", "run": run, "scores": {"accuracy": 0.5}, "seconds": 1.0},
+            **{"curve": [{f"valid_{select}": sign * x} for x in values]},
+            **{"parameters": 9, "epochs": len(values), "best_epoch": 1},
+        }
+        for run, values in enumerate(runs)
+    ]
+    shown = Shown(make_rows(found, [SCORE]), found, SCORE, select, None, "deq")
+    (axes,) = PICTURES["Learning"](shown).axes
+    means = [sign * (a + b) / 2 for a, b in zip([0.2, 0.2, *[0.5] * 3], [0.3, 0.3, 0.4, 0.4, 0.9])]
+    (line,) = axes.lines
+    assert line.get_ydata() == pytest.approx(means)
+    assert "one that has ended keeps its best" in " ".join(PICTURES["Learning"].__doc__.split())
+
+
+def test_pictures_have_all_methods_or_say_which_they_leave_out():
+    pytest.importorskip("matplotlib")
+    found = list(results())
+    rows = make_rows(found, [SCORE], baseline="concat")
+    shown = Shown(rows, found, SCORE, "loss", "concat", "deq")
+    (axes,) = PICTURES["Differences"](shown).axes
+    named = {label.get_text() for label in axes.get_yticklabels()}
+    assert named >= {"floor", "only a", "deq"} and "concat" not in named
+    told = " ".join(PICTURES["Costs"].__doc__.split())
+    assert "Single modalities, and floors such as linear" in told
+
+
+def test_more_tables_stand_on_the_page():
+    lines = [["<b>red", "3", "1"], ["white", "0", "4"]]
+    section = Section("Taken for", "Rows are true & columns not.", ["class", "<b>red", "w"], lines)
+    read = Reader(make(list(results()), sections=[section]))
+    assert len(read.all("table")) == 2 and "Rows are true & columns not." in read.text
+    assert "<b>red31" in read.text and "class<b>redw" in read.text
 
 
 def test_without_matplotlib_the_page_says_what_to_do(no_pictures):

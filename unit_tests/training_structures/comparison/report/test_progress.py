@@ -5,6 +5,8 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -36,18 +38,36 @@ def result(method, run, accuracy=0.5):
     return {"method": method, "run": run, "scores": {"accuracy": accuracy}, "seconds": 2.0}
 
 
-def test_elsewhere_there_is_a_line_a_minute(monkeypatch, capsys):
+def test_elsewhere_a_line_says_how_far_it_is_and_what_is_left(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    done = {("deq", run): None for run in range(5)}
+    done = {(method, run): None for method in ("floor", "deq", "mult") for run in range(3)}
     with Progress("toy", done, SCORES) as told:
-        for run, at in enumerate((10, 59, 61, 100, 122)):
-            now[0], done["deq", run] = at, result("deq", run, run / 10)
-            told.tell(done["deq", run])
-    assert capsys.readouterr().err.splitlines() == [
-        "toy: 3 of 5 runs after 1 min; deq, run 2: accuracy 20.0 %",
-        "toy: 5 of 5 runs after 2 min; deq, run 4: accuracy 40.0 %",
-    ]
+        now[0] = 60.0
+        assert told.line() == "toy: 0 of 9 runs after 1 min"
+        for method, run, seconds in (("floor", 0, 0.5), ("deq", 0, 49.5), ("deq", 1, 70.0)):
+            epochs = {} if method == "floor" else {"epochs": 3}
+            done[method, run] = result(method, run) | {"seconds": seconds} | epochs
+            told.tell(done[method, run])
+        now[0] = 240.0  # of which 120 s went into training: half the time
+        # left: 2 floors of 0.5 s, and 4 runs of deq and mult, 59.75 s as deq's, twice as long
+        said = "toy: 3 of 9 runs after 4 min, about 8 min left; last deq, run 1: accuracy 50.0 %"
+        assert told.line() == said
+        done["mult", 0] = result("mult", 0) | {"seconds": 600.0, "epochs": 3}
+        now[0] = 1440.0  # 720 s of training
+        minutes = 2 * (2 * 0.5 + 59.75 + 2 * 600.0) / 60
+        assert told.line().startswith(f"toy: 4 of 9 runs after 24 min, about {minutes:.0f} min")
+    assert capsys.readouterr().err == ""  # it took less than a minute
+
+
+def test_a_run_that_takes_long_does_not_silence_it(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "MINUTE", 0.01)
+    with Progress("toy", {("deq", 0): None}, SCORES):
+        time.sleep(0.2)  # nothing ends meanwhile
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2 and lines[0].startswith("toy: 0 of 1 runs after ")
+    threads = [thread.name for thread in threading.enumerate()]
+    assert not any("_tell_time" in name for name in threads)
 
 
 def test_nothing_is_told_if_it_is_not_to_be(monkeypatch, capsys):
@@ -58,14 +78,13 @@ def test_nothing_is_told_if_it_is_not_to_be(monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_failed_run_is_told_as_such(monkeypatch, capsys):
-    monkeypatch.setattr(progress, "MINUTE", 1e-9)
+def test_a_failed_run_is_told_as_such():
     failed = {"method": "deq\x1b[0m", "run": 0, "error": "a traceback"}
     done = {("deq\x1b[0m", 0): None}
     with Progress("toy", done, SCORES) as told:
         done["deq\x1b[0m", 0] = failed
         told.tell(failed)
-    assert capsys.readouterr().err.endswith("deq\\x1b[0m, run 0: failed\n")
+        assert told.line().endswith("deq\\x1b[0m, run 0: failed")
 
 
 def test_lines_fill_in_above_a_bar(monkeypatch, capsys):

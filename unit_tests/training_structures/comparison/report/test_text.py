@@ -12,6 +12,7 @@ from deq_fusion.training_structures.comparison.report.text import (
     csv_text,
     in_markdown,
     in_picture,
+    meant,
     printable,
     shortened,
 )
@@ -96,3 +97,10 @@ def test_a_text_is_shortened_inside_to_its_columns(text, columns):
 
 def test_wide_characters_take_two_columns_and_accents_none():
     assert [columns_of(text) for text in ("ab", "模态", "e\u0301", "é")] == [2, 4, 1, 1]
+
+
+def test_a_name_that_is_like_a_known_one_is_meant():
+    known = ["deq", "concat", "concat_linear", "gmu"]
+    assert meant(["concta"], known) == "did you mean concat? or "
+    assert meant(["concta", "gum"], iter(known)) == "did you mean concat, gmu? or "
+    assert meant(["transformer"], known) == "" == meant([], known)

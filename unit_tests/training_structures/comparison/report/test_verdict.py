@@ -36,7 +36,7 @@ def test_the_best_the_subject_and_the_single_modalities_are_placed():
     assert best == "Best of 6 methods: best (accuracy 90.0 %), mean of 8 runs."
     assert subject == "deq (accuracy 80.0 %) is number 2."
     assert single.startswith("Best single modality: only a (accuracy 70.0 %); ")
-    assert single.endswith("below it: concat, majority.")
+    assert single.endswith("it scores above concat, majority.")
 
 
 def test_a_floor_that_is_best_is_called_one_and_the_best_of_the_others_is_named():
@@ -64,7 +64,7 @@ def test_a_floor_that_is_best_is_called_one_and_the_best_of_the_others_is_named(
 def test_nothing_falls_short_when_all_beat_the_single_modalities():
     means = {"deq": 0.8, "concat": 0.7, "only a": 0.6, "only b": 0.5}
     best, single, _ = say(rows(means=means))  # and deq is not named a second time
-    assert best.startswith("Best of 4 methods: deq") and "no fusion is below it" in single
+    assert best.startswith("Best of 4 methods: deq") and "no fusion scores below it" in single
 
 
 def test_a_floor_below_the_best_single_modality_is_not_named():
@@ -74,7 +74,7 @@ def test_a_floor_below_the_best_single_modality_is_not_named():
         for mean, (name, kind) in zip((0.9, 0.8, 0.1), kinds.items(), strict=True)
     ]
     said = say(table.make_rows(results, [ACCURACY]), baseline=None)
-    assert said[-1] == "Best single modality: only a (accuracy 80.0 %); no fusion is below it."
+    assert said[-1] == "Best single modality: only a (accuracy 80.0 %); no fusion scores below it."
 
 
 def test_what_differs_beyond_chance_is_named():
