@@ -64,7 +64,12 @@ def add_data(group: argparse._ActionsContainer) -> None:
         metavar="FILE:COLUMN",
         help="what to predict; also FILE, or COLUMN of a table; A,B of 0 and 1: several labels",
     )
-    add("--id", metavar="COLUMN", help="names the rows, in every table and the target's file")
+    add(
+        "--id",
+        metavar="COLUMN",
+        help="names the rows, in every table and the target's file; of an npz file the array of "
+        "that name",
+    )
     add(
         "--group",
         metavar="COLUMN",

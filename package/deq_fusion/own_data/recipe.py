@@ -86,15 +86,17 @@ def own_data(
         tables: modality -> its rows: an array (rows, columns), or (rows, time, columns) of
             sequences; a frame of pandas or polars; or a file, csv, tsv, parquet, npy or npz.
         y: the target: values, (rows,) or (rows, labels); or a name, a column of the tables,
-            `FILE:column`, or a file of one column.
-        groups: values or a column's name: rows of one group are never in two parts.
+            `FILE:column`, or a file of one column. A frame may hold the id beside it, and a series
+            have the ids for an index; what has neither is in the tables' order.
+        groups: values or a column's name: rows of one group are never in two parts. Given as y
+            is; without ids in the order of y.
         task: "classification", "multilabel" or "regression", where y leaves it open.
         test: (tables, y) of a test set of its own; train and valid are then cut from the rest.
         folds: K: cross-validation; each run tests one of K folds. The epoch, and what a search
             tries, is chosen on a valid part that is cut once from the other folds.
         class_weight: "balanced": every class counts the same in the loss.
         sample_weight: values or a column's name: what each row counts in the loss; scores count
-            every row once.
+            every row once. Given as `groups` are.
         encoders: modality -> module (batch, d) or (batch, time, d) -> (batch, width), in place of
             the MLP or GRU.
         id: column or index that names rows, by which they are joined.

@@ -3,7 +3,7 @@
 import math
 from statistics import fmean
 
-from ..methods import FLOOR
+from ..methods import FLOOR, SYSTEM
 from ..paired import MIN_RUNS, holm
 from .findings import Findings
 from .table import LEVEL, difference, number, p_cell
@@ -47,7 +47,8 @@ def chosen(found: Findings) -> list[str]:
     if found.recipe.part == "test":
         scores += f", {number(row.scores[score.name].mean, score)}{unit} on the test part"
     text = f"Chosen on validation data: {name} ({scores}). "
-    text += "Only fusions and single modalities can be chosen, no floors."
+    systems = "systems, " * any(method.kind == SYSTEM for method in found.methods)
+    text += f"Only {systems}fusions and single modalities can be chosen, no floors."
     return [" ".join([text, *_near(found, name)])]
 
 
