@@ -81,7 +81,7 @@ class Columns:
                 raise ValueError(
                     f"column {self.names[number]!r} of {self.name} must repeat its values to teach "
                     f"anything, but is text that is different in each of {here.sum()} rows; leave "
-                    "it out, or name it as the id"
+                    "it out, or make it the index if it is an id"
                 )
         width = numbers.shape[-1] + sum(map(len, self.categories.values()))
         self.shape = (*numbers.shape[1:-1], width)

@@ -66,6 +66,8 @@ class Target:
             raise ValueError(f"task must be one of {list(TASKS)}, got {task!r}")
         names = _names(y)
         values = as_target(y)
+        if values.ndim == 2:
+            _check_columns(values, names)
         kind = _kind(values, task)
         flat = values.ndim == 1
         if kind == "classification":
@@ -278,6 +280,20 @@ def _kind(values: np.ndarray, task: str | None) -> str:
             'task="classification" or task="regression"'
         )
     return known
+
+
+def _check_columns(values: np.ndarray, names: tuple[str, ...] | None) -> None:
+    """Raises ValueError for a column of several that holds words, as ids do."""
+    for number, column in enumerate(values.T):
+        try:
+            column.astype(float)
+        except (TypeError, ValueError):
+            name = number if names is None else repr(names[number])
+            raise ValueError(
+                "y of several columns must hold labels 0 and 1, or numbers, but its column "
+                f"{name} holds words, such as {column[0]!r}; take the one that is to be predicted, "
+                "and leave out an id"
+            ) from None
 
 
 def _classes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -135,3 +135,12 @@ def test_a_class_that_is_not_there_counts_nowhere():
     target = Target.of(Y)
     found = target.metrics(torch.eye(3), torch.tensor([0, 0, 1]))
     assert found["balanced_accuracy"] == 0.25 and math.isnan(found["recall c"])
+
+
+def test_a_column_of_words_beside_the_target_is_named():
+    y = pd.DataFrame({"patient": ["p1", "p2", "p3"], "stage": [0, 1, 1]})
+    with pytest.raises(ValueError, match="column 'patient' holds words, such as 'p1'; take the"):
+        Target.of(y)
+    with pytest.raises(ValueError, match="its column 1 holds words"):
+        Target.of(y[["stage", "patient"]].to_numpy())
+    assert Target.of(y[["stage"]]).task == "classification"
