@@ -211,8 +211,7 @@ def check_row_numbers(key: Key, told: Table, known: pd.Index) -> None:
     if told.index is None or as_text(told.index).equals(known):
         return
     column, what = (told.columns or ["column"])[0], told.name
-    first, *_ = [*told.index, None]
-    index = "counts rows" if is_counting(told.index) else f"has {first!r} and so on"
+    index = "counts rows" if is_counting(told.index) else f"has {told.index[0]!r} and so on"
     argument = {"target": "y", "weights": "sample_weight"}.get(what, what)
     raise ValueError(
         f"the {what} must name its rows by the id {key.name!r}, but its index {index}, where the "

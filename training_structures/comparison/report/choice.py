@@ -1,4 +1,4 @@
-"""What is chosen on validation data, and in a sentence how far that goes."""
+"""The choice that a comparison makes on validation data, and in a sentence how far that goes."""
 
 import math
 from statistics import fmean
@@ -77,7 +77,7 @@ def _near(found: Findings, name: str) -> list[str]:
     adjusted = holm([test.p for test in tests.values()])
     for (floor, test), p in zip(tests.items(), adjusted, strict=True):
         worse = test.difference != 0 and (test.difference > 0) == found.score.lower
-        if p >= LEVEL:
+        if p is not None and p >= LEVEL:
             said.append(
                 f"{floor}, a floor, is within chance of it (p {p_cell(p)}), and costs less: think "
                 "of using just that."

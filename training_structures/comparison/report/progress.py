@@ -94,7 +94,7 @@ class Progress:
         """
         done = list(self._done.items())
         known = {key: r["seconds"] for key, r in done if r is not None and "seconds" in r}
-        trained = {key[0] for key, r in done if key in known and "epochs" in r}
+        trained = {key[0] for key, r in done if r is not None and "seconds" in r and "epochs" in r}
         spent = sum(seconds for key, seconds in known.items() if key not in self._before)
         if not trained or not spent:
             return None
