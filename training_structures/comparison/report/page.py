@@ -100,8 +100,8 @@ def page(
     if robust:
         parts.append("<h2>Robustness</h2>")
         parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in how_robust]
-        for name, *cells in robust:
-            parts += [f"<h3>{escape(name)}</h3>", _table(*cells, kinds)]
+        for name, top, body in robust:
+            parts += [f"<h3>{escape(name)}</h3>", _table(top, body, kinds)]
     if failures:
         parts.append("<h2>Runs that failed</h2>")
         parts += [
