@@ -8,11 +8,13 @@ N = 20000
 FUZZ =
 JOBS = auto
 TEST =
+MULTIBENCH =
+OUTPUT = results/upstream
 # A fixed list, so that it takes as long when methods are added: what there is but for the slowest.
 QUICK = deq,deq_paper,concat,concat_linear,sum,weighted_sum,tensor,low_rank,mutan,gmu,attention,cross,evidential,late
 ARGS = --dataset digits --fusions $(QUICK) --runs 3 --jobs 2 --drop-modality --output results/digits
 
-.PHONY: help compare bench test test-all fuzz lint types docs wheel results
+.PHONY: help compare bench test test-all fuzz lint types docs wheel results upstream
 
 help:  ## list the targets (the default)
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile
@@ -50,6 +52,10 @@ wheel: $(STAMP)  ## build the wheel into dist/, and run the first example from i
 
 results: $(STAMP)  ## write RESULTS.md, docs/results and README's table from the published data
 	$(RUN) deq_fusion.examples.studies.publish render
+
+upstream: $(STAMP)  ## write DEQ fusion as patches for MultiBench, and a branch into it: make upstream MULTIBENCH=DIR
+	@test -n "$(MULTIBENCH)" || { echo "name a checkout of MultiBench: make upstream MULTIBENCH=DIR"; exit 2; }
+	$(RUN) deq_fusion.examples.upstream --multibench "$(MULTIBENCH)" --output "$(OUTPUT)"
 
 # A finished environment is updated; without its stamp, what an interrupted run left is replaced.
 $(STAMP): setup.py constraints.txt

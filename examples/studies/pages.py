@@ -190,8 +190,8 @@ def _folded(command: str) -> str:
     return "\n".join(lines)
 
 
-def _filled(text: str) -> str:
-    """Returns Markdown with its prose on lines of `WIDTH`, and one blank line between blocks."""
+def _filled(text: str, width: int | None = WIDTH) -> str:
+    """Returns Markdown with its prose on lines of a width, and one blank line between blocks."""
     parts = re.split(r"(^```.*?^```$)", text, flags=re.M | re.S)  # every other one is code
     blocks = []
     for at, part in enumerate(parts):
@@ -199,18 +199,49 @@ def _filled(text: str) -> str:
             kept = at % 2 or block.lstrip("\n").startswith(FREE)
             items = re.split(r"\n(?=- )", block.strip("\n"))
             if block.strip():
-                blocks.append(block.strip("\n") if kept else "\n".join(map(_wrapped, items)))
+                blocks.append(
+                    block.strip("\n") if kept else "\n".join(_wrapped(i, width) for i in items)
+                )
     return "\n\n".join(blocks) + "\n"
 
 
-def _wrapped(text: str) -> str:
-    """Returns a paragraph, or the item of a list, on lines of `WIDTH`."""
-    text = re.sub(r"(?<=\d) %", f"{TIE}%", " ".join(text.split()))
+def _wrapped(text: str, width: int | None) -> str:
+    """Returns a paragraph, or the item of a list, on lines of a width; None: on one line."""
+    text = " ".join(text.split())
+    if width is None:
+        return text
+    text = re.sub(r"(?<=\d) %", f"{TIE}%", text)
     indent = "  " if text.startswith("- ") else ""
     filled = textwrap.fill(
-        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )
     return filled.replace(TIE, " ")
+
+
+def render(template: Path, figures: Figures, *, width: int | None = WIDTH) -> str:
+    """Returns the text of a template.
+
+    Args:
+        template: Markdown that asks for figures.
+        figures: which it may ask for.
+        width: of the lines of prose; None: a paragraph is a line.
+
+    Raises:
+        ValueError: if it asks for what there is not; names the template.
+    """
+    environment = SandboxedEnvironment(
+        loader=FileSystemLoader(template.parent, encoding="utf-8"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    names = [name for name in dir(figures) if not name.startswith("_") and name != "shown"]
+    environment.globals.update({name: getattr(figures, name) for name in names})
+    try:
+        return _filled(environment.get_template(template.name).render(), width)
+    except (KeyError, ValueError, ArithmeticError, TemplateError) as error:
+        raise ValueError(f"{template}: {error.args[0]}") from error
 
 
 def rendered(root: Path = ROOT, folder: Path = FOLDER) -> dict[Path, str]:
@@ -227,21 +258,8 @@ def rendered(root: Path = ROOT, folder: Path = FOLDER) -> dict[Path, str]:
             there is not, which is then named with the template.
     """
     figures = Figures(read_all(folder))
-    environment = SandboxedEnvironment(
-        loader=FileSystemLoader(folder / "pages", encoding="utf-8"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    names = [name for name in dir(figures) if not name.startswith("_") and name != "shown"]
-    environment.globals.update({name: getattr(figures, name) for name in names})
-    texts = {}
-    for template in sorted((folder / "pages").glob("*.md")):
-        try:
-            texts[template.name] = _filled(environment.get_template(template.name).render())
-        except (KeyError, ValueError, ArithmeticError, TemplateError) as error:
-            raise ValueError(f"{template}: {error.args[0]}") from error
+    templates = sorted((folder / "pages").glob("*.md"))
+    texts = {template.name: render(template, figures) for template in templates}
     unseen = sorted(set(figures._tables) - figures.shown)
     if unseen:
         raise ValueError(f"every published table must be on a page, but {unseen} are on none")

@@ -83,6 +83,7 @@ def written_by_hand():
     for path in sorted((ROOT / "docs").rglob("*.md")):
         if path.parent != ROOT / "docs" / "results":
             pages[path.relative_to(ROOT).as_posix()] = path.read_text(encoding="utf-8")
+    pages["upstream/pull_request.md"] = (ROOT / "upstream" / "pull_request.md").read_text("utf-8")
     before, _, rest = (ROOT / "README.md").read_text(encoding="utf-8").partition(START)
     return pages | {"README.md": before + rest.partition(END)[2]}
 
