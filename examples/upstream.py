@@ -78,6 +78,7 @@ def write_series(checkout: Path, output: Path, *, branch: str = "deq-fusion") ->
         FileNotFoundError: where git, or this project's own checkout, is not at hand.
     """
     _check_checkout(checkout)
+    _git(checkout, "check-ref-format", "--branch", branch)
     if _git(checkout, "branch", "--list", branch):
         raise ValueError(
             f"{checkout} must not have a branch {branch} yet; name another by --branch, or delete "

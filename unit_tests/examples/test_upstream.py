@@ -185,11 +185,13 @@ def test_what_is_refused_changes_nothing(checkout, tmp_path, how, says):
 
 
 @pytest.mark.slow
-def test_old_patches_are_not_mixed_with_new_ones(checkout, tmp_path):
+def test_old_patches_and_names_that_git_refuses_are_told_in_time(checkout, tmp_path):
     (tmp_path / "0001-old.patch").touch()
     with pytest.raises(ValueError, match="must hold no patches yet, got 0001-old.patch"):
         upstream.write_series(checkout, tmp_path)
-    assert git(checkout, "branch", "--list", BRANCH) == ""
+    with pytest.raises(ValueError, match="'a b' is not a valid branch name"):
+        upstream.write_series(checkout, tmp_path / "out", branch="a b")
+    assert git(checkout, "branch", "--list").split() == ["*", "main"]
 
 
 def run(words, folder):
