@@ -17,6 +17,7 @@ another of the chosen modalities does.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -179,7 +180,7 @@ def get_dataloader(
     if not robust_test:
         return train, valid, test
     slips = _slips(parts["test"], text_noise, raw_path)
-    how = {"finish": finish, "slips": slips, "noise": noise, "seed": seed}
+    how: dict[str, Any] = {"finish": finish, "slips": slips, "noise": noise, "seed": seed}
     return train, valid, noisy_loaders(parts["test"], layout, batch_size=batch_size, **how)
 
 

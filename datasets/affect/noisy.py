@@ -116,6 +116,7 @@ def noisy_loaders(
         "text", "audio", "image" (of vision) and "multimodal", whose levels are a third -> a
         loader for each of the levels 0, 0.1, ... 0.9.
     """
+    own: dict[str, tuple[tuple[str, ...], int]]
     own = {NAMES[name]: ((name,), 1) for name in part.views}
     if len(own) > 1:
         own[TOGETHER] = tuple(part.views), 3

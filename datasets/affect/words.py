@@ -93,7 +93,7 @@ def _of_pickle(path: str | Path, ids: Sequence[str]) -> list[list[str] | None]:
     return [_cleaned(content[name], path, name) if name in content else None for name in ids]
 
 
-def _cleaned(words: Sequence, path: str | Path, name: str) -> list[str]:
+def _cleaned(words: Sequence | np.ndarray, path: str | Path, name: str) -> list[str]:
     texts = [word.decode("utf-8", "replace") if isinstance(word, bytes) else word for word in words]
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{path} must have words for {shown(name)}, got {shown(words)}")

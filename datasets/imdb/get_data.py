@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -153,7 +154,7 @@ def get_dataloader(
         raise ValueError(f"modalities must be different names out of {MODALITIES}, got {chosen}")
     path = find_file(path)
     workers = workers if num_workers is None else num_workers
-    options = {"batch_size": batch_size, "workers": workers}
+    options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     fixed = {**options, "shuffle": False}
     train, valid, test = (
         FilmRows(path, rows, names=[datasets[key] for key in chosen], memory=memory)

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from numbers import Real
 from typing import Any
 
@@ -72,7 +73,7 @@ def check_curves(
         raise ValueError(f"robustness must have a list of levels, got {shown(levels)}")
     check_levels(levels)
     known = {NOISE: {*modalities, ALL}, MISSING: {*modalities, ANY}, ZEROS: {*modalities, ANY}}
-    curves = {}
+    curves: dict[str, Any] = {}
     for kind, by_name in found.items():
         if kind == "levels":
             continue
@@ -154,8 +155,7 @@ def measured(trained: Trained, method: Method, run: int, levels: Sequence[float]
         hidden = {name: {name: left[name]} for name in left}
         hidden |= {ANY: left} if len(left) == len(names) else {}
         found[kind] = {
-            what: curve(lambda share, what=what, own=own: part.lacking(what, own, share))
-            for what, own in hidden.items()
+            what: curve(partial(part.lacking, what, own)) for what, own in hidden.items()
         }
     return {"levels": list(levels), **found}
 

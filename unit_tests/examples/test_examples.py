@@ -10,7 +10,7 @@ from deq_fusion.examples.brca import train as brca
 from deq_fusion.examples.compare_fusions import PROGRAM, RECIPES
 from deq_fusion.examples.digits import train as digits
 from deq_fusion.examples.digits.recipe import WIDTH
-from deq_fusion.fusions.registry import FUSIONS, LATER
+from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import command_line
 
 
@@ -28,7 +28,7 @@ def omics(tmp_path):
 
 
 def compared(*arguments):
-    options = {"program": PROGRAM, "subject": "deq", "later": LATER}
+    options = {"program": PROGRAM, "subject": "deq"}
     return command_line(RECIPES, FUSIONS, arguments, **options)
 
 

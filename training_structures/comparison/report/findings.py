@@ -79,7 +79,7 @@ class Findings:
 
     @cached_property
     def _robust_rows(self) -> list[Robust]:
-        shared = {"baseline": self.baseline, "test_share": self.test_share}
+        shared: dict[str, Any] = {"baseline": self.baseline, "test_share": self.test_share}
         return robust_rows(self.results, self.score, self.recipe.modalities, **shared)
 
     @property

@@ -296,7 +296,7 @@ def _draw_robust(axes: Any, shown: Shown, row: Robust, colour: str | None) -> No
 
 def _chosen(shown: Shown, methods: Sequence[str]) -> list[str]:
     """Returns the methods that are named: the subject, the baseline, the first of the others."""
-    chosen = [method for method in (shown.subject, shown.baseline) if method in methods]
+    chosen = [m for m in (shown.subject, shown.baseline) if m is not None and m in methods]
     return chosen + [m for m in methods if m not in chosen][: NAMED - len(chosen)]
 
 
