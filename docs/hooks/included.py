@@ -18,7 +18,9 @@ PAGES = {  # page -> the file that it shows
     "contributing.md": "CONTRIBUTING.md",
     "results.md": "RESULTS.md",
 }
-ORDER = "protocol digits omics mosi films vqa paper_models ablation convergence gates cost".split()
+ORDER = (
+    "protocol digits omics mosi films vqa paper_models robustness ablation convergence gates cost"
+).split()
 WHERE = {source: page for page, source in PAGES.items()} | {"README.md": "index.md"}
 NOTEBOOK = re.compile(r"docs/(notebooks/\w+)\.py")
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?!\w+:|#)(?P<target>[^)#\s]+)(?P<anchor>#[^)]*)?\)")

@@ -20,13 +20,14 @@ from typing import Any
 from deq_fusion import __version__
 from deq_fusion.examples.studies.pages import rendered
 from deq_fusion.examples.studies.published_tables import FOLDER, Published, read_published
-from deq_fusion.examples.studies.score_tables import of_rows
+from deq_fusion.examples.studies.score_tables import of_robust, of_rows
 from deq_fusion.examples.studies.tables import FILE, Table, read_tables
 from deq_fusion.training_structures.comparison.paired import MIN_RUNS
 from deq_fusion.training_structures.comparison.recipe import Score
 from deq_fusion.training_structures.comparison.report.table import make_rows
 from deq_fusion.training_structures.files import read_json, write_bytes
 
+SCORES, ROBUSTNESS = "scores", "robustness"  # tables of a comparison
 PROGRAM = "python -m deq_fusion.examples.studies.publish"
 
 
@@ -53,7 +54,10 @@ def _parser() -> argparse.ArgumentParser:
         "--command", action="append", help="what makes it, with DATA in place of a path; repeatable"
     )
     add.add_argument(
-        "--table", action="append", help="of a study's tables, this one; repeatable (default: all)"
+        "--table",
+        action="append",
+        help="this one of a study's tables (default: all), or of a comparison's, `scores` (the "
+        "default) and `robustness`; repeatable",
     )
     add.add_argument("--machine", help="it in plain words")
     add.add_argument(
@@ -154,7 +158,8 @@ def publish(
         name: of the published table; of several the beginning.
         command: what makes it; None: that of the table of this name in `there`.
         title: what it shows; None: likewise, or what the results say.
-        only: of a study's tables, those to publish; None: all.
+        only: those of a study's tables to publish; None: all. Of a comparison's, `scores` and
+            `robustness`; None: the former.
         there: where the published tables are.
 
     Raises:
@@ -163,7 +168,7 @@ def publish(
         ValueError: for runs that failed, or that do not tell their commit; without a command.
         KeyError: if there is no such table.
     """
-    found = _studied(folder, only) if (folder / FILE).exists() else _compared(folder)
+    found = _studied(folder, only) if (folder / FILE).exists() else _compared(folder, only)
     for key, (table, origin) in found.items():
         own = name if len(found) == 1 else f"{name}_{key}"
         if origin["commit"] is None:
@@ -197,8 +202,8 @@ def _studied(folder: Path, only: Sequence[str] | None) -> Found:
     return {key: (tables[key], origin) for key in only or tables}
 
 
-def _compared(folder: Path) -> Found:
-    """Returns the table of a comparison."""
+def _compared(folder: Path, only: Sequence[str] | None) -> Found:
+    """Returns those of a comparison's tables that are asked for, by default that of its scores."""
     content = read_json(folder / "results.json")
     if content["failures"]:
         raise ValueError(f"{len(content['failures'])} runs of {folder} failed; run it again")
@@ -207,11 +212,17 @@ def _compared(folder: Path) -> Found:
     scores = [Score(**score) for score in content["scores"]]
     runs, baseline, share = content["runs"], content["baseline"], content["test_share"]
     rows = make_rows(runs, scores, baseline=baseline, test_share=share)
-    table = of_rows("found", rows, scores, baseline, title=content["title"])
+    tables = {SCORES: of_rows(SCORES, rows, scores, baseline, title=content["title"])}
+    if robust := content.get("robustness"):
+        title = f"{content['title']}: robustness"
+        tables[ROBUSTNESS] = of_robust(ROBUSTNESS, robust, scores[0], baseline, title=title)
+    unknown = [key for key in only or () if key not in tables]
+    if unknown:
+        raise KeyError(f"there is no table {unknown[0]!r} in {folder}: {', '.join(tables)}")
     made_by = runs[0]["made_by"]
     origin = _places(runs) | {"versions": _versions(made_by), "machine": _machine(made_by)}
     origin["tests"] = _tests(baseline, share, min(row.runs for row in rows))
-    return {"found": (table, origin)}
+    return {key: (tables[key], origin) for key in only or [SCORES]}
 
 
 def _places(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """The tables of comparisons as data: columns of scores, and cells of their estimates and tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from deq_fusion.examples.studies.tables import Bounded, Cell, Column, Interval, Spread, Table
 from deq_fusion.training_structures.comparison.methods import SYSTEM
 from deq_fusion.training_structures.comparison.paired import Estimate, Paired
 from deq_fusion.training_structures.comparison.recipe import Score
 from deq_fusion.training_structures.comparison.report.table import Row
+from deq_fusion.training_structures.comparison.robustness import ALL, ANY, MISSING, NOISE
 
 
 def score_column(score: Score, name: str = "") -> Column:
@@ -74,6 +76,50 @@ def of_rows(
         line += [spread(row.missing[m]) if m in row.missing else None for m in missing]
         lines.append(line)
     return Table(name, columns, lines, title=title).filled()
+
+
+def of_robust(
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    score: Score,
+    baseline: str | None,
+    *,
+    title: str = "",
+) -> Table:
+    """Returns how robust methods are, of results.json's `robustness`: noise in all, one missing.
+
+    Columns: method, the score on clean data; under noise in all modalities the mean over the
+    levels, how that differs from the baseline's, and the effective robustness, with p-values; the
+    same where a rising share of samples lacks one modality, any of them; and there what a fusion
+    gains by being told, over zeros. Those that are empty are left out.
+    """
+    parts = {"noise": (NOISE, ALL), "missing": (MISSING, ANY)}
+    columns = [Column("method"), replace(score_column(score, "clean"), note="")]
+    for part in parts:
+        columns += [replace(score_column(score, part), note="")]
+        columns += [
+            difference_column(score, f"{part}, minus {baseline}"),
+            Column(f"{part}, p", "p"),
+        ]
+        columns += [difference_column(score, f"{part}, effective")]
+        columns += [Column(f"{part}, effective p", "p")]
+    columns += [difference_column(score, "present minus zeros")]
+    found = {(row["kind"], row["where"], row["method"]): row for row in rows}
+    lines: list[list[Cell]] = []
+    for method in dict.fromkeys(m for kind, where, m in found if (kind, where) == parts["noise"]):
+        there = [found.get((*part, method), {}) for part in parts.values()]
+        line: list[Cell] = [method, there[0]["curve"][0]]
+        for row in there:
+            relative = row.get("relative")
+            line.append(relative and Spread(relative["mean"], relative["sd"]))
+            for test in ("difference", "effective"):
+                line += [_bounded(row.get(test)), row.get(test, {}).get("p")]
+        lines.append([*line, _bounded(there[1].get("present_minus_zeros"))])
+    return Table(name, columns, lines, title=title).filled()
+
+
+def _bounded(test: Mapping[str, float] | None) -> Bounded | None:
+    return None if test is None else Bounded(test["difference"], test["low"], test["high"])
 
 
 def _cost(heading: str, value: float | None) -> float | None:

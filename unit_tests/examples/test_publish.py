@@ -117,6 +117,33 @@ def test_what_is_published_is_what_the_stored_runs_say(folder, tmp_path):
     assert found.commit == runs[0]["made_by"]["commit"] and found.date == runs[0]["date"]
 
 
+def test_a_comparisons_robustness_is_published_where_asked(folder, tmp_path):
+    test = {"difference": 0.5, "low": 0.25, "high": 0.75, "p": 0.03125}
+    own = {"kind": "noise", "where": "all", "curve": [0.5, 0.25], "relative": {"mean": 1, "sd": 2}}
+    rows = [{**own, "method": "concat"}, {**own, "method": "mine", "difference": test}]
+    missing = {"kind": "missing", "where": "any", "relative": {"mean": 3, "sd": 4}}
+    rows += [{**own, **missing, "method": "mine", "effective": test, "present_minus_zeros": test}]
+    rows += [{**own, "method": "mine", "where": "a"}]  # of one modality: not in this table
+    target = with_runs(folder, tmp_path, lambda content: content.update(robustness=rows))
+    asked = {"command": ["it"], "there": tmp_path, "only": ["robustness"]}
+    (found,) = publish(target, "robust", **asked)
+    shown = {column.name: found.table.text("mine", column.name) for column in found.table.columns}
+    assert found.name == "robust" and found.table.row_names == ["concat", "mine"]
+    assert shown == {
+        "method": "mine",
+        "clean": "50.0",
+        "noise": "100.0 ± 200.0",
+        "noise, minus concat": "+50.0 [+25.0, +75.0]",
+        "noise, p": "0.031",
+        "missing": "300.0 ± 400.0",
+        "missing, effective": "+50.0 [+25.0, +75.0]",
+        "missing, effective p": "0.031",
+        "present minus zeros": "+50.0 [+25.0, +75.0]",
+    }
+    with pytest.raises(KeyError, match="there is no table 'robustness' in .*: scores"):
+        list(publish(folder, "robust", **asked))
+
+
 def test_what_is_of_no_commit_or_failed_is_refused(folder, tmp_path):
     def made_at(commit):
         def change(content):
