@@ -14,6 +14,7 @@ from deq_fusion.datasets.affect.utterance import FILE
 from deq_fusion.datasets.synthetic.sequences import get_dataloader
 from deq_fusion.examples.affect.recipe import recipe as mosi
 from deq_fusion.examples.aligned_models import MODELS, sizes
+from deq_fusion.examples.paradigms.systems import paradigms
 from deq_fusion.examples.synthetic.recipe import recipe as synthetic
 from deq_fusion.training_structures.comparison.methods import SYSTEM, gather
 from deq_fusion.training_structures.comparison.single_run import run_fusion
@@ -63,7 +64,7 @@ def trained(recipe, **options):
 
 def test_vectors_by_the_protocol(vectors):
     recipe = mosi(vectors)
-    assert set(recipe.systems) == set(MODELS)
+    assert set(recipe.systems) == {*MODELS, *paradigms()}
     first, again = (trained(recipe, drop_modality=True) for _ in range(2))
     for name in MODELS:
         assert first[name]["epochs"] == 2

@@ -14,6 +14,7 @@ from deq_fusion.examples.brca import mogonet
 from deq_fusion.examples.brca.recipe import gridge_floor
 from deq_fusion.examples.brca.recipe import recipe as brca
 from deq_fusion.examples.brca.systems import FLOORS, systems
+from deq_fusion.examples.paradigms.systems import paradigms
 from deq_fusion.training_structures.comparison.methods import SYSTEM, Method, gather
 from deq_fusion.training_structures.comparison.single_run import run_floor, run_fusion
 from deq_fusion.unimodals.gridge import GRidge
@@ -99,7 +100,8 @@ def test_sizes_are_those_of_the_published_sets(recipe):
 
 def test_systems_are_compared_beside_the_fusions(recipe):
     methods, refused = gather(recipe, systems(), unimodal=False)
-    assert [m.name for m in methods] == ["linear", "gridge", "mogonet", "mogonet_inductive"]
+    own = ["linear", "gridge", "mogonet", "mogonet_inductive"]
+    assert [m.name for m in methods] == [*own, *paradigms()]
     assert refused == {} and recipe.floors.keys() == FLOORS.keys()
 
 

@@ -303,7 +303,7 @@ def test_a_recipe_of_ones_own_may_have_systems(tmp_path, monkeypatch):
 def test_the_list_has_systems_and_floors_once_each():
     known = {"one": lambda: {"chain": CHAIN}, "two": lambda: {"chain": CHAIN}}
     floors = {"one": {"majority": About("the usual class", "classical", "labels", "none")}}
-    lines = [line.split("|") for line in listing({}, known, floors, {}).splitlines()]
+    lines = [line.split("|") for line in listing({}, known, floors).splitlines()]
     rows = [[cell.strip() for cell in line[1:-1]] for line in lines if len(line) > 1]
     assert ["chain", "two layers", "Nobody, 2020", "vectors", "d^2", "one, two"] in rows
     assert ["majority", "the usual class", "classical", "labels", "none", "one"] in rows
