@@ -5,6 +5,7 @@ the encoders as they are, by scores on the validation part, and the best of them
 its encoders as every other model is.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -177,7 +178,7 @@ def search_and_fit(
         *(model.dim, model.outputs, [[model.dim] * LAYERS] * modalities, train, valid),
         SimpleRecurrentSurrogate(number_input_feats=modalities + 1),
         [LAYERS] * modalities + [len(NONLINEARITIES)],
-        batch_size=train.batch_size or 1,
+        batch_size=math.ceil(len(train.dataset) / len(train)),  # loaders of batches tell none
         **BUDGET,
         trial=trial,
         device=options.get("device"),
