@@ -5,7 +5,7 @@ makes it what it is. Weights of the terms are those of MultiBench's examples (Li
 reconstructions are compared as its `sigmloss1d` compares them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations
@@ -154,46 +154,43 @@ def meet_rmfe(recipe: Recipe) -> Recipe:
     return meet(concatenated, partial(influence, recipe.task), recipe)
 
 
-BEFORE = "the network's own, and"
+def _system(
+    meet: Callable[[Recipe], Recipe], summary: str, source: str, in_training: str
+) -> System:
+    """Returns a paradigm of vectors, which costs more than the network in training alone."""
+    cost = f"the network's own, and in training {in_training}"
+    return System(meet, summary, source, "2 or more: vectors", cost, modalities=(2, None))
+
+
 OBJECTIVES: Mapping[str, System] = {
-    "cca": System(
+    "cca": _system(
         partial(meet, concatenated, correlation),
         "concatenation, features of modalities correlated (deep CCA)",
         "Andrew et al., 2013",
-        "2 or more: vectors",
-        f"{BEFORE} in training d^3 a batch",
-        modalities=(2, None),
+        "d^3 a batch",
     ),
-    "refnet": System(
+    "refnet": _system(
         partial(meet, concatenated, refined),
         "concatenation, from which the inputs are refined (RefNet)",
         "Sankaran et al., 2021",
-        "2 or more: vectors",
-        f"{BEFORE} in training 3 N d (N d + all inputs)",
-        modalities=(2, None),
+        "3 N d (N d + all inputs)",
     ),
-    "rmfe": System(
+    "rmfe": _system(
         meet_rmfe,
         "concatenation, modalities made to matter by functional entropy (RMFE)",
         "Gat et al., 2020",
-        "2 or more: vectors",
-        f"{BEFORE} in training of ten noisy copies, differentiated twice",
-        modalities=(2, None),
+        "ten noisy copies, differentiated twice",
     ),
-    "mfm_vectors": System(
+    "mfm_vectors": _system(
         partial(meet, factorised, reconstructed),
         "a code of all modalities and one of each, which make the inputs (MFM of vectors)",
         "Tsai et al., 2019; Liang et al., 2021",
-        "2 or more: vectors",
-        f"{BEFORE} in training 4 d (N d + all inputs)",
-        modalities=(2, None),
+        "4 d (N d + all inputs)",
     ),
-    "mvae": System(
+    "mvae": _system(
         partial(meet, variational, Bound),
         "product of Gaussian codes, which make the inputs (MVAE)",
         "Wu and Goodman, 2018",
-        "2 or more: vectors",
-        f"{BEFORE} in training twice 2 d (N d + all inputs)",
-        modalities=(2, None),
+        "twice 2 d (N d + all inputs)",
     ),
 }
