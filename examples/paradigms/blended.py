@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from deq_fusion.examples.paradigms.around import named
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.blending import BLEND, Heads, fit_blended
 from deq_fusion.training_structures.comparison import Fusion, Recipe, System
-from deq_fusion.training_structures.comparison.methods import unsuited
 from deq_fusion.training_structures.comparison.missing import without
 from deq_fusion.training_structures.evaluation import call
 from deq_fusion.training_structures.fit import fit
@@ -149,7 +149,7 @@ def blended(
         )
     least, most = FUSIONS[fusion].modalities
     return System(
-        partial(meet, fusion, every, share, of_heads),
+        partial(meet, of_heads, fusion=fusion, every=every, share=share),
         f"{fusion} and a head a modality, weighted by how they generalise (gradient blending)",
         "Wang et al., 2020",
         f"{max(2, least)} or more: {' or '.join(FUSIONS[fusion].features)}",
@@ -159,27 +159,25 @@ def blended(
 
 
 def meet(
+    of_heads: Callable[..., Tensor] | None,
+    recipe: Recipe,
+    *,
     fusion: str,
     every: int,
     share: float,
-    of_heads: Callable[..., Tensor] | None,
-    recipe: Recipe,
 ) -> Recipe:
     """Returns the recipe as gradient blending meets it: its own but for model and training.
 
     Raises:
         ValueError: for a recipe that the fusion cannot take, or that is trained another way.
     """
-    entry = FUSIONS[fusion]
-    reason = unsuited(entry, len(recipe.modalities), recipe.features, recipe.task)
-    if reason is not None:
-        raise ValueError(f"{fusion} {reason}")
+    chosen = named(fusion, recipe, headed=True)
     if recipe.train is not fit:
         raise ValueError("blends the losses of a plain training, and this recipe has another")
     own = recipe.parameters
     return replace(
         recipe,
-        build=partial(build, partial(entry, **recipe.fusion_options.get(fusion, {})), recipe.build),
+        build=partial(build, chosen, recipe.build),
         train=partial(fit_blended, every=every, share=share, of_heads=of_heads),
         parameters=None if own is None else partial(groups, own),
     )
@@ -199,7 +197,7 @@ def build(
     made: list[tuple[nn.Module, Sequence[int], int]] = []
 
     def make(input_dims: Sequence[int], dim: int, outputs: int) -> tuple[nn.Module, int | None]:
-        module, width = entry(input_dims, dim)
+        module, width = entry(input_dims, dim, outputs)
         made.append((module, input_dims, outputs))
         return module, width
 

@@ -107,13 +107,17 @@ def _suited(name: str, fusion: Fusion | System, recipe: Recipe) -> Method | str:
 
 
 def met(name: str, system: System, recipe: Recipe) -> Recipe:
-    """Returns the recipe as a system meets it.
+    """Returns the recipe as a system meets it, with the options that the recipe has for it.
 
     Raises:
         TypeError: for a system that changes what all methods share, or returns no recipe.
-        ValueError: as the system does for what it cannot take.
+        ValueError: as the system does for what it cannot take, and for options that it lacks.
     """
-    found = system.meet(recipe)
+    options = recipe.fusion_options.get(name, {})
+    if unknown := [option for option in options if option not in system.options]:
+        there = ", ".join(system.options) or "none"
+        raise ValueError(f"has no option {', '.join(unknown)}; its options are: {there}")
+    found = system.meet(recipe, **options)
     if not hasattr(found, "modalities"):
         raise TypeError(f"meet of the system {name} must return a Recipe, got {found!r}")
     changed = [what for what in SHARED if getattr(found, what) != getattr(recipe, what)]

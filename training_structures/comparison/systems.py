@@ -4,6 +4,7 @@ A fusion is put into the network that a recipe builds. A system comes with its o
 splits, selection and scores as the fusions, it is trained its own way.
 """
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,7 +42,8 @@ class System:
             as it was. Other fields may be its own, such as `build`, `objective`, `optimizer`,
             `scheduler`, `parameters`, `epochs`, `patience`, `train` and `search`. Its `build`
             makes nothing of the fusion. What it cannot take it refuses by a ValueError, with the
-            reason; it reads no data.
+            reason; it reads no data. Its keyword-only parameters are options of the system: it
+            is called with what the recipe's `fusion_options` have under the system's name.
         summary: what it is, in a few words.
         source: author and year.
         takes: what data it takes, in words.
@@ -50,7 +52,7 @@ class System:
         needs: the modalities that prediction needs; None: all of them.
     """
 
-    meet: Callable[[Any], Any]  # of a `Recipe`, whose field a system is
+    meet: Callable[..., Any]  # of a `Recipe`, whose field a system is
     summary: str
     source: str
     takes: str
@@ -58,13 +60,22 @@ class System:
     modalities: tuple[int, int | None] = (1, None)
     needs: tuple[str, ...] | None = None
 
+    @property
+    def options(self) -> list[str]:
+        """The names of its options."""
+        meet = self.meet
+        while isinstance(meet, partial) and meet.func is _shortened:
+            meet = meet.args[0]
+        parameters = inspect.signature(meet).parameters.values()
+        return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+
     def shortened(self, epochs: int) -> "System":
         """Returns the system with that bound on the epochs of a run, in place of its own."""
         return replace(self, meet=partial(_shortened, self.meet, epochs))
 
 
-def _shortened(meet: Callable[[Any], Any], epochs: int, recipe: Any) -> Any:
-    return replace(meet(recipe), epochs=epochs)
+def _shortened(meet: Callable[..., Any], epochs: int, recipe: Any, **options: Any) -> Any:
+    return replace(meet(recipe, **options), epochs=epochs)
 
 
 def is_system(value: object) -> TypeGuard[System]:

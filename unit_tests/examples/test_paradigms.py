@@ -269,7 +269,7 @@ def test_what_they_cannot_take_is_refused_with_the_reason(name, changes, message
 def test_one_modality_is_too_few():
     recipe = replace(two_signs(), systems=paradigms()).restricted(["sound"])
     _, reasons = gather(recipe, recipe.systems, unimodal=False)
-    assert set(reasons) == set(NAMES)
+    assert set(reasons) == {*NAMES, "ogm_ge", "mmpareto", "i2moe"}
 
 
 def test_a_model_must_call_its_fusion_once():

@@ -116,9 +116,11 @@ def chosen_fusions(
     clash = sorted(own.keys() & fusions.keys()) or (len(own) < len(args.own) and list(own))
     if clash:
         parser.error(f"--own-fusion must have a name of its own, {clash} is there already")
+    others = getattr(args, "systems", ())  # of which all means what the recipe has: known later
     for method, name, _ in args.option:
-        if method not in chosen:
-            parser.error(f"--option {method}.{name} must be of a fusion in {list(chosen)}")
+        if method not in chosen and others != ALL and method not in others:
+            there = [*chosen, *others]
+            parser.error(f"--option {method}.{name} must be of a fusion in {there}")
     return chosen
 
 
@@ -206,8 +208,8 @@ def add_fusions(group: argparse._ActionsContainer, usual: Sequence[str]) -> None
         action="append",
         default=[],
         metavar="FUSION.NAME=VALUE",
-        help=f"option of a fusion's constructor, as {usual[0]}.dropout=0.5; may be "
-        "given several times",
+        help=f"option of a fusion's constructor, as {usual[0]}.dropout=0.5, or of a system, as "
+        f"ogm_ge.fusion={usual[0]}; may be given several times",
     )
 
 

@@ -146,7 +146,7 @@ def _compared(
         SystemExit: if every run failed.
     """
     runs, chosen = _runs(args, recipe), args.chosen | _systems(args, recipe)
-    try_fusions(args, recipe, runs[0])
+    try_fusions(args, recipe, chosen, runs[0])
     print(f"{recipe.name}: runs {list(runs)}, in {output}", file=sys.stderr, flush=True)
     with _cluster(args.cluster):
         found = compare(

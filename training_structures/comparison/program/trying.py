@@ -2,6 +2,7 @@
 
 import argparse
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -10,33 +11,46 @@ from torch.utils.data import DataLoader
 
 from ...batches import split_last
 from ...checkpoint import seeded
-from ..methods import Method, refusal
-from ..recipe import Recipe
+from ..methods import Method, met, refusal
+from ..recipe import Fusion, Recipe
 from ..single_run import build_model
+from ..systems import System, is_system
 
 
-def try_fusions(args: argparse.Namespace, recipe: Recipe, run: int) -> None:
-    """Raises ValueError unless fusions can be built that are the user's own, or have options that
-    are asked for; and unless one of the user's own fuses a batch."""
+def try_fusions(
+    args: argparse.Namespace, recipe: Recipe, chosen: Mapping[str, Fusion | System], run: int
+) -> None:
+    """Raises ValueError unless what is the user's own, or has options that are asked for, can be
+    built; and unless a fusion of the user's own fuses a batch.
+
+    Args:
+        args: the arguments, with `own` and `option`.
+        recipe: the benchmark, with these options.
+        chosen: name -> fusion or system, of all that are to be compared.
+        run: the number of the first run, whose data are read.
+    """
     own = {name for name, fusion in args.own if refusal(fusion, recipe) is None}
     asked = own | {method for method, _, _ in args.option}
     if not asked:
         return
+    if unknown := sorted(asked - chosen.keys()):
+        raise ValueError(f"--option {unknown[0]} must be of a fusion in {list(chosen)}")
     with seeded(run):
         train = recipe.loaders(run)[0]
         for name in sorted(asked):
-            model = _built(Method(name, recipe, args.chosen[name]), train)
+            model = _built(name, chosen[name], recipe, train)
             if name in own:
                 _try_batch(name, model, train)
 
 
-def _built(method: Method, train: DataLoader) -> nn.Module:
+def _built(name: str, fusion: Fusion | System, recipe: Recipe, train: DataLoader) -> nn.Module:
     try:
-        return build_model(method, train)[0]
+        as_met = met(name, fusion, recipe) if is_system(fusion) else recipe
+        return build_model(Method(name, as_met, fusion), train)[0]
     except (TypeError, ValueError) as error:
-        options = dict(method.recipe.fusion_options.get(method.name, {}))
+        options = dict(recipe.fusion_options.get(name, {}))
         given = options or "(input_dims, dim)"
-        raise ValueError(f"{method.name} cannot be built with {given}: {error}") from error
+        raise ValueError(f"{name} cannot be built with {given}: {error}") from error
 
 
 def _try_batch(name: str, model: nn.Module, train: DataLoader) -> None:

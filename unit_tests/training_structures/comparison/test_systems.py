@@ -283,7 +283,7 @@ def test_a_command_line_names_systems_as_it_does_fusions(tmp_path):
             r"unknown \['chian'\]; did you mean chain\? or .* sum, concat, chain, hosted, or all",
         ),
         ("hosted", "hosted is neither a fusion nor a system of toy, with these settings.*: chain"),
-        ("chain --option chain.a=1", "chain.a must be of a fusion in"),
+        ("chain --option chain.a=1", "chain cannot be built with .*: has no option a; its options"),
     ],
 )
 def test_a_system_that_is_not_there_is_told_of(text, message, tmp_path, capsys):
