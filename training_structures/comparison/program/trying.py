@@ -33,8 +33,9 @@ def try_fusions(
     asked = own | {method for method, _, _ in args.option}
     if not asked:
         return
-    if unknown := sorted(asked - chosen.keys()):
-        raise ValueError(f"--option {unknown[0]} must be of a fusion in {list(chosen)}")
+    for method, option, _ in args.option:
+        if method not in chosen:
+            raise ValueError(f"--option {method}.{option} must be of a fusion in {list(chosen)}")
     with seeded(run):
         train = recipe.loaders(run)[0]
         for name in sorted(asked):
