@@ -17,7 +17,10 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
+
+LEAF = "AccumulateGrad"  # the node of the graph that keeps the gradient of a leaf
 
 
 def parameters_behind(feature: Tensor) -> list[nn.Parameter]:
@@ -27,14 +30,16 @@ def parameters_behind(feature: Tensor) -> list[nn.Parameter]:
     before some place are known, however it names them.
     """
     found: list[nn.Parameter] = []
-    left, seen = [feature.grad_fn], {None}
+    left: list[Node | None] = [feature.grad_fn]
+    seen: set[Node] = set()
     while left:
         node = left.pop()
-        if node in seen:
+        if node is None or node in seen:
             continue
         seen.add(node)
-        if type(node).__name__ == "AccumulateGrad" and isinstance(node.variable, nn.Parameter):
-            found.append(node.variable)
+        leaf = getattr(node, "variable", None) if type(node).__name__ == LEAF else None
+        if isinstance(leaf, nn.Parameter):
+            found.append(leaf)
         left += [before for before, _ in node.next_functions]
     return found
 
