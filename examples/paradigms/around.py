@@ -104,7 +104,7 @@ Wrap = Callable[[nn.Module, nn.Module, Sequence[int], int], Around]
 """(model, the fusion in it, widths of the features, width of a prediction) -> the system's."""
 
 
-def met(recipe: Recipe, fusion: Fusion, wrap: Wrap, rate: float | None) -> Recipe:
+def recipe_around(recipe: Recipe, fusion: Fusion, wrap: Wrap, rate: float | None) -> Recipe:
     """Returns the recipe with its model built around a fusion, and wrapped.
 
     Args:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from deq_fusion.examples.paradigms.around import Around, met, named
+from deq_fusion.examples.paradigms.around import Around, named, recipe_around
 from deq_fusion.examples.paradigms.blended import pooled
 from deq_fusion.training_structures import gradient_modulation, pareto
 from deq_fusion.training_structures.comparison import Recipe, System
@@ -235,7 +235,7 @@ def meet_ogm_ge(
     chosen = named(fusion, recipe)
     how: dict[str, Any] = {"alpha": alpha, "noise": noise, "labels": recipe.task == "multilabel"}
     wrap = partial(OnTheFly, loss=of_heads or recipe.objective, **how)
-    return met(recipe, chosen, wrap, chosen.rate)
+    return recipe_around(recipe, chosen, wrap, chosen.rate)
 
 
 def meet_mmpareto(
@@ -258,7 +258,7 @@ def meet_mmpareto(
     """
     _check_positive(gamma=gamma)
     chosen = named(fusion, recipe)
-    return met(
+    return recipe_around(
         recipe,
         chosen,
         partial(Pareto, loss=of_heads or recipe.objective, gamma=gamma),

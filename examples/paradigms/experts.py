@@ -8,7 +8,7 @@ from functools import partial
 
 from torch import nn
 
-from deq_fusion.examples.paradigms.around import Around, met, named
+from deq_fusion.examples.paradigms.around import Around, named, recipe_around
 from deq_fusion.fusions.interaction_experts import Expert, InteractionExperts
 from deq_fusion.training_structures.comparison import Fusion, Recipe, System
 
@@ -64,7 +64,7 @@ def meet(recipe: Recipe, *, fusion: str = "concat", weight: float = 0.01) -> Rec
         raise ValueError(f"weight must be a number of at least 0, got {weight!r}")
     chosen = named(fusion, recipe, headed=True)
     experts = partial(mixture, chosen, recipe.task == "regression", weight)
-    return met(recipe, experts, AroundExperts, chosen.rate)
+    return recipe_around(recipe, experts, AroundExperts, chosen.rate)
 
 
 I2MOE = System(
