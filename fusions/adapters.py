@@ -13,8 +13,12 @@ from .deq import DEQFusion, Equations
 from .equilibrium import checks
 from .evidential import EvidentialFusion
 from .late import LateFusion
+from .late_unimodal import LateUnimodal
+from .meq import MEQ
 from .modalities import check_present, check_tensors, finite, without_absent
 from .mult import MULTModel
+from .pdf import PDF
+from .qmf import QMF
 from .vcdn import VCDNFusion
 
 Sized = tuple[nn.Module, int | None]
@@ -233,3 +237,27 @@ def vcdn(input_dims: Sequence[int], dim: int, *, outputs: int, task: str, **opti
 def late(input_dims: Sequence[int], dim: int, *, outputs: int, task: str) -> Sized:
     """The mean of each modality's prediction."""
     return LateFusion(input_dims, outputs, probabilities=task == "classification"), None
+
+
+def late_unimodal(
+    input_dims: Sequence[int], dim: int, *, outputs: int, task: str, **options: Any
+) -> Sized:
+    """The mean of each modality's outputs, each trained by a loss of its own."""
+    criteria = {"classification": "cross_entropy", "multilabel": "binary_cross_entropy"}
+    options = {"criterion": criteria.get(task, "squared"), **options}
+    return LateUnimodal(input_dims, outputs, **options), None
+
+
+def qmf(input_dims: Sequence[int], dim: int, *, outputs: int, task: str, **options: Any) -> Sized:
+    """Each modality's logits, weighted by their energy."""
+    return QMF(input_dims, outputs, **options), None
+
+
+def pdf(input_dims: Sequence[int], dim: int, *, outputs: int, task: str, **options: Any) -> Sized:
+    """Each modality's logits, weighted by predicted confidences."""
+    return PDF(input_dims, outputs, **options), None
+
+
+def meq(input_dims: Sequence[int], dim: int, **options: Any) -> Sized:
+    """MEQ, silent about convergence: a comparison's table has it."""
+    return MEQ(input_dims, dim, **{"on_failure": "ignore", **options}), dim

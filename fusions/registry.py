@@ -11,13 +11,17 @@ from . import adapters
 from .common_fusions import LowRankTensorFusion, MultiplicativeInteractions3Modal
 from .cross import CrossFusion
 from .early_lstm import EarlyLSTM
+from .embracenet import EmbraceNet
 from .equilibrium.checks import check_width
 from .gated import GatedMultimodalUnit
+from .healnet import HEALNet
+from .mbt import BottleneckTransformer
 from .memory_fusion import MemoryFusion
 from .modalities import check_widths
 from .multi_attention import MultiAttentionRecurrence
 from .multistage import MultistageRecurrence
 from .mutan import Mutan
+from .simbamm import SimBaMM
 from .token_attention import TokenAttention
 from .weighted_sum import Sum, WeightedSum
 
@@ -300,5 +304,66 @@ FUSIONS: Mapping[str, Entry] = {
         features=ALIGNED,
         search={"stages": (1, 2, 3), "dropout": (0.0, 0.2, 0.5)},
         source="Liang et al., 2018",
+    ),
+    "simbamm": Entry(
+        SimBaMM,
+        "Transformer over modality tokens, norms last (SimBaMM)",
+        "20 (N + 1) d^2",
+        search={"layers": (1, 2, 4), "dropout": (0.0, 0.2)},
+        source="Rheude et al., 2025",
+    ),
+    "late_unimodal": Entry(
+        adapters.late_unimodal,
+        "mean of each modality's outputs, trained by their own losses as well",
+        "N d outputs",
+        predicts=True,
+        source="Zhang et al., 2023, its control",
+    ),
+    "qmf": Entry(
+        adapters.qmf,
+        "each modality's logits, weighted by their energy (QMF)",
+        "N d classes",
+        tasks=CLASSES_ONLY,
+        predicts=True,
+        search={"rank_weight": (0.0, 0.1, 1.0)},
+        source="Zhang et al., 2023",
+    ),
+    "pdf": Entry(
+        adapters.pdf,
+        "each modality's logits, weighted by predicted confidence (PDF)",
+        "N d (classes + 64)",
+        tasks=CLASSES_ONLY,
+        predicts=True,
+        search={"hidden": (16, 64, 256)},
+        source="Cao et al., 2024",
+    ),
+    "mbt": Entry(
+        BottleneckTransformer,
+        "Transformers that meet in bottleneck tokens (MBT)",
+        "24 N (time + 5) d^2",
+        features=("sequences", "vectors"),
+        search={"layers": (1, 2), "bottlenecks": (1, 4), "dropout": (0.0, 0.2)},
+        source="Nagrani et al., 2021",
+    ),
+    "healnet": Entry(
+        HEALNet,
+        "latent vectors that read all again and again, weights tied (HEALNet)",
+        "3 (N (116 + 3 time) + 128) d^2",
+        features=("sequences", "vectors"),
+        search={"rounds": (2, 3, 5), "dropout": (0.0, 0.2)},
+        source="after Hemker et al., 2024",
+    ),
+    "meq": Entry(
+        adapters.meq,
+        "equilibrium of states that feed each other (MEQ)",
+        "steps x 2 N d^2 + 2 N d^2",
+        search={"jacobian_weight": (0.0, 0.5)},
+        source="after Park and Kang, 2026",
+    ),
+    "embracenet": Entry(
+        EmbraceNet,
+        "each entry from a modality drawn for it (EmbraceNet)",
+        "N d^2",
+        source="Choi and Lee, 2019",
     ),
 }
