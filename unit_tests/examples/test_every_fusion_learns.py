@@ -21,7 +21,8 @@ DIGITS = replace(digits_recipe(), epochs=20)
 GOOD, GAIN = 0.95, 0.10  # accuracy on test, and its distance from the best single quadrant's
 LESS = {  # -> accuracy, where less than GOOD is to be expected, and why
     "late": 0.85,  # every quadrant is judged on its own: what two of them show is not seen
-    "evidential": 0.85,  # likewise
+    # likewise
+    **dict.fromkeys(("evidential", "late_unimodal", "qmf", "pdf"), 0.85),
     "vcdn": 0.90,  # of a quadrant it hears how probable each digit is, and no more
     "mult": 0.90,  # made for sequences: in one step there is nothing to attend to
     # likewise: what they fuse is for the next step, and an LSTM has a quarter of the width

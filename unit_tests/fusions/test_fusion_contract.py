@@ -24,7 +24,7 @@ from deq_fusion.fusions.vcdn import VCDNFusion
 from deq_fusion.fusions.weighted_sum import Sum, WeightedSum
 
 WIDTHS, DIM, BATCH = [3, 4, 5], 4, 6
-SOLVED = {"tol": 1e-13, "max_steps": 200, "on_failure": "ignore"}  # as far as the dtype goes
+SOLVED = {"tol": 1e-11, "max_steps": 60, "on_failure": "ignore"}  # as far as the dtype goes
 
 
 def expected(*arguments):

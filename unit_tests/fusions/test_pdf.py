@@ -26,7 +26,7 @@ def softmax(values):
 def confidence(fusion, i, x):
     first, _, second = fusion.confidence[i]
     hidden = (first.weight @ x + first.bias).clamp_min(0)
-    return 1 / (1 + math.exp(-float(second.weight @ hidden + second.bias)))
+    return 1 / (1 + math.exp(-(second.weight @ hidden + second.bias).item()))
 
 
 def joint(logits, p, *, calibrated):
