@@ -37,7 +37,7 @@ CRITERIA: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 class Kept(NamedTuple):
-    """What the losses of a forward need.
+    """One training forward as its losses need it.
 
     Attributes:
         features: (..., d_i) for each modality, zeros where it is absent.

@@ -23,6 +23,7 @@ LESS = {  # -> accuracy, where less than GOOD is to be expected, and why
     "late": 0.85,  # every quadrant is judged on its own: what two of them show is not seen
     # likewise
     **dict.fromkeys(("evidential", "late_unimodal", "qmf", "pdf"), 0.85),
+    "embracenet": 0.92,  # in training every entry hears of one quadrant only
     "vcdn": 0.90,  # of a quadrant it hears how probable each digit is, and no more
     "mult": 0.90,  # made for sequences: in one step there is nothing to attend to
     # likewise: what they fuse is for the next step, and an LSTM has a quarter of the width
