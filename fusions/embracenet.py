@@ -38,7 +38,7 @@ class EmbraceNet(nn.Module):
         """
         features = without_absent(self, features, self.input_dims, present)
         docked = [dock(x).relu() for dock, x in zip(self.docking, features, strict=True)]
-        d = torch.stack(docked, -1).to(self.docking[0].weight.dtype)  # (..., dim, N)
+        d = torch.stack(docked, -1).to(next(self.parameters()).dtype)  # (..., dim, N)
         chances = torch.ones_like(d[..., 0, :]) if present is None else present.to(d.dtype)
         if not self.training:
             shares = chances / chances.sum(-1, keepdim=True)

@@ -93,7 +93,7 @@ class LateUnimodal(nn.Module):
         """
         features = without_absent(self, features, self.input_dims, present)
         outputs = [head(x) for head, x in zip(self.heads, features, strict=True)]
-        stacked = torch.stack(outputs, -2).to(self.heads[0].weight.dtype)  # under autocast too
+        stacked = torch.stack(outputs, -2).to(next(self.parameters()).dtype)  # under autocast too
         here = present
         if here is None:
             here = torch.ones(stacked.shape[:-1], dtype=torch.bool, device=stacked.device)

@@ -1,6 +1,7 @@
 """Attention bottlenecks, MBT (Nagrani et al., 2021, arXiv:2107.00135)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -61,10 +62,11 @@ class BottleneckTransformer(nn.Module):
         self.projections = nn.ModuleList(nn.Linear(width, dim) for width in input_dims)
         self.classes = nn.Parameter(0.02 * torch.randn(n, dim))
         self.bottleneck = nn.Parameter(0.02 * torch.randn(bottlenecks, dim))
-        options = {"activation": "gelu", "batch_first": True, "norm_first": True}
         self.layers = nn.ModuleList(
             nn.ModuleList(
-                nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, **options)
+                nn.TransformerEncoderLayer(
+                    dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True
+                )
                 for _ in range(n)
             )
             for _ in range(layers)
@@ -85,7 +87,7 @@ class BottleneckTransformer(nn.Module):
         share = z[0].new_ones(batch, len(z)) if present is None else present.to(z[0].dtype)
         share = share / share.sum(-1, keepdim=True)  # (batch, N), 0 where absent
         b = self.bottleneck.expand(batch, -1, -1)
-        for depth, layer in enumerate(self.layers):
+        for depth, layer in enumerate(cast(Iterable[nn.ModuleList], self.layers)):
             if depth < len(self.layers) - self.fusion_layers:
                 z = [transformer(x) for transformer, x in zip(layer, z, strict=True)]
                 continue

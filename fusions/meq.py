@@ -185,7 +185,7 @@ def mutual(
     return image if here is None else image.masked_fill(~here.unsqueeze(-1), 0)
 
 
-def damped(z: Tensor, *inputs: Tensor | None, here: Tensor | None, damping: float) -> Tensor:
+def damped(z: Tensor, *inputs: Any, here: Tensor | None, damping: float) -> Tensor:
     """Returns (1 - damping) z + damping T(z)."""
     return torch.lerp(z, mutual(z, *inputs, here=here), damping)
 
