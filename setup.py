@@ -19,6 +19,7 @@ PACKAGES = (
     "objective_functions",
     "training_structures",
     "training_structures.comparison",
+    "training_structures.comparison.diagnoses",
     "training_structures.comparison.identity",
     "training_structures.comparison.program",
     "training_structures.comparison.report",

@@ -15,6 +15,7 @@ from ..evaluation import usable
 from ..event_log import Watch
 from ..workers import watched
 from .comparison import Comparison
+from .diagnoses.looking import check_diagnose, diagnosed
 from .identity.identities import Identities
 from .identity.reuse import Reuse
 from .methods import BASELINE, Method, gather
@@ -42,6 +43,7 @@ def compare(
     prune: bool = False,
     drop_modality: bool = False,
     robustness: bool | Sequence[float] | None = None,
+    diagnose: bool = False,
     analyse: Analysis | None = None,
     jobs: int | None = 1,
     threads: int = 1,
@@ -75,6 +77,9 @@ def compare(
             where a rising share of the samples lacks one, see `robustness.measured`; or the
             levels of these, from 0 to 1 at most, in place of 0, 0.1, ... 1. The recipe must say
             how its modalities are noised (`Recipe.noise`).
+        diagnose: whether to find out, too, what each modality brings to every fusion, whether they
+            interact in it, and how well it is calibrated, see `diagnoses.looking.diagnosed`: a
+            pass over the scored part for every set of modalities, or two.
         analyse: (trained, recipe) -> what JSON can hold; it is called with every trained model
             (`single_run.Trained`), and what it returns is stored with the run as `analysis`.
         jobs: processes to run in parallel; None leaves it to joblib's `parallel_config`, which
@@ -95,12 +100,15 @@ def compare(
         Halted: if it cannot go on for now, such as on a full disk; what is finished stays.
         ValueError: for no runs, for the same one twice, for a name that is not there, for too many
             trials, for what no fusion takes, for levels that do not rise from 0 or a modality
-            without a noise where robustness is asked for, for what cannot be sent to other
-            processes, or for what cannot be told from others (`identity.values.Unidentified`).
+            without a noise where robustness is asked for, for too many modalities to diagnose,
+            for what cannot be sent to other processes, or for what cannot be told from others
+            (`identity.values.Unidentified`).
     """
     runs, levels = _numbers(runs), check_levels(robustness)
     if levels is not None:
         check_noise(recipe)
+    if diagnose:
+        check_diagnose(recipe)
     methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
@@ -108,9 +116,11 @@ def compare(
     usable(device)
     test_share = _test_share(recipe, runs[0])
     rare = {"prune": prune or None, "robustness": levels, "analyse": analyse}
+    rare |= {"diagnose": True if diagnose else None}
     demands = _demands(trials, drop_modality, rare)
-    measure = None if levels is None else measured
-    identities = Identities(run_fusion, run_floor, analyse=analyse, search=by, robustness=measure)
+    looks = {"analyse": analyse, "robustness": None if levels is None else measured}
+    looks |= {"diagnose": diagnosed if diagnose else None}
+    identities = Identities(run_fusion, run_floor, search=by, **looks)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})
     with _folder(output, recipe, reuse.aside) as folder, watched():
         how = jobs, threads, device, progress, watch, scores, output is not None

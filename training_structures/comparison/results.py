@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..files import shown
+from .diagnoses.checks import check_diagnoses
 from .methods import SYSTEM, Method
 from .robustness import check_curves
 
@@ -96,7 +97,22 @@ def _all_scores(result: Mapping[str, Any], method: Method) -> list[tuple[str, An
     if isinstance(whole, dict) and any(scores.keys() != whole.keys() for scores in named):
         raise ValueError("missing must have the same scores for each modality")
     without = [(f"scores without {shown(name)}", scores) for name, scores in missing.items()]
-    return [("scores", whole), *without, *_robust_scores(result, method)]
+    more = [*_robust_scores(result, method), *_diagnosed_scores(result, method)]
+    return [("scores", whole), *without, *more]
+
+
+def _diagnosed_scores(result: Mapping[str, Any], method: Method) -> list[tuple[str, Any]]:
+    """Returns where scores with sets of modalities stand, and what stands there."""
+    settings = result.get("settings")
+    asked = isinstance(settings, dict) and "diagnose" in settings
+    if asked != ("diagnoses" in result):
+        raise ValueError("diagnoses must be there where they were asked for, and only there")
+    if not asked:
+        return []
+    found, whole = check_diagnoses(result["diagnoses"], method.recipe.modalities), result["scores"]
+    if any(not isinstance(s, dict) or s.keys() != whole.keys() for _, s in found):
+        raise ValueError("diagnoses must have the same scores with every set of modalities")
+    return found
 
 
 def _robust_scores(result: Mapping[str, Any], method: Method) -> list[tuple[str, Any]]:

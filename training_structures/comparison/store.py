@@ -33,6 +33,7 @@ from ..files import (
     write_json,
 )
 from ..workers import start_plainly
+from .diagnoses.looking import Diagnosis
 from .identity.reuse import Reuse
 from .lock import locked
 from .methods import Method
@@ -45,8 +46,13 @@ from .single_run import run_floor, run_fusion, trial_checkpoint
 
 FORMAT = "deq-fusion comparison 2"
 EARLIER = ("deq-fusion comparison 1",)  # whose runs do not tell what code and data they had
-ASKED = "name", "modalities", "epochs", "part", "trials", "drop_modality", "robustness"
+ASKED = (
+    *("name", "modalities", "epochs", "part", "trials", "drop_modality", "robustness"),
+    "diagnose",
+)
 """Settings that a command asks for: other ones are another comparison's, and are refused."""
+LOOKS = {"analyse": "analysis", "robustness": "robustness", "diagnose": "diagnoses"}
+"""Looks at a trained model -> where a result has what they found."""
 
 _ONE_AT_A_TIME = threading.Lock()  # a run seeds its process's generators; a worker may have threads
 
@@ -165,7 +171,7 @@ def stored(
         del expected["drop_modality"]
         result.pop("missing", None)
     _check(there, expected, path, "choose another output folder, or delete that file")
-    for more, left in (("analyse", "analysis"), ("robustness", "robustness")):
+    for more, left in LOOKS.items():
         if more not in demands:
             result.pop(left, None)
     reason = reuse.why_not(method, run, result["identity"])
@@ -247,11 +253,15 @@ def _run(
     named = {"method": method.name, "run": run}
     if method.fusion is None:
         return named | run_floor(method, run)
-    if "robustness" not in demands:
+    look = demands.get("analyse")
+    if "robustness" in demands:
+        look = Look(method, run, demands["robustness"], look)
+    if "diagnose" in demands:
+        look = Diagnosis(method, run, look)
+    if look is demands.get("analyse"):
         return named | run_fusion(method, run, **how, **demands)
-    asked = {name: value for name, value in demands.items() if name != "robustness"}
-    asked["analyse"] = Look(method, run, demands["robustness"], demands.get("analyse"))
-    result = run_fusion(method, run, **how, **asked)
+    asked = {name: value for name, value in demands.items() if name not in LOOKS}
+    result = run_fusion(method, run, **how, **asked, analyse=look)
     found = result.pop("analysis")
     return named | result | found
 

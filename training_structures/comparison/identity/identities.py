@@ -31,6 +31,7 @@ class Identities:
         analyse: what is found out about every trained model.
         search: what searches hyperparameters, in words; None if nothing does.
         robustness: what measures it; None if nothing does.
+        diagnose: what diagnoses trained models; None if nothing does.
     """
 
     def __init__(
@@ -41,9 +42,11 @@ class Identities:
         analyse: Callable[..., Any] | None = None,
         search: str | None = None,
         robustness: Callable[..., Any] | None = None,
+        diagnose: Callable[..., Any] | None = None,
     ) -> None:
         self._run, self._fit_floor = run, fit_floor
         self._analyse, self._search, self._robustness = analyse, search, robustness
+        self._diagnose = diagnose
         self._code = Code()
         self._data: dict[tuple[Any, ...], dict[str, str]] = {}
 
@@ -85,6 +88,7 @@ class Identities:
         if self._robustness is not None:
             noise = {name: recipe.noise.get(name) for name in recipe.modalities}
             given |= {"robustness": self._robustness, "noise": noise}
+        given |= {} if self._diagnose is None else {"diagnose": self._diagnose}
         return given | ({} if self._analyse is None else {"analyse": self._analyse})
 
     def _searched(self, method: Method) -> dict[str, str]:

@@ -54,13 +54,13 @@ def difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
     """Returns in words why a stored run is not that of today's code; None if it is.
 
     One that was analysed may be used where no analysis is wanted, and so may one whose robustness
-    was measured.
+    was measured, or that was diagnosed.
     """
     for name, version in now["versions"].items():
         if was["versions"].get(name) != version:
             return f"{name} was {was['versions'].get(name)} and is {version}"
     before, after = dict(was["given"]), now["given"]
-    for more in ("analyse", "robustness", "noise"):
+    for more in ("analyse", "robustness", "noise", "diagnose"):
         if more not in after:
             before.pop(more, None)
     changed = [name for name in {**after, **before} if before.get(name) != after.get(name)]

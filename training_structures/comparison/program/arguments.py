@@ -237,6 +237,12 @@ def add_judged(parser: argparse.ArgumentParser, baseline: str = "concat") -> Non
         help="score with rising noise in each modality and in all, too, and where a rising share "
         "of the samples lacks one; at 0, 0.1, ... 1, or at the levels given, as 0,0.25,0.5,1",
     )
+    add(
+        "--diagnose",
+        action="store_true",
+        help="find out, too, what each modality brings to every fusion, whether they interact in "
+        "it, and whether it is as sure as it is right; takes passes, and no training",
+    )
 
 
 def add_how(parser: argparse.ArgumentParser) -> None:

@@ -121,6 +121,7 @@ def _files(args: argparse.Namespace) -> str:
     pictures = "pictures" if drawn else "no pictures: pip install matplotlib"
     hidden = ", scores without each modality" if args.drop_modality else ""
     robust = "; curves of every run in robustness.csv" if args.robustness else ""
+    robust += "; diagnoses of every run in diagnoses.csv" if args.diagnose else ""
     return f"results.html ({pictures}{hidden}), .md, .csv, .json{robust}; every run in runs"
 
 
@@ -162,6 +163,7 @@ def _compared(
             prune=args.prune,
             drop_modality=args.drop_modality,
             robustness=args.robustness,
+            diagnose=args.diagnose,
             analyse=analyse,
             jobs=None if args.cluster else args.jobs,
             threads=args.threads,
@@ -223,6 +225,7 @@ def asked_kind(args: argparse.Namespace) -> list[str]:
     kind += ["prune"] if args.prune else []
     kind += ["missing"] if args.drop_modality else []
     kind += ["robust"] if args.robustness else []
+    kind += ["diagnosed"] if args.diagnose else []
     kind += [args.precision] if args.precision else []
     kind += [f"epochs={args.epochs}"] if args.epochs else []
     return kind + [f"{name}={str(value).replace('/', '-')}" for name, value in args.settings]

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from ..methods import Method
 from ..recipe import Recipe, Score
+from .diagnoses import Diagnosed, diagnosed_rows
 from .robustness import Robust, robust_rows
 from .table import Row, make_rows
 
@@ -81,6 +82,18 @@ class Findings:
     def _robust_rows(self) -> list[Robust]:
         shared: dict[str, Any] = {"baseline": self.baseline, "test_share": self.test_share}
         return robust_rows(self.results, self.score, self.recipe.modalities, **shared)
+
+    def diagnoses(self) -> list[Diagnosed]:
+        """Returns a row for each method that was diagnosed, if that was asked for, in the order of
+        the table: what each modality brings, interaction, calibration."""
+        return list(self._diagnosed_rows)
+
+    @cached_property
+    def _diagnosed_rows(self) -> list[Diagnosed]:
+        if not any("diagnoses" in result for result in self.results):
+            return []
+        order = [row.method for row in self.table()]
+        return diagnosed_rows(self.results, self.score, order, test_share=self.test_share)
 
     @property
     def scores(self) -> list[Score]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape as escaped
 from types import MappingProxyType
 
+from .diagnosis_pictures import DIAGNOSES
 from .findings import Section
 from .pictures import PICTURES, Shown, as_svg
 from .text import printable
@@ -63,6 +64,8 @@ def page(
     robust: Sequence[Table] = (),
     how_robust: Sequence[str] = (),
     sections: Sequence[Section] = (),
+    diagnosed: Sequence[Table] = (),
+    how_diagnosed: Sequence[str] = (),
     repeat: str,
 ) -> str:
     """Returns the page.
@@ -82,6 +85,8 @@ def page(
         robust: tables of robustness, below the pictures.
         how_robust: sentences on how to read them.
         sections: more tables.
+        diagnosed: tables of diagnoses, below those.
+        how_diagnosed: sentences on what they say, and on how to read them.
         repeat: how to get the same numbers again.
     """
     parts = [f'<p class="title">{escape(title)}</p><h1>{_unbroken(headline)}</h1>']
@@ -97,11 +102,8 @@ def page(
         parts.append(f'<h2>{escape(each.heading)}</h2><p class="note">{escape(each.text)}</p>')
         parts.append(_table(each.head, each.lines))
     parts.append(f'<div class="pictures">{_pictures(shown)}</div>')
-    if robust:
-        parts.append("<h2>Robustness</h2>")
-        parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in how_robust]
-        for name, top, body in robust:
-            parts += [f"<h3>{escape(name)}</h3>", _table(top, body, kinds)]
+    parts += _section("Robustness", how_robust, robust, kinds)
+    parts += _section("Diagnoses", how_diagnosed, diagnosed, kinds)
     if failures:
         parts.append("<h2>Runs that failed</h2>")
         parts += [
@@ -121,6 +123,19 @@ def page(
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>\n"
         f"<body>{chr(10).join(parts)}</body></html>\n"
     )
+
+
+def _section(
+    title: str, says: Sequence[str], tables: Sequence[Table], kinds: Mapping[str | None, str]
+) -> list[str]:
+    """Returns a heading, sentences and tables; nothing if there is nothing below the heading."""
+    if not says and not tables:
+        return []
+    parts = [f"<h2>{title}</h2>"]
+    parts += [f'<p class="note">{escape(sentence)}</p>' for sentence in says]
+    for name, head, lines in tables:
+        parts += [f"<h3>{escape(name)}</h3>", _table(head, lines, kinds)]
+    return parts
 
 
 def _unbroken(sentence: str) -> str:
@@ -154,7 +169,8 @@ def _table(
 def _pictures(shown: Shown) -> str:
     try:
         figures = [
-            (name, " ".join(draw.__doc__.split()), draw(shown)) for name, draw in PICTURES.items()
+            (name, " ".join(draw.__doc__.split()), draw(shown))
+            for name, draw in (*PICTURES.items(), *DIAGNOSES.items())
         ]
     except ModuleNotFoundError:
         return '<p class="note">Pictures need matplotlib: pip install matplotlib, run again.</p>'

@@ -13,6 +13,7 @@ from ...run import more_is_better
 from ..methods import SINGLE
 from ..recipe import Score
 from ..robustness import MISSING, NOISE, ZEROS
+from .diagnoses import Diagnosed
 from .labels import Label, place
 from .robustness import Robust, title
 from .table import Row
@@ -40,6 +41,7 @@ class Shown:
         baseline: the method of the paired tests, set off by colour.
         subject: the method that the comparison is about, set off by another.
         robust: of robustness, a row for each curve and method.
+        diagnosed: of diagnoses, a row for each method.
     """
 
     rows: Sequence[Row]
@@ -49,6 +51,7 @@ class Shown:
     baseline: str | None
     subject: str | None
     robust: Sequence[Robust] = ()
+    diagnosed: Sequence[Diagnosed] = ()
 
     def colour(self, method: str) -> str:
         return {self.baseline: BASELINE, self.subject: SUBJECT}.get(method, OTHER)

@@ -14,7 +14,8 @@ from ..methods import BASELINE, SYSTEM
 from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..run_warnings import summary
-from . import robustness
+from . import diagnoses, robustness
+from .budget import stopped
 from .choice import chosen
 from .findings import Findings
 from .page import ABOUT, page
@@ -22,15 +23,17 @@ from .pictures import Shown
 from .table import COSTS, Row, as_csv, cells, fitted, markdown, short_cells
 from .text import in_markdown, printable
 from .verdict import headline, verdict
+from .worth import resolution, smallest, worth
 
-LONG = "curve", "analysis", "identity", "robustness"  # of a run, left to its own file
+LONG = "curve", "analysis", "identity", "robustness", "diagnoses"  # of a run, left to its own file
 TRACEBACK = "\n\t"  # control characters that an error's text may have
 WIDEST = 100  # columns of a line of prose
 LAST = 6  # lines of a traceback that a terminal shows
 
 
 def write(found: Findings, folder: Path) -> None:
-    """Writes results.md, .csv, .json and .html to a folder, and robustness.csv if there is some."""
+    """Writes results.md, .csv, .json and .html to a folder, and robustness.csv and diagnoses.csv if
+    there is something to write to them."""
     files = {"md": _markdown(found), "csv": as_csv(found.results), "html": _page(found)}
     folder.mkdir(parents=True, exist_ok=True)
     for kind, text in files.items():
@@ -38,6 +41,9 @@ def write(found: Findings, folder: Path) -> None:
     if found.robustness():
         text = robustness.as_csv(found.results)
         write_bytes(folder / "robustness.csv", text.encode(errors="backslashreplace"))
+    if found.diagnoses():
+        text = diagnoses.as_csv(found.results, found.scores)
+        write_bytes(folder / "diagnoses.csv", text.encode(errors="backslashreplace"))
     write_json(folder / "results.json", _content(found))
 
 
@@ -58,6 +64,10 @@ def terminal(found: Findings, width: int | None = None) -> str:
         if robust := found.robustness():
             parts.append(fitted(*robustness.short_cells(robust, found.score), width))
             notes.insert(1, robustness.BRIEF.format(baseline=found.baseline or "a baseline"))
+        if diagnosed := found.diagnoses():
+            parts.append(fitted(*diagnoses.short_cells(diagnosed, found.score), width))
+            which = "Third" if robust else "Second"
+            notes.insert(1, diagnoses.BRIEF.format(which=which, score=found.score.name))
         parts.append("\n".join(_wrapped(note, width) for note in notes))
     else:
         parts.append(f"No run of {len(found.failures)} has finished.")
@@ -111,7 +121,12 @@ def _markdown(found: Findings) -> str:
     """Returns what it says, the table of all scores, and the command."""
     table = markdown(*cells(found.table(), found.scores, found.baseline))
     notes = "".join(f"\n{in_markdown(note)}" for note in _notes(found))
-    below = [in_markdown(_legend(found)) + notes, *_robust(found), *_about(found)]
+    below = [
+        in_markdown(_legend(found)) + notes,
+        *_robust(found),
+        *_diagnosed(found),
+        *_about(found),
+    ]
     below.append(f"    {printable(found.asked)}")
     says = map(in_markdown, _says(found))
     return "\n\n".join([f"# {in_markdown(_title(found))}", *says, table, *below]) + "\n"
@@ -133,6 +148,28 @@ def _how_robust(found: Findings) -> list[str]:
     return [robustness.legend(rows, found.score, found.baseline)] if rows else []
 
 
+def _diagnosed(found: Findings) -> list[str]:
+    """Returns a section on diagnoses, if those were asked for."""
+    rows = found.diagnoses()
+    if not rows:
+        return []
+    parts = ["## Diagnoses", *map(in_markdown, _how_diagnosed(found))]
+    for title, head, lines in diagnoses.tables(rows, found.score):
+        parts += [f"### {in_markdown(title)}", markdown(head, lines)]
+    return parts
+
+
+def _how_diagnosed(found: Findings) -> list[str]:
+    """Returns what the diagnoses say of the subject, or else of the best, and how to read them."""
+    rows = found.diagnoses()
+    if not rows:
+        return []
+    fused = [row.method for row in rows if row.brought] or [rows[0].method]
+    whose = found.subject if found.subject in fused else fused[0]
+    says = diagnoses.sentences(rows, found.score, whose)
+    return [*says, *diagnoses.legend(rows, found.score), *diagnoses.not_told(found.results)]
+
+
 def _about(found: Findings) -> list[str]:
     """Returns a section on the data, if there is something to say."""
     lines = [f"- {in_markdown(sentence)}" for sentence in found.recipe.about]
@@ -146,7 +183,7 @@ def _page(found: Findings) -> str:
     robust = found.robustness()
     made_by = "\n".join(f"{k}: {v}" for k, v in found.made_by.items() if v is not None)
     return page(
-        Shown(*shown, found.baseline, found.subject, robust),
+        Shown(*shown, found.baseline, found.subject, robust, found.diagnoses()),
         *cells(rows, found.scores, found.baseline),
         title=_title(found),
         headline=headline(rows, found.score, **_sides(found)),
@@ -154,11 +191,13 @@ def _page(found: Findings) -> str:
         legend=_legend(found),
         skipped=found.skipped,
         failures=found.failures,
-        warned=[*_no_baseline(found), *_undertrained(found), *summary(found.results)],
+        warned=[*_no_baseline(found), *summary(found.results)],
         about=found.recipe.about,
         robust=robustness.tables(robust, found.score, found.baseline),
         how_robust=_how_robust(found),
         sections=found.sections,
+        diagnosed=diagnoses.tables(found.diagnoses(), found.score),
+        how_diagnosed=_how_diagnosed(found),
         repeat=f"{found.asked}\n\n{made_by}",
     )
 
@@ -166,7 +205,7 @@ def _page(found: Findings) -> str:
 def _content(found: Findings) -> dict[str, Any]:
     """Returns everything but what is long, every run with its settings."""
     head, lines = cells(found.table(), found.scores, found.baseline)
-    robust = found.robustness()
+    robust, diagnosed = found.robustness(), found.diagnoses()
     return {
         "title": _title(found),
         "command": found.asked,
@@ -178,7 +217,9 @@ def _content(found: Findings) -> dict[str, Any]:
         "test_share": found.test_share,
         "table": [dict(zip(head, line, strict=True)) for line in lines],
         "rows": [_known(record(row, found.scores)) for row in found.table()],  # the same in numbers
+        "smallest_difference": smallest(found) if found.results else {},
         **({"robustness": list(map(robustness.record, robust))} if robust else {}),
+        **({"diagnoses": list(map(diagnoses.record, diagnosed))} if diagnosed else {}),
         "skipped": found.skipped,
         "failures": found.failures,
         "runs": [
@@ -194,7 +235,9 @@ def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _says(found: Findings) -> list[str]:
-    return [*verdict(found.table(), found.score, **_sides(found)), *chosen(found)]
+    """Returns the verdict, and what it is worth."""
+    said = [*verdict(found.table(), found.score, **_sides(found)), *chosen(found)]
+    return [*said, *worth(found), *resolution(found), *stopped(found.methods, found.results)]
 
 
 def _sides(found: Findings) -> dict[str, str | None]:
@@ -216,7 +259,6 @@ def _notes(found: Findings) -> list[str]:
     return [
         *skipped,
         *_no_baseline(found),
-        *_undertrained(found),
         *_not_hidden(found),
         *summary(found.results),
     ]
@@ -230,26 +272,6 @@ def _no_baseline(found: Findings) -> list[str]:
     return [
         f"No baseline, and so no test: {BASELINE}, the usual one, is not among the methods. Name "
         f'one of them: --baseline METHOD (in Python baseline="METHOD"), from {MIN_RUNS} runs on.'
-    ]
-
-
-def _undertrained(found: Findings) -> list[str]:
-    """Returns the methods that the bound on epochs has stopped in most of their runs, while they
-    were still getting better.
-
-    A schedule that is planned over the epochs has the best one last by design, and is left out.
-    """
-    stopped: dict[int, list[str]] = {}
-    for method in found.methods:
-        runs = [r for r in found.results if r["method"] == method.name and "best_epoch" in r]
-        bound = method.recipe.epochs
-        last = sum(run["best_epoch"] == bound for run in runs)
-        if last > len(runs) / 2 and method.recipe.scheduler is None:
-            stopped.setdefault(bound, []).append(method.name)
-    return [
-        f"Stopped by the bound of {bound} epoch{'s' * (bound > 1)}, which was the best one in most "
-        f"runs, and so perhaps undertrained: {', '.join(names)}. Allow more (epochs, --epochs)."
-        for bound, names in stopped.items()
     ]
 
 

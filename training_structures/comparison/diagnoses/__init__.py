@@ -1,0 +1,1 @@
+"""Diagnoses of trained models: what each modality brings, whether they interact, calibration."""
