@@ -17,20 +17,20 @@ from .table import Result, number
 from .text import csv_text
 
 BROUGHT = (
-    "What modalities bring: the Shapley value of each on {score}, which is what it adds to it, over "
-    "all orders in which they may come{flipped}; without any and all the values are the whole. "
-    "Absent is a modality as the fusion knows absence, else with its features at their mean over "
-    "the training part. Interaction (InterSHAP, Wenderoth et al., 2024): the share of what moves "
-    "the outputs that two modalities do together; 0 % of a model that adds them up, 100 % where "
-    "none works alone. For it every fusion meets the means. In brackets are 95 % intervals over "
-    "the runs, for each number alone."
+    "What modalities bring: the Shapley value of each on {score}, its share of what all of them add "
+    "to it, fair over all orders in which they may come{flipped}. Absent is a modality as the "
+    "fusion knows absence, else with its features at their mean over the training part. "
+    "Interaction (InterSHAP, Wenderoth et al., 2024): the share of what moves the outputs that two "
+    "modalities do together; 0 % of a model that adds them up, 100 % where none works alone. For "
+    "it every fusion meets the means. In brackets are 95 % intervals over the runs, for each "
+    "number alone."
 )
 CALIBRATED = (
-    "Calibration: whether a model is as sure as it is right. Too sure by: its mean confidence minus "
+    "Calibration: whether a model is as sure as it is right. Too sure by: its mean confidence less "
     "its accuracy. ECE: the mean distance of the two, over {bins} bins of confidence (Guo et al., "
-    "2017). Brier: the mean squared error of the probabilities, summed over the classes. "
-    "Temperature: what its logits are to be divided by, as fitted on the validation part; above 1 "
-    "it is too sure, and below 1 not sure enough."
+    "2017). Brier: the squared error of the probabilities, summed over the classes. Temperature: "
+    "what its logits are to be divided by, fitted on the validation part; above 1 it is too sure, "
+    "below 1 not sure enough."
 )
 BRIEF = (
     "{which} table: what each modality adds to {score} (Shapley values), the share of the outputs "
@@ -187,7 +187,10 @@ def not_told(results: Sequence[Result]) -> list[str]:
             reasons.setdefault((WORDS[what], why), {})[result["method"]] = None
         if result.get("kind") == FLOOR:
             reasons.setdefault(("anything", FLOORS), {})[result["method"]] = None
-    parts = [f"{what} of {', '.join(names)}, which {why}" for (what, why), names in reasons.items()]
+    parts = [
+        f"{what} of {', '.join(names)}, {'each of ' * (len(names) > 1)}which {why}"
+        for (what, why), names in reasons.items()
+    ]
     return [f"Not told: {'; '.join(parts)}."] if parts else []
 
 

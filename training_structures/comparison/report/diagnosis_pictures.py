@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from .diagnoses import Diagnosed
-from .pictures import OTHER, OTHERS, SMALL, Shown, _chosen, _figure, _name, _short
+from .pictures import OTHER, OTHERS, SMALL, Shown, _chosen, _figure, _name, _short, _single
 
 BAR = 0.16  # inches of a bar
 FEW = 0.01  # share of the samples from which a bin is drawn
@@ -69,9 +69,7 @@ def reliability(shown: Shown) -> Any:
     below it they are too sure, above it not sure enough. A dot is a bin of confidence, and the
     larger the more samples it holds, of all runs; bins with less than 1 % of them are left out."""
     rows = {row.method: row for row in shown.diagnosed if row.bins is not None}
-    best = [
-        row.method for row in shown.rows if row.method in rows and row.kind != "single modality"
-    ]
+    best = [row.method for row in shown.rows if row.method in rows and not _single(row)]
     chosen = _chosen(shown, best or list(rows))
     if not chosen:
         return None

@@ -121,12 +121,8 @@ def _markdown(found: Findings) -> str:
     """Returns what it says, the table of all scores, and the command."""
     table = markdown(*cells(found.table(), found.scores, found.baseline))
     notes = "".join(f"\n{in_markdown(note)}" for note in _notes(found))
-    below = [
-        in_markdown(_legend(found)) + notes,
-        *_robust(found),
-        *_diagnosed(found),
-        *_about(found),
-    ]
+    below = [in_markdown(_legend(found)) + notes]
+    below += [*_robust(found), *_diagnosed(found), *_about(found)]
     below.append(f"    {printable(found.asked)}")
     says = map(in_markdown, _says(found))
     return "\n\n".join([f"# {in_markdown(_title(found))}", *says, table, *below]) + "\n"
@@ -217,7 +213,7 @@ def _content(found: Findings) -> dict[str, Any]:
         "test_share": found.test_share,
         "table": [dict(zip(head, line, strict=True)) for line in lines],
         "rows": [_known(record(row, found.scores)) for row in found.table()],  # the same in numbers
-        "smallest_difference": smallest(found) if found.results else {},
+        "smallest_difference": smallest(found),
         **({"robustness": list(map(robustness.record, robust))} if robust else {}),
         **({"diagnoses": list(map(diagnoses.record, diagnosed))} if diagnosed else {}),
         "skipped": found.skipped,

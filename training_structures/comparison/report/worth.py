@@ -86,9 +86,8 @@ def smallest(found: Findings, times: int = 1) -> dict[str, float]:
         found: the comparison.
         times: how many times as many runs there would be.
     """
-    tested = [
-        row.method for row in found.table() if row.test is not None and row.test.p is not None
-    ]
+    tests = {row.method: row.test for row in found.table()}
+    tested = [name for name, test in tests.items() if test is not None and test.p is not None]
     gaps = {}
     for method in tested:
         sides = (_runs(found, name) for name in (method, str(found.baseline)))
@@ -117,6 +116,6 @@ def resolution(found: Findings) -> list[str]:
     return [
         f"What {runs} runs can show: a method that truly differs from {found.baseline} by "
         f"{number(middle, found.score)}{unit} of {found.score.name}{spread} is told from chance "
-        f"{POWER:.0%} of the time; of smaller differences nothing is said either way. Twice as many "
-        f"runs: {number(more, found.score)}."
+        f"{POWER:.0%} of the time; of smaller differences nothing is said either way. Twice as "
+        f"many runs: {number(more, found.score)}."
     ]

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from deq_fusion.training_structures.comparison import compare
-from deq_fusion.training_structures.comparison.report.report import _undertrained, terminal
+from deq_fusion.training_structures.comparison.report.budget import stopped
+from deq_fusion.training_structures.comparison.report.report import terminal
 from unit_tests.training_structures.comparison import toy
 
 
@@ -33,22 +34,37 @@ def test_without_the_usual_baseline_that_is_said(found):
     assert "No baseline" not in terminal(named)
 
 
-def test_methods_that_are_best_at_the_bound_in_most_runs_are_named(found):
-    (said,) = _undertrained(ended(found, [3, 2, 3]))
-    assert said.startswith("Stopped by the bound of 3 epochs, which was the best one in most runs")
-    assert "undertrained: sum." in said and said in " ".join(
-        terminal(ended(found, [3, 2, 3])).split()
-    )
-    assert _undertrained(ended(found, [3, 2, 1])) == []
-    assert _undertrained(ended(found, [3, 3, 3], epochs=9)) == []  # it was ended by its patience
+def said(found):
+    return stopped(found.methods, found.results)
+
+
+def test_methods_that_are_best_near_the_bound_in_over_a_fifth_of_the_runs_are_named(found):
+    at_the_end = ended(found, [1, 3, 1])
+    (sentence,) = said(at_the_end)
+    assert sentence.startswith("Stopped by the bound of 3 epochs, in whose last tenth lies the")
+    assert "over 20% of the runs" in sentence and "undertrained: sum." in sentence
+    assert "--epochs 6" in sentence and sentence in " ".join(terminal(at_the_end).split())
+    assert said(ended(found, [2, 2, 1])) == []
+    assert said(ended(found, [3, 3, 3], epochs=9)) == []  # it was ended by its patience
+
+
+@pytest.mark.parametrize(("best", "named"), [(90, False), (91, True), (100, True)])
+def test_the_last_tenth_begins_where_it_says(found, best, named):
+    assert bool(said(ended(found, [best, 1, 1], epochs=100))) == named
+
+
+def test_a_fifth_of_the_runs_is_not_over_a_fifth(found):
+    (run,) = [r for r in found.results if r["method"] == "sum"][:1]
+    for late, named in ((1, False), (2, True)):
+        runs = [run | {"run": i, "best_epoch": 3 if i < late else 1} for i in range(5)]
+        assert bool(stopped(found.methods, runs)) == named
 
 
 def test_a_schedule_over_the_epochs_is_best_at_its_end_by_design(found):
-    planned = ended(found, [3, 3, 3], scheduler=lambda optimizer: None)
-    assert _undertrained(planned) == []
+    assert said(ended(found, [3, 3, 3], scheduler=lambda optimizer: None)) == []
 
 
-def test_the_page_has_them_among_its_warnings(found, tmp_path):
+def test_the_page_has_them(found, tmp_path):
     ended(found, [3, 3, 3]).write(tmp_path)
     page = (tmp_path / "results.html").read_text()
     assert "No baseline, and so no test" in page and "Stopped by the bound of 3 epochs" in page
