@@ -1,6 +1,7 @@
 """The power of a comparison: the smallest difference that its runs could have shown."""
 
 import math
+from functools import cache
 
 from scipy import stats
 from scipy.optimize import brentq
@@ -38,6 +39,12 @@ def smallest_difference(
             "the smallest difference needs two runs, an sd of at least 0, and a power between the "
             f"level and 1, got runs {runs}, sd {sd}, level {level}, power {power}"
         )
+    return _noncentrality(runs, level, power) * sd * math.sqrt(1 / runs + (test_share or 0))
+
+
+@cache
+def _noncentrality(runs: int, level: float, power: float) -> float:
+    """Returns the noncentrality at which a test of that level has that power."""
     freedom = runs - 1
     critical = float(stats.t.ppf(1 - level / 2, freedom))
 
@@ -47,4 +54,4 @@ def smallest_difference(
     end = 2 * critical
     while lacks(end) < 0:
         end *= 2
-    return float(brentq(lacks, 0, end)) * sd * math.sqrt(1 / runs + (test_share or 0))
+    return float(brentq(lacks, 0, end))

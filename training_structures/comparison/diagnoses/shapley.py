@@ -74,7 +74,7 @@ def intershap(strengths: np.ndarray) -> float:
 
 def _count(values: np.ndarray) -> int:
     count = len(values).bit_length() - 1
-    if len(values) != 1 << count or count < 1:
+    if count < 1 or len(values) != 1 << count:
         raise ValueError(
             f"a game must have a value for each of the 2^M sets of M modalities, got {len(values)}"
         )

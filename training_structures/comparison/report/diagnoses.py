@@ -17,8 +17,8 @@ from .table import Result, number
 from .text import csv_text
 
 BROUGHT = (
-    "What modalities bring: the Shapley value of each on {score}, its share of what all of them add "
-    "to it, fair over all orders in which they may come{flipped}. Absent is a modality as the "
+    "What modalities bring: the Shapley value of each on {score}, its share of what all of them "
+    "add to it, fair over all orders in which they may come{flipped}. Absent is a modality as the "
     "fusion knows absence, else with its features at their mean over the training part. "
     "Interaction (InterSHAP, Wenderoth et al., 2024): the share of what moves the outputs that two "
     "modalities do together; 0 % of a model that adds them up, 100 % where none works alone. For "
