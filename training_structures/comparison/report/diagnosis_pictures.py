@@ -60,7 +60,7 @@ def interaction(shown: Shown) -> Any:
             axes.plot(ends, [i, i], color="black", linewidth=0.8)
     _name(axes, shown, [row.method for row in rows])
     axes.set_xlim(left=0)
-    axes.set_xlabel("interaction, % of what moves the outputs")
+    axes.set_xlabel("interaction (% of what it does)")
     return figure
 
 

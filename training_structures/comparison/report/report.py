@@ -67,7 +67,8 @@ def terminal(found: Findings, width: int | None = None) -> str:
         if diagnosed := found.diagnoses():
             parts.append(fitted(*diagnoses.short_cells(diagnosed, found.score), width))
             which = "Third" if robust else "Second"
-            notes.insert(1, diagnoses.BRIEF.format(which=which, score=found.score.name))
+            brief = diagnoses.BRIEF.format(which=which, score=found.score.name)
+            notes[1:1] = [brief, *diagnoses.not_told(found.results)]
         parts.append("\n".join(_wrapped(note, width) for note in notes))
     else:
         parts.append(f"No run of {len(found.failures)} has finished.")
