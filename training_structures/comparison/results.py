@@ -109,8 +109,10 @@ def _diagnosed_scores(result: Mapping[str, Any], method: Method) -> list[tuple[s
         raise ValueError("diagnoses must be there where they were asked for, and only there")
     if not asked:
         return []
-    found, whole = check_diagnoses(result["diagnoses"], method.recipe.modalities), result["scores"]
-    if any(not isinstance(s, dict) or s.keys() != whole.keys() for _, s in found):
+    found = check_diagnoses(result["diagnoses"], method.recipe.modalities)
+    whole = result.get("scores")
+    sound = isinstance(whole, dict) and all(isinstance(scores, dict) for _, scores in found)
+    if not sound or any(scores.keys() != whole.keys() for _, scores in found):
         raise ValueError("diagnoses must have the same scores with every set of modalities")
     return found
 

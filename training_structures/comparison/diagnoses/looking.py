@@ -94,6 +94,8 @@ def by_sets(trained: Trained, method: Method, run: int) -> dict[str, Any]:
         raise Undiagnosed("has one modality, of which nothing can be told apart")
     if method.system is not None:
         raise Undiagnosed("is a system with a network of its own, without features to hide")
+    if not trained.fusions:
+        raise Undiagnosed("has no fusion, and so no features to hide from it")
     absent = _Absent(trained, recipe, run)
     plain = [absent.predicted(chosen, told=False) for chosen in range(whole + 1)]
     told = plain
