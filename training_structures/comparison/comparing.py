@@ -118,7 +118,7 @@ def compare(
     rare = {"prune": prune or None, "robustness": levels, "analyse": analyse}
     rare |= {"diagnose": True if diagnose else None}
     demands = _demands(trials, drop_modality, rare)
-    looks = {"analyse": analyse, "robustness": None if levels is None else measured}
+    looks: dict[str, Any] = {"analyse": analyse, "robustness": None if levels is None else measured}
     looks |= {"diagnose": diagnosed if diagnose else None}
     identities = Identities(run_fusion, run_floor, search=by, **looks)
     reuse = Reuse(identities, {method.name: identities.of(method) for method in methods})

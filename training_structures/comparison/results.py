@@ -111,8 +111,8 @@ def _diagnosed_scores(result: Mapping[str, Any], method: Method) -> list[tuple[s
         return []
     found = check_diagnoses(result["diagnoses"], method.recipe.modalities)
     whole = result.get("scores")
-    sound = isinstance(whole, dict) and all(isinstance(scores, dict) for _, scores in found)
-    if not sound or any(scores.keys() != whole.keys() for _, scores in found):
+    names = whole.keys() if isinstance(whole, dict) else None
+    if any(not isinstance(scores, dict) or scores.keys() != names for _, scores in found):
         raise ValueError("diagnoses must have the same scores with every set of modalities")
     return found
 

@@ -211,6 +211,7 @@ def _brought_cells(rows: Sequence[Diagnosed], score: Score) -> tuple[list[str], 
     head = ["method", f"without any{unit}", *(f"{name} [95 %]" for name in names)]
     lines = []
     for row in told:
+        assert row.nothing and row.whole and row.interaction
         line = [row.method, number(row.nothing.mean, score)]
         line += [_bracketed(row.brought.get(name), score) for name in names]
         line += [number(row.whole.mean, score), _percent_bracketed(row.interaction)]

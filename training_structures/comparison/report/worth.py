@@ -37,8 +37,10 @@ def worth(found: Findings) -> list[str]:
         ]
     name = found.score.name
     fusion, alone = (_best_on_validation(found, group) for group in (joint, single))
-    groups = [_runs(found, method) for method in (fusion, alone) if method is not None]
-    test = difference(*groups, found.score, found.test_share) if len(groups) == 2 else None
+    test = None
+    if fusion is not None and alone is not None:
+        groups = _runs(found, fusion), _runs(found, alone)
+        test = difference(groups[0], groups[1], found.score, found.test_share)
     if test is None or not math.isfinite(test.difference):
         return [f"Whether it is worth fusing cannot be told: {name} is undefined."]
     bar = next(row.scores[name].mean for row in rows if row.method == alone)
