@@ -22,6 +22,7 @@ FOLDERS = {  # dataset -> package of its recipe, systems and floors
     "imdb": "deq_fusion.examples.imdb",
     "vqa": "deq_fusion.examples.vqa",
     "sequences": "deq_fusion.examples.synthetic",
+    "synthetic": "deq_fusion.examples.synthetic.vectors",
 }
 RECIPES = Deferred({name: f"{where}.recipe:recipe" for name, where in FOLDERS.items()})
 SYSTEMS = Deferred({name: f"{where}.systems:systems" for name, where in FOLDERS.items()})

@@ -1,0 +1,1 @@
+"""Synthetic vectors of known structure: redundant, unique, additive, synergistic, gated, steep."""
