@@ -20,7 +20,7 @@ orthogonal mixture of its sources and of distracting standard normal numbers. Th
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -102,12 +102,12 @@ class Structure:
         """The names of the modalities."""
         return MODALITIES[: self.modalities]
 
-    @cached_property
+    @property
     def rule(self) -> Signs | Numbers:
         """The kind itself, of which sources and classes are drawn."""
-        return KINDS[self.kind](self)
+        return _rule(self)
 
-    @cached_property
+    @property
     def _places(self) -> list[list[int]]:
         """For each modality, the numbers of its sources."""
         owners = self.rule.owners
@@ -174,6 +174,11 @@ class Structure:
         return [self.names.index(name) for name in names]
 
 
+@lru_cache(maxsize=16)  # beside the structure, which is data: it is compared, and may be pickled
+def _rule(structure: Structure) -> Signs | Numbers:
+    return KINDS[structure.kind](structure)
+
+
 def mixture(number: int, width: int) -> np.ndarray:
     """Returns the orthogonal matrix that mixes the numbers of a modality, (width, width)."""
     rng = np.random.default_rng([number, width])
@@ -223,10 +228,9 @@ def get_dataloader(
     arrays = [*(views[number] for number in numbers), np.where(wrong, 1 - classes, classes)]
     names = [structure.names[number] for number in numbers]
     loaders = []
-    for name, rows in zip(
-        PARTS, np.split(np.arange(len(classes)), np.cumsum(sizes)[:-1]), strict=True
-    ):
-        *part, truth = (array[rows] for array in arrays)
+    rows = np.split(np.arange(len(classes)), np.cumsum(sizes)[:-1])
+    for name, here in zip(PARTS, rows, strict=True):
+        *part, truth = (array[here] for array in arrays)
         check_part((part, truth), name)
         dataset = Named(names, *map(torch.from_numpy, (*part, truth)))
         loaders.append(make_loader(dataset, batch_size=batch_size, shuffle=name == PARTS[0]))

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import torch
 from scipy.special import logit
 from scipy.stats import loguniform
@@ -51,6 +52,9 @@ def recipe(
 ) -> Recipe:
     """Returns the recipe; a run is a seed, of the samples as of the training.
 
+    Runs share no sample, so that what differs between them is independent from run to run, and
+    tests need no correction for resampling.
+
     Raises:
         ValueError: for a folder, and for settings that make no sense.
     """
@@ -79,7 +83,6 @@ def recipe(
         epochs=100,
         patience=30,  # what is not additive is often found late, after a plateau
         optimizer=partial(torch.optim.Adam, lr=2e-3),
-        resplit=True,
         search={"lr": loguniform(5e-4, 1e-2)},
         floors={"bayes": partial(bayes_floor, structure), "linear": linear_floor},
         systems=systems(),
@@ -134,17 +137,21 @@ def bayes_floor(structure: Structure, known: Sequence[DataLoader], scored: DataL
     """The Bayes rule by the modalities that are there, as log-odds of class 1, (n, 2)."""
     *views, _ = _together([scored])
     chances = structure.posterior([view.numpy() for view in views], scored.dataset.modalities)
-    odds = torch.from_numpy(logit(chances.clip(NEVER, 1 - NEVER)))
-    return torch.stack([torch.zeros_like(odds), odds], 1).float()
+    return _of_odds(logit(chances.clip(NEVER, 1 - NEVER)))
 
 
 def linear_floor(known: Sequence[DataLoader], scored: DataLoader) -> Tensor:
-    """Logistic regression (C=1) on the concatenated vectors, as log-probabilities."""
+    """Logistic regression (C=1) on the concatenated vectors, as log-odds of class 1, (n, 2)."""
     *views, classes = _together(known)
     model = LogisticRegression(C=1.0, max_iter=2000)
     model.fit(torch.cat(views, 1).numpy(), classes.numpy())
     features = torch.cat(_together([scored])[:-1], 1)
-    return torch.from_numpy(model.predict_log_proba(features.numpy()))
+    return _of_odds(model.decision_function(features.numpy()))
+
+
+def _of_odds(odds: np.ndarray) -> Tensor:
+    """Returns logits of both classes, (n, 2), whose difference the log-odds are."""
+    return torch.from_numpy(np.stack([np.zeros_like(odds), odds], 1)).float()
 
 
 def _together(loaders: Sequence[DataLoader]) -> list[Tensor]:
