@@ -48,6 +48,7 @@ PACKAGES = (
     "examples.studies.paper_tables",
     "examples.synthetic",
     "examples.synthetic.vectors",
+    "examples.tcga",
     "examples.vqa",
     "own_data",
     "utils",

@@ -18,6 +18,7 @@ from deq_fusion.training_structures.comparison.program.deferred import Deferred
 FOLDERS = {  # dataset -> package of its recipe, systems and floors
     "digits": "deq_fusion.examples.digits",
     "brca": "deq_fusion.examples.brca",
+    "tcga": "deq_fusion.examples.tcga",
     "mosi": "deq_fusion.examples.affect",
     "imdb": "deq_fusion.examples.imdb",
     "vqa": "deq_fusion.examples.vqa",

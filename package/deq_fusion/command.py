@@ -26,6 +26,7 @@ PREPARED: Mapping[str, tuple[str, str]] = {  # benchmark -> its folder, what it 
     "brca": ("brca", "BRCA or ROSMAP: multi-omics, 55 MB"),
     "imdb": ("imdb", "MM-IMDB: posters and plots, 8 GB"),
     "mosi": ("affect", "CMU-MOSI: says which files are needed, and checks them"),
+    "tcga": ("tcga", "TCGA BRCA, KIPAN and LGG: multi-omics and clinical tables, 18 MB"),
     "vqa": ("vqa", "VQA-v2: questions and answers"),
 }
 EPILOG = """\

@@ -1,0 +1,1 @@
+"""TCGA BRCA, KIPAN and LGG: three omics, and clinical data if wanted, in MM-Dynamics."""
