@@ -9,25 +9,28 @@ import numpy as np
 from deq_fusion.datasets.tcga.cohorts import COHORTS
 
 WIDTHS = {"rna": 3, "methylation": 4, "mirna": 2}
-PATIENTS = 30
+PATIENTS = 60
 
 
 def barcodes(cohort, count=PATIENTS):
     return [f"TCGA-{cohort[:2].upper()}-{row:04d}" for row in range(count)]
 
 
-def tables(cohort, seed=0):
+def tables(cohort):
     """Name of a table -> (header, rows as text): labels in turn, and values that go with them."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([*COHORTS].index(cohort))
     known, classes = barcodes(cohort), len(COHORTS[cohort].classes)
     found = {}
     for name, width in WIDTHS.items():
         values = rng.normal(size=(PATIENTS, width)) + np.arange(PATIENTS)[:, None] % classes
         header = ["", *(f"{name}_{place}" for place in range(width))]
-        found[name] = [header, *([p, *map(repr, r)] for p, r in zip(known, values.tolist()))]
+        found[name] = [
+            header,
+            *([p, *map(repr, r)] for p, r in zip(known, values.tolist(), strict=True)),
+        ]
     columns = ["age", "other, specify", *COHORTS[cohort].given_away]
     values = rng.integers(0, 9, (PATIENTS, len(columns))).astype(float).tolist()
-    rows = [[p, *map(repr, r)] for p, r in zip(known, values)]
+    rows = [[p, *map(repr, r)] for p, r in zip(known, values, strict=True)]
     found["clinical"] = [["Patient_ID", *columns], *rows]
     labels = [[p, str(row % classes)] for row, p in enumerate(known)]
     found["target"] = [["patient", "target"], *labels]

@@ -38,7 +38,7 @@ def test_columns_that_give_the_label_away_are_left_out_unless_asked_for(data, co
 def test_parts_share_no_patient_and_keep_the_classes_shares(data):
     options = {"scale": False, "split_seed": 3}
     parts = split_arrays(data, "kipan", **options)
-    assert [len(labels) for _, labels in parts] == [17, 4, 9]
+    assert [len(labels) for _, labels in parts] == [34, 8, 18]
     rows = np.concatenate([np.concatenate(views, 1) for views, _ in parts])
     assert len(np.unique(rows, axis=0)) == PATIENTS
     whole = np.concatenate(read_patients(data, "kipan").views, 1)
@@ -64,7 +64,7 @@ def test_train_spans_0_to_1_and_the_others_follow_its_scale(data):
 def test_loaders_serve_the_modalities_in_the_order_wanted(data):
     train, valid, test = get_dataloader(data, "brca", modalities=["clinical", "mRNA"])
     (batch,) = train
-    assert [tuple(x.shape) for x in batch] == [(17, 2), (17, 3), (17,)]
+    assert [tuple(x.shape) for x in batch] == [(34, 2), (34, 3), (34,)]
     assert sum(len(loader.dataset) for loader in (train, valid, test)) == PATIENTS
     assert len(next(iter(get_dataloader(data, "brca", batch_size=5)[0]))[0]) == 5
 

@@ -40,8 +40,8 @@ def contents(folder):
 
 def test_tables_are_written_as_the_wheel_has_them(made, tmp_path):
     lines = prepare(tmp_path / "new", wheel=made, sha256=digest(made))
-    assert lines[0].startswith("brca: 30 patients (3 rna, 4 methylation, 2 mirna, 2 clinical)")
-    assert "15 early, 15 late" in lines[1]
+    assert lines[0].startswith("brca: 60 patients (3 rna, 4 methylation, 2 mirna, 2 clinical)")
+    assert "30 early, 30 late" in lines[1]
     assert "two cohorts: none" in lines[3] and "another patient: none" in lines[3]
     for cohort in COHORTS:
         raw = tables(cohort)
@@ -60,8 +60,6 @@ def test_tables_are_written_as_the_wheel_has_them(made, tmp_path):
 
 
 def test_rows_are_joined_by_patient(tmp_path):
-    path, sha256 = with_("kipan", lambda found: found["rna"][1:].reverse(), tmp_path / "a.whl")
-
     def turn(found):
         found["rna"] = [found["rna"][0], *found["rna"][:0:-1]]
 
@@ -121,7 +119,7 @@ def test_another_wheel_is_refused(made, tmp_path):
         (lambda f: f["rna"][4].__setitem__(0, "P4"), "patients as TCGA-3C-AAAU, got 'P4'"),
         (lambda f: f["rna"].append(f["rna"][4]), "must name patients, each once"),
         (lambda f: f["rna"][0].__setitem__(2, "rna_0"), "must name columns, each once"),
-        (lambda f: f["rna"].pop(), "must have the patients of the labels, but TCGA-BR-0029"),
+        (lambda f: f["rna"].pop(), "must have the patients of the labels, but TCGA-BR-0059"),
         (lambda f: f["target"][3].__setitem__(1, "5"), "one class from 0 to 4 a patient"),
         (lambda f: f["target"][3].__setitem__(1, "0.5"), "one class from 0 to 4 a patient"),
         (lambda f: f.__setitem__("rna", [["", "a"]]), "must have a header, a column of patients"),
