@@ -51,7 +51,7 @@ PARTS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Structure:
-    """What a set is drawn by, and the best that can be made of it.
+    """The structure that a set is drawn by, and the best that can be made of it.
 
     Attributes:
         kind: one of `KINDS`.
