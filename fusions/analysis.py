@@ -5,6 +5,7 @@
     gate_shares(traces.gates)                     (steps, N) which modality the gate lets through
     spectral_radii(fusion, features)["z_fuse"]    (batch,) whether the trained map contracts there
     fixed_points(fusion, features).count          (batch,) how many equilibria were found
+    print(uniqueness(fusion, features))           one, or several, and do solvers agree: in words
 
     with solved_with(fusion, tol=0.1):            how early may one stop?
         evaluate(model, ...)
@@ -30,6 +31,9 @@ from .fixed_points import fixed_points as fixed_points
 from .traces import Trace as Trace
 from .traces import posed
 from .traces import trace as trace
+from .uniqueness import Uniqueness as Uniqueness
+from .uniqueness import settle as settle
+from .uniqueness import uniqueness as uniqueness
 
 
 def gate_shares(gates: Tensor) -> Tensor:

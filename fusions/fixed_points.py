@@ -47,10 +47,7 @@ class FixedPoints:
     @property
     def spread(self) -> Tensor:
         """(B,) largest distance of two ends that converged, relative to the larger of them."""
-        far = _distances(self.states.flatten(2))
-        arrived = self.label >= 0
-        pairs = arrived.unsqueeze(0) & arrived.unsqueeze(1)
-        return torch.where(pairs, far, 0).amax((0, 1))
+        return spread_of(self.states, self.label >= 0)
 
     def of(self, sample: int) -> Tensor:
         """Returns the distinct fixed points of a sample, (count, ...)."""
@@ -92,17 +89,44 @@ def fixed_points(
     """
     check_count("starts", starts)
     settings = {"solver": fusion.equilibrium.solver, **settings}
+    f, zero = whole_map(fusion, features, present)
+    return ends(f, random_starts(f, zero, starts, seed=seed, **settings), radius=radius, **settings)
+
+
+def whole_map(
+    fusion: DEQFusion, features: Sequence[Tensor], present: Tensor | None = None
+) -> tuple[Map, Tensor]:
+    """Returns the map in float64 of all states that a fusion solves for, by sample, and zero.
+
+    Args:
+        fusion: see `fixed_points`.
+        features: likewise.
+        present: likewise.
+    """
     fusion = copy.deepcopy(fusion).double()
     given = [x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in features]
     with posed(fusion, given, present) as system:
-        f, zero = _whole(system)
+        return _whole(system)
+
+
+def random_starts(
+    f: Map, zero: Tensor, starts: int, *, seed: int = 0, **settings: Any
+) -> Tensor:  # shape: (1 + starts, batch, ...)
+    """Returns zero and random states, normal and of the size of the state zero leads to.
+
+    Args:
+        f: see `ends`.
+        zero: (batch, ...).
+        starts: random ones.
+        seed: of their generator.
+        settings: of `ends`, for the solve from zero.
+    """
     first = ends(f, zero.unsqueeze(0), **settings).states
     size = first.flatten(2).square().mean(2).sqrt()
     size = torch.where(size > 0, size, 1).view(1, -1, *[1] * (zero.ndim - 1))
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(starts, *zero.shape, generator=generator, dtype=zero.dtype)
-    drawn = drawn.to(zero.device) * size
-    return ends(f, torch.cat([zero.unsqueeze(0), drawn]), radius=radius, **settings)
+    return torch.cat([zero.unsqueeze(0), drawn.to(zero.device) * size])
 
 
 def ends(
@@ -133,17 +157,35 @@ def ends(
     found = [find_fixed_point(f, start, **settings) for start in starts]
     states = torch.stack([solution.value for solution in found])
     arrived = torch.stack([solution.converged for solution in found])
+    label = told_apart(states, arrived, distance)
+    radii = torch.stack([spectral_radius(f, z) for z in states]) if radius else None
+    return FixedPoints(states, torch.stack([x.residual for x in found]), label, radii)
+
+
+def told_apart(states: Tensor, arrived: Tensor, distance: float) -> Tensor:
+    """Returns which of a sample's fixed points each end is, (S, B), -1 of what is none.
+
+    Args:
+        states: the ends, (S, B, ...).
+        arrived: (S, B) bool, whether they are fixed points.
+        distance: relative distance from which on two ends are two fixed points.
+    """
     near = _distances(states.flatten(2)) <= distance
     label, count = torch.full_like(arrived, -1, dtype=torch.long), arrived.new_zeros(len(states[0]))
     count = count.long()
-    for s in range(len(starts)):  # the label of the first start that ended there, or a new one
+    for s in range(len(states)):  # the label of the first start that ended there, or a new one
         same = near[s, :s] & arrived[:s]
         known = same.any(0)
         earlier = label[:s].gather(0, same.float().argmax(0, keepdim=True))[0] if s else count
         label[s] = torch.where(arrived[s], torch.where(known, earlier, count), -1)
         count = count + (arrived[s] & ~known)
-    radii = torch.stack([spectral_radius(f, z) for z in states]) if radius else None
-    return FixedPoints(states, torch.stack([x.residual for x in found]), label, radii)
+    return label
+
+
+def spread_of(states: Tensor, arrived: Tensor) -> Tensor:
+    """Returns (B,) the largest relative distance of two ends that arrived, see `told_apart`."""
+    pairs = arrived.unsqueeze(0) & arrived.unsqueeze(1)
+    return torch.where(pairs, _distances(states.flatten(2)), 0).amax((0, 1))
 
 
 def _whole(system: TriangularSystem) -> tuple[Map, Tensor]:
