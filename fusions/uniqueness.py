@@ -1,4 +1,4 @@
-"""One equilibrium, or several: does the solver, or where it starts, decide what a fusion returns?"""
+"""One equilibrium, or several: do the solver and the start decide what a fusion returns?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
