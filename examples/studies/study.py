@@ -43,6 +43,7 @@ A dataset of your own: a function recipe(data_dir=None, *, official=False, **set
   {program} --dataset my_module:recipe"""
 
 
+Adapt = Callable[[argparse.Namespace, Mapping[str, Any], Recipe], Recipe]
 Build = Callable[..., Sized]
 """(input_dims, dim, **options) -> what stands in DEQ fusion's place, and its width."""
 
@@ -106,6 +107,7 @@ class Study:
             scores are all that is measured.
         add: adds arguments of its own to the parser.
         old: name that a row had before -> its name; the old one is refused.
+        adapt: (arguments, rows of a comparison, its recipe) -> the recipe as it is carried out.
     """
 
     program: str
@@ -118,6 +120,7 @@ class Study:
     measure: Callable[[argparse.Namespace], Analysis] | None = None
     add: Callable[[argparse.ArgumentParser], None] = lambda parser: None
     old: Mapping[str, str] = field(default_factory=dict)
+    adapt: Adapt = lambda args, rows, recipe: recipe
 
     def main(self, argv: Sequence[str]) -> Summary | None:
         """Carries out the study, writes and prints it; returns what it found.
@@ -171,12 +174,13 @@ class Study:
             "chosen": {name: rows.get(name, fusion) for name, fusion in args.chosen.items()},
             "output": args.output / injection,
         }
+        args = argparse.Namespace(**{**vars(args), **own})
         return carry_out(
             parser,
-            argparse.Namespace(**{**vars(args), **own}),
+            args,
             command=[self.program, *argv],
             subject=self.subject,
-            change=partial(self._treated, injection),
+            change=lambda recipe: self.adapt(args, args.chosen, self._treated(injection, recipe)),
             analyse=self.measure and self.measure(args),
         )
 

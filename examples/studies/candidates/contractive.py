@@ -170,6 +170,10 @@ class ContractiveFusion(Candidate):
 
         return whole, x.new_zeros(x.shape[1], len(x) + 1, self.dim)
 
+    def of_states(self, states: Tensor) -> Tensor:
+        """Returns what the fusion returns of states (..., N + 1, dim), (..., dim)."""
+        return torch.addcmul(self.shift, self.scale, states[..., -1, :])
+
     def _unimodal_rows(self, shape: Sequence[int], z: Tensor, *inputs: Any) -> Tensor:
         return _unimodal(self.groups, z.view(shape), *inputs).flatten(0, 1)
 

@@ -27,7 +27,12 @@ class ModalityDropout(Candidate):
     """
 
     def __init__(
-        self, input_dims: Sequence[int], dim: int, *, probability: float = PROBABILITY, **options
+        self,
+        input_dims: Sequence[int],
+        dim: int,
+        *,
+        probability: float = PROBABILITY,
+        **options: Any,
     ) -> None:
         super().__init__(input_dims, dim, **options)
         check_probability("probability", probability)

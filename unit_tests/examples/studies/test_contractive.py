@@ -23,12 +23,17 @@ def grown(seed, factor, **options):
 
 
 def apart(fusion, features, seed, steps=250):
-    """How far apart, relative to their size, plain iteration from four random starts ends."""
+    """How far apart, relative to their size, plain iteration from four random starts ends.
+
+    It may not end sooner than rounding, or after `steps`.
+    """
     torch.manual_seed(seed)
     f, zero = fusion.whole_map([x.repeat(4, 1) for x in features])
     z = 3 * torch.randn_like(zero)
     for _ in range(steps):
-        z = f(z)
+        before, z = z, f(z)
+        if (z - before).abs().max() < 1e-14:
+            break
     ends = z.reshape(4, -1)
     return ((ends - ends[0]).norm(dim=1).max() / ends.norm(dim=1).max()).item()
 
@@ -48,7 +53,7 @@ def test_without_the_bound_they_do_not(monkeypatch):
 
 def test_all_solvers_agree():
     fusion, features = grown(0, 1.0)
-    found = settle(*fusion.whole_map(features), starts=2, tol=1e-12)
+    found = settle(*fusion.whole_map(features), starts=1, tol=1e-12)
     assert (found.label == 0).all() and found.radius.max() <= fusion.contraction
 
 
