@@ -56,14 +56,12 @@ def few(few_digits):
 
 
 @pytest.fixture(scope="module")
-def start_1(few):
-    model, recipe, found = trained("start_1", epochs=2)
-    assert 0 < found["selected"]["judged"] < 1  # some converge, and some do not
-    return model, recipe, found
+def trained_deq(few):
+    return trained("deq", epochs=2)
 
 
-def test_looks_are_before_training_and_at_powers_of_two(start_1):
-    model, _, found = start_1
+def test_looks_are_before_training_and_at_powers_of_two(trained_deq):
+    model, _, found = trained_deq
     assert list(found["looks"]) == ["0", "1", "2"]
     assert found["selected"]["epoch"] == model.history.best_epoch
     torch.manual_seed(0)
@@ -76,36 +74,44 @@ def features_of(model, samples=20):
     return inputs_of(model.fusions[0], model.model, batches)[0]
 
 
-def test_the_selected_model_is_looked_at(start_1):
-    model, _, found = start_1
+def test_the_selected_model_is_looked_at(trained_deq):
+    model, _, found = trained_deq
     features = features_of(model)
     assert found["samples"] == len(features[0]) == 20
     direct = uniqueness(model.fusions[0], features, **HOW)
-    assert found["selected"]["several"] == pytest.approx(direct.several.double().mean(), abs=1e-3)
+    assert found["selected"]["several"] == pytest.approx(direct.share(direct.several))
+    assert found["selected"]["judged"] == pytest.approx(float(direct.judged.double().mean()))
+    assert found["selected"]["radius_largest"] == pytest.approx(
+        float(direct.radius.max()), rel=0.05
+    )
     for name, share in found["converged"].items():
         assert share == pytest.approx(direct.converged[name], abs=1e-3)
 
 
-def test_scores_are_those_of_each_solution(start_1):
-    model, recipe, found = start_1
+def test_scores_are_those_of_each_solution(trained_deq):
+    model, recipe, found = trained_deq
     batches = batches_of(model.loaders[1], 20)
+    own = evaluate(model.model, batches, metrics=recipe.metrics)
+    assert found["scores"]["own"]["accuracy"] == pytest.approx(own["accuracy"], abs=1e-4)
+    assert len(found["scores"]) == 1 + 3 * 2
+    batches = batches_of(model.loaders[1], 150)
+    assert [len(batch[-1]) for batch in batches] == [128, 22]
     truth = torch.cat([batch[-1] for batch in batches])
-    assert found["scores"]["own"]["accuracy"] == pytest.approx(
-        evaluate(model.model, batches, metrics=recipe.metrics)["accuracy"], abs=1e-4
-    )
-    solved = uniqueness(model.fusions[0], features_of(model), **HOW)
-    head = list(model.model.children())[-1]
-    own = model.fusions[0](features_of(model))
-    solves = [(k, s) for k in range(3) for s in range(2)]
-    assert len(found["scores"]) == 1 + len(solves)
-    for k, s in solves:
-        arrived = (solved.label[k, s] >= 0).unsqueeze(1)
-        fused = torch.where(arrived, solved.fused[k, s].float(), own)
-        with torch.no_grad():
-            guess = head(fused).argmax(1)
-        expected = (guess == truth).double().mean().item()
-        got = found["scores"][f"{solved.solvers[k]} {s}"]["accuracy"]
-        assert got == pytest.approx(expected, abs=1e-3)
+    fused, label = 9 * torch.randn(2, 2, 150, 64), torch.randint(-1, 2, (2, 2, 150))
+    solves = ("anderson", "picard"), fused.unsqueeze(3), label
+    ends = Uniqueness(*solves, radius=torch.zeros(150), spread=torch.zeros(150), fused=fused)
+    scores = module._scores(model.model, model.fusions[0], batches, ends, recipe)
+    head = model.model.head
+    with torch.no_grad():
+        features, _ = inputs_of(model.fusions[0], model.model, batches)
+        plain = model.fusions[0](features)
+        for k, s in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            put = torch.where(label[k, s].unsqueeze(1) >= 0, fused[k, s], plain)
+            expected = (head(put).argmax(1) == truth).double().mean().item()
+            got = scores[f"{ends.solvers[k]} {s}"]["accuracy"]
+            assert got == pytest.approx(expected, abs=1e-3) and got != scores["own"]["accuracy"]
+    again = module._scores(model.model, model.fusions[0], batches, ends, recipe)
+    assert again == scores  # nothing stays behind
 
 
 def test_looks_change_nothing_of_a_training_and_outlive_an_interruption(few, tmp_path):
