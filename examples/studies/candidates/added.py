@@ -55,12 +55,8 @@ class AddedToSumShallow(AddedToSum):
 class BesideFeatures(Candidate):
     """Features and equilibrium side by side: [x_1; ...; x_N; z]; without z, concatenation.
 
-    It is wider than dim; `beside_features` builds it, and says how wide.
-
-    Args:
-        input_dims: width of each modality's features.
-        dim: width of z.
-        options: of `DEQFusion`.
+    It is wider than dim, the width of z; `beside_features` builds it, and says how wide. Its
+    options are those of `DEQFusion`.
     """
 
     @property
