@@ -15,7 +15,7 @@ published: the moments of AdamW are corrected for their start, no gradient is cl
 parameters are trained, the embeddings and the last map, too.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from deq_fusion.datasets.affect import transcripts
 from deq_fusion.datasets.affect.utterance import FILE as UTTERANCES
 from deq_fusion.datasets.files.text import WordPieces
 from deq_fusion.examples.noise import sequences, tokens
-from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.examples.parts import in_parts
 from deq_fusion.training_structures.comparison import Fusion, Loaders
 from deq_fusion.unimodals.cm_bert import (
     CMBERT,
@@ -55,13 +55,7 @@ SMALL_EPOCHS, SMALL_PATIENCE, SMALL_RATE = 12, 5, 1e-4
 VOCABULARY = 2000  # the most word pieces that are learnt from train
 SINGLE_WIDTH = 40  # of a fusion of one modality; 4 divides it, and so do a map's 5 groups
 WARM = 0.1
-
-# 4, the usual number of groups, heads and positions, does not divide the 50 entries of a column
-MAP_OPTIONS: Mapping[str, Mapping[str, Any]] = {
-    **{name: {"groups": 5} for name in FUSIONS if name.startswith("deq")},
-    "attention": {"heads": 5},
-    "nl_gate": {"positions": 5},
-}
+PARTS = 5  # of a column, whose 50 entries 4 does not divide
 
 
 def fields(
@@ -100,7 +94,7 @@ def fields(
         "optimizer": partial(adamw, lr=rate, fusion_lr=fusion_lr),
         "parameters": parameter_groups,
         "scheduler": partial(warm_up, epochs=epochs),
-        "fusion_options": MAP_OPTIONS if host == "cm_bert" else {},
+        "fusion_options": in_parts(PARTS) if host == "cm_bert" else {},
         "search": {"lr": loguniform(low, high), "fusion_lr": loguniform(3e-4, 3e-2)},
         "floors": {"linear": linear_floor},
         "noise": {"text": tokens, "audio": sequences},

@@ -27,7 +27,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from deq_fusion.datasets.vqa.get_data import VQA
-from deq_fusion.fusions.registry import FUSIONS
+from deq_fusion.examples.parts import in_parts
 from deq_fusion.objective_functions.answers import sampled_answer_loss, soft_answer_loss
 from deq_fusion.training_structures.comparison import Fusion
 from deq_fusion.training_structures.Supervised_Learning import MMDL
@@ -36,7 +36,6 @@ from deq_fusion.unimodals.mutan_vqa import MutanAtt, MutanNoAtt
 from deq_fusion.unimodals.skip_thought import SkipThought
 from deq_fusion.unimodals.vqa import RegionMean
 
-DEQ = [name for name in FUSIONS if name.startswith("deq")]
 DROPOUT = 0.5  # of Mutan, on all but the question's words
 TINY_LR = 5e-4
 
@@ -116,9 +115,8 @@ def _mutan(name: str, size: str) -> Host:
     sizes = MUTAN_SIZES[name][size]
     # the host embeds the features, and drops some of them, before they are fused
     options = {"mutan": {"rank": sizes.rank, "hidden": None, "dropout": 0.0}}
-    if sizes.fused == 510:  # which the 4 groups, heads and positions of these do not divide
-        options |= dict.fromkeys(DEQ, {"groups": 5})
-        options |= {"attention": {"heads": 5}, "nl_gate": {"positions": 5}}
+    if sizes.fused == 510:  # which the usual 4 parts do not divide
+        options |= in_parts(5)
     return Host(
         build=partial(build_mutan, name, size),
         lr=1e-4 if size == "published" else TINY_LR,

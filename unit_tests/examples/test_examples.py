@@ -114,7 +114,7 @@ def test_a_folder_without_data_is_explained(tmp_path, capsys):
         assert "get it with: deq-fusion prepare brca" in capsys.readouterr().err
 
 
-BENCHMARKS = {"affect", "brca", "digits", "imdb", "synthetic", "vqa"}
+BENCHMARKS = {"affect", "brca", "digits", "imdb", "synthetic", "tcga", "vqa"}
 
 
 @pytest.mark.parametrize("name", sorted(BENCHMARKS))
@@ -134,7 +134,7 @@ def test_examples_are_a_script_a_benchmark_and_a_few_short_ones():
     there = {path.name for path in folder.iterdir() if path.is_file() or [*path.glob("*.py")]}
     short = {"quickstart.py", "own_fusion.py", "own_dataset.py", "inside_multibench.py"}
     shared = {"__init__.py", "compare_fusions.py", "run_one.py", "checks.py", "studies"}
-    shared |= {"aligned_models.py", "noise.py", "paradigms"}  # of several benchmarks
+    shared |= {"aligned_models.py", "noise.py", "paradigms", "parts.py"}  # of several benchmarks
     shared |= {"upstream.py"}
     assert there == BENCHMARKS | short | shared
     assert all((folder / name / "recipe.py").is_file() for name in BENCHMARKS)

@@ -27,6 +27,7 @@ NOT_ASKED: Mapping[str, Any] = {  # of a comparison's arguments, those that a ta
     "prune": False,
     "drop_modality": False,
     "robustness": None,
+    "diagnose": False,
 }
 
 
