@@ -13,6 +13,8 @@ PAGES = {  # page -> the file that it shows
     "benchmarks/affect.md": "datasets/affect/README.md",
     "benchmarks/brca.md": "datasets/brca/README.md",
     "benchmarks/imdb.md": "datasets/imdb/README.md",
+    "benchmarks/synthetic.md": "datasets/synthetic/README.md",
+    "benchmarks/tcga.md": "datasets/tcga/README.md",
     "benchmarks/vqa.md": "datasets/vqa/README.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
