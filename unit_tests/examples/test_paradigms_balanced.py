@@ -256,6 +256,7 @@ def test_by_the_protocol_it_learns_and_may_be_without_a_modality(name):
     assert missing[NAMES[0]] < 0.6 < missing[NAMES[1]]
 
 
+@pytest.mark.slow
 def test_the_command_line_names_the_fusion_of_a_system(tmp_path, capsys):
     systems = {name: paradigms()[name] for name in NEWER}
 

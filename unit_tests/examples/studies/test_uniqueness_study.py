@@ -114,6 +114,7 @@ def test_scores_are_those_of_each_solution(trained_deq):
     assert again == scores  # nothing stays behind
 
 
+@pytest.mark.slow
 def test_looks_change_nothing_of_a_training_and_outlive_an_interruption(few, tmp_path):
     plain, _, _ = trained("deq", epochs=2, looks=False)
     whole, _, found = trained("deq", epochs=2)
@@ -204,6 +205,7 @@ def test_an_estimate_counts_epochs_and_looks():
     assert seconds_of(3, 20, 2.0, 6.0) == 3 * (20 * 2.0 + len(moments) * 2.0)
 
 
+@pytest.mark.slow
 def test_the_command_writes_tables_pictures_and_numbers_and_trains_nothing_twice(
     few, tmp_path, capsys
 ):
