@@ -47,6 +47,7 @@ PACKAGES = (
     "examples.studies.cost",
     "examples.studies.gates",
     "examples.studies.paper_tables",
+    "examples.studies.structures",
     "examples.studies.uniqueness",
     "examples.synthetic",
     "examples.synthetic.vectors",

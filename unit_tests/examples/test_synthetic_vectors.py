@@ -96,3 +96,9 @@ def test_concatenation_cannot_tell_a_parity_and_a_tensor_can():
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         recipe(**options)
+
+
+def test_with_fewer_samples_there_are_as_many_steps():
+    small, usual, large = (recipe(samples=count) for count in (500, 2000, 20000))
+    assert (small.epochs, usual.epochs, large.epochs) == (400, 100, 20)
+    assert (small.patience, usual.patience, large.patience) == (120, 30, 10)

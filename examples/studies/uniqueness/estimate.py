@@ -9,6 +9,7 @@ from typing import Any
 
 from deq_fusion.training_structures.comparison import Recipe
 from deq_fusion.training_structures.comparison.methods import Method
+from deq_fusion.training_structures.comparison.program.program import asked_runs
 from deq_fusion.training_structures.comparison.single_run import Analysis, run_fusion
 
 
@@ -23,16 +24,15 @@ def estimated(args: Namespace, rows: Mapping[str, Any], recipe: Recipe, analyse:
         recipe: as it is carried out; no test part is read.
         analyse: what is measured of every trained model.
     """
-    runs = len(args.seeds) if args.seeds else args.runs or (20 if recipe.resplit else 5)
+    runs = asked_runs(args, recipe)
     stored = len(list((args.output / "runs").glob("*.json")))
-    left = len(rows) * runs - stored
+    left = len(rows) * len(runs) - stored
     if left <= 0:
         return
     name = next(iter(rows))
-    first = args.seeds[0] if args.seeds else args.first_run
     method = Method(name, replace(recipe, epochs=1, part="valid"), rows[name])
     began = time.perf_counter()
-    epoch = run_fusion(method, first, analyse=analyse, device=args.device)["seconds"]
+    epoch = run_fusion(method, runs[0], analyse=analyse, device=args.device)["seconds"]
     looks = time.perf_counter() - began - epoch  # three of them
     print(_told(left, recipe.epochs, epoch, looks, args.jobs), file=sys.stderr, flush=True)
 

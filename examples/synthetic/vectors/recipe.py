@@ -27,6 +27,10 @@ from deq_fusion.unimodals.common_models import MLP
 
 WIDTH, CLASSES = 32, 2
 LEAST = 8  # samples to learn from
+EPOCHS, FEWEST_EPOCHS = (
+    100,
+    20,
+)  # at 2,000 samples; with fewer more, so that there are as many steps
 SCORED = 4000  # samples: they cost next to nothing, and the score of a rule is known to 0.8 %
 NEVER = 1e-6  # the probability that a score takes for 0
 
@@ -72,6 +76,7 @@ def recipe(
             f"got {mislabelled}"
         )
     structure = Structure(kind, modalities, order, noise, frequency, width)
+    epochs = max(FEWEST_EPOCHS, EPOCHS * 2000 // samples)
     return Recipe(
         name=named(structure),
         modalities=structure.names,
@@ -80,8 +85,8 @@ def recipe(
         objective=nn.functional.cross_entropy,
         metrics=classification,
         scores=[Score("accuracy"), Score("auc"), Score("f1_macro")],
-        epochs=100,
-        patience=30,  # what is not additive is often found late, after a plateau
+        epochs=epochs,
+        patience=max(10, 3 * epochs // 10),  # what is not additive is found late, after a plateau
         optimizer=partial(torch.optim.Adam, lr=2e-3),
         search={"lr": loguniform(5e-4, 1e-2)},
         floors={"bayes": partial(bayes_floor, structure), "linear": linear_floor},

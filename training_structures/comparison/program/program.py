@@ -146,7 +146,7 @@ def _compared(
         FileNotFoundError: for files that are not there.
         SystemExit: if every run failed.
     """
-    runs, chosen = _runs(args, recipe), args.chosen | _systems(args, recipe)
+    runs, chosen = asked_runs(args, recipe), args.chosen | _systems(args, recipe)
     try_fusions(args, recipe, chosen, runs[0])
     print(f"{recipe.name}: runs {list(runs)}, in {output}", file=sys.stderr, flush=True)
     with _cluster(args.cluster):
@@ -204,7 +204,8 @@ def _systems(args: argparse.Namespace, recipe: Recipe) -> dict[str, System]:
     return {name: recipe.systems[name] for name in names}
 
 
-def _runs(args: argparse.Namespace, recipe: Recipe) -> Sequence[int]:
+def asked_runs(args: argparse.Namespace, recipe: Recipe) -> Sequence[int]:
+    """Returns the numbers of the runs that the arguments ask for."""
     if args.seeds:
         return args.seeds
     return range(args.first_run, args.first_run + (args.runs or (20 if recipe.resplit else 5)))
