@@ -15,6 +15,7 @@ from ..paired import MIN_RUNS
 from ..recipe import Score
 from ..run_warnings import summary
 from . import diagnoses, robustness
+from .advice import advice
 from .budget import stopped
 from .choice import chosen
 from .findings import Findings
@@ -234,7 +235,8 @@ def _known(numbers: Mapping[str, Any]) -> dict[str, Any]:
 def _says(found: Findings) -> list[str]:
     """Returns the verdict, and what it is worth."""
     said = [*verdict(found.table(), found.score, **_sides(found)), *chosen(found)]
-    return [*said, *worth(found), *resolution(found), *stopped(found.methods, found.results)]
+    said += [*worth(found), *resolution(found), *advice(found)]
+    return [*said, *stopped(found.methods, found.results)]
 
 
 def _sides(found: Findings) -> dict[str, str | None]:

@@ -36,10 +36,10 @@ def worth(found: Findings) -> list[str]:
             "(--no-unimodal, unimodal=False)."
         ]
     name = found.score.name
-    fusion, alone = (_best_on_validation(found, group) for group in (joint, single))
+    fusion, alone = (best_on_validation(found, group) for group in (joint, single))
     test = None
     if fusion is not None and alone is not None:
-        groups = _runs(found, fusion), _runs(found, alone)
+        groups = runs_of(found, fusion), runs_of(found, alone)
         test = difference(groups[0], groups[1], found.score, found.test_share)
     if test is None or not math.isfinite(test.difference):
         return [f"Whether it is worth fusing cannot be told: {name} is undefined."]
@@ -65,17 +65,18 @@ def _answer(test: Paired, sign: int) -> str:
     return "yes, beyond chance" if sign * test.difference > 0 else "no, it loses beyond chance"
 
 
-def _best_on_validation(found: Findings, rows: Sequence[Row]) -> str | None:
-    """Returns the method of the best mean validation score; None if there is none."""
+def best_on_validation(found: Findings, rows: Sequence[Row]) -> str | None:
+    """Returns which of these methods has the best mean validation score; None if there is none."""
     means = {}
     for row in rows:
-        own = [r.get("valid", {}).get(found.score.name) for r in _runs(found, row.method)]
+        own = [r.get("valid", {}).get(found.score.name) for r in runs_of(found, row.method)]
         if own and None not in own and math.isfinite(fmean(own)):
             means[row.method] = fmean(own)
     return (min if found.score.lower else max)(means, key=means.__getitem__) if means else None
 
 
-def _runs(found: Findings, method: str) -> list[Mapping[str, Any]]:
+def runs_of(found: Findings, method: str) -> list[Mapping[str, Any]]:
+    """Returns a method's results, run by run."""
     return [result for result in found.results if result["method"] == method]
 
 
@@ -92,7 +93,7 @@ def smallest(found: Findings, times: int = 1) -> dict[str, float]:
     tested = [name for name, test in tests.items() if test is not None and test.p is not None]
     gaps = {}
     for method in tested:
-        sides = (_runs(found, name) for name in (method, str(found.baseline)))
+        sides = (runs_of(found, name) for name in (method, str(found.baseline)))
         own, other = ({r["run"]: r["scores"][found.score.name] for r in side} for side in sides)
         values = [own[run] - other[run] for run in sorted(own.keys() & other.keys())]
         sd = float(np.std(values, ddof=1))
