@@ -12,6 +12,7 @@ def mm_dynamics_loss(
     extras: Mapping[str, Sequence[Tensor]],
     *,
     growth: float = 1.0,
+    balanced: bool = False,
 ) -> Tensor:
     """Cross-entropy of the fused logits, and for every view three terms of weight 1.
 
@@ -28,6 +29,8 @@ def mm_dynamics_loss(
         truth: (batch,) class indices.
         extras: `gates`, `view_logits` and `confidences` of `MMDynamics.forward`.
         growth: multiplies what is summed so far before each view's terms are added.
+        balanced: whether the classes that a batch has count alike in the cross-entropies, and
+            not by how many of its samples they have.
 
     Raises:
         ValueError: for labels that are no classes; none is ignored, for every view is judged.
@@ -38,10 +41,13 @@ def mm_dynamics_loss(
             f"labels must be classes from 0 to {classes - 1}, got {truth.min().item()} to "
             f"{truth.max().item()}"
         )
-    loss = F.cross_entropy(prediction, truth)
+    weight = None
+    if balanced:  # a class that the batch lacks weighs nothing, whatever the number
+        weight = 1 / truth.bincount(minlength=classes).clamp_min(1).to(prediction.dtype)
+    loss = F.cross_entropy(prediction, truth, weight)
     views = zip(extras["gates"], extras["view_logits"], extras["confidences"], strict=True)
     for gates, logits, confidence in views:
         true_class = logits.softmax(1).gather(1, truth.unsqueeze(1)).squeeze(1)
         loss = growth * loss + gates.mean() + F.mse_loss(confidence, true_class)
-        loss = loss + F.cross_entropy(logits, truth)
+        loss = loss + F.cross_entropy(logits, truth, weight)
     return loss

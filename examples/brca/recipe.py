@@ -77,6 +77,9 @@ def recipe(
         str, f"how large the host is, and how it is trained: {', '.join(SIZES)}"
     ] = "ours",
     hidden: Annotated[int | None, "width of the features; by default that of sizes"] = None,
+    balanced: Annotated[
+        bool, "let all classes count alike in training, and select by macro F1; published do not"
+    ] = False,
 ) -> Recipe:
     """Returns the recipe for the set in a folder.
 
@@ -97,15 +100,15 @@ def recipe(
     folder, chosen = Path(data_dir), SIZES[sizes]
     split = "official split" if official else "fresh splits"
     return Recipe(
-        name=f"{folder.name}, {chosen.label}, {split}",
+        name=f"{folder.name}, {chosen.label}, {split}{', classes balanced' * balanced}",
         modalities=tuple(VIEWS),
         load=partial(load, folder, official),
         build=partial(build, hidden or chosen.hidden),
-        objective=chosen.objective,
+        objective=partial(chosen.objective, balanced=True) if balanced else chosen.objective,
         metrics=scores,
         scores=[Score(name) for name in SCORES],
         epochs=chosen.epochs,
-        select="accuracy",
+        select="f1_macro" if balanced else "accuracy",
         optimizer=partial(torch.optim.Adam, lr=chosen.lr, weight_decay=1e-4),
         scheduler=chosen.scheduler,
         clip_norm=chosen.clip_norm,

@@ -36,6 +36,9 @@ def recipe(
         str, f"how large the host is, and how it is trained: {', '.join(SIZES)}"
     ] = "ours",
     hidden: Annotated[int | None, "width of the features; by default that of sizes"] = None,
+    balanced: Annotated[
+        bool, "let all classes count alike in training, and select by macro F1"
+    ] = False,
 ) -> Recipe:
     """Returns the recipe for a cohort; a run is a seed and a fresh stratified split of patients.
 
@@ -55,8 +58,9 @@ def recipe(
         raise ValueError(f"clinical must be one of {list(TABLES)}, got {clinical!r}")
     modalities = TABLES[clinical]
     more = "" if clinical == "none" else f", clinical columns: {clinical}"
+    more += ", classes balanced" * balanced
     return replace(
-        hosted(folder, sizes=sizes, hidden=hidden),
+        hosted(folder, sizes=sizes, hidden=hidden, balanced=balanced),
         name=f"TCGA {cohort.upper()}, {about.label}, {SIZES[sizes].label}, fresh splits{more}",
         modalities=modalities,
         load=partial(load, folder, cohort, "all" if clinical == "all" else "known"),

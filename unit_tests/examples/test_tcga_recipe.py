@@ -85,3 +85,10 @@ def test_floors_learn_the_classes_that_the_values_go_with(data):
 def test_what_makes_no_sense_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         recipe(**{"data_dir": "somewhere", **options})
+
+
+def test_balanced_classes_count_alike_and_decide_what_is_selected(data):
+    plain, balanced = recipe(data), recipe(data, balanced=True)
+    assert (plain.select, balanced.select) == ("accuracy", "f1_macro")
+    assert balanced.name == f"{plain.name}, classes balanced"
+    assert balanced.objective.keywords == {"balanced": True}
