@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,6 +17,7 @@ from ..event_log import Watch
 from ..workers import watched
 from .comparison import Comparison
 from .diagnoses.looking import check_diagnose, diagnosed
+from .doubling import doubled
 from .identity.identities import Identities
 from .identity.reuse import Reuse
 from .methods import BASELINE, Method, gather
@@ -27,6 +29,8 @@ from .single_run import Analysis, run_floor, run_fusion
 from .store import opened, provenance
 from .systems import System
 from .work import Work
+
+TWICE = "twice"  # folder of the runs with twice the epochs
 
 
 def compare(
@@ -44,6 +48,7 @@ def compare(
     drop_modality: bool = False,
     robustness: bool | Sequence[float] | None = None,
     diagnose: bool = False,
+    double_epochs: bool = False,
     analyse: Analysis | None = None,
     jobs: int | None = 1,
     threads: int = 1,
@@ -80,6 +85,8 @@ def compare(
         diagnose: whether to find out, too, what each modality brings to every fusion, whether they
             interact in it, and how well it is calibrated, see `diagnoses.looking.diagnosed`: a
             pass over the scored part for every set of modalities, or two.
+        double_epochs: whether to train the methods that the bound on epochs may have stopped again
+            with twice as many, and to tell whether validation gains by it, see `doubling`.
         analyse: (trained, recipe) -> what JSON can hold; it is called with every trained model
             (`single_run.Trained`), and what it returns is stored with the run as `analysis`.
         jobs: processes to run in parallel; None leaves it to joblib's `parallel_config`, which
@@ -101,14 +108,19 @@ def compare(
         ValueError: for no runs, for the same one twice, for a name that is not there, for too many
             trials, for what no fusion takes, for levels that do not rise from 0 or a modality
             without a noise where robustness is asked for, for too many modalities to diagnose,
-            for what cannot be sent to other processes, or for what cannot be told from others
-            (`identity.values.Unidentified`).
+            for a search with twice the epochs, for what cannot be sent to other processes, or for
+            what cannot be told from others (`identity.values.Unidentified`).
     """
     runs, levels = _numbers(runs), check_levels(robustness)
     if levels is not None:
         check_noise(recipe)
     if diagnose:
         check_diagnose(recipe)
+    if double_epochs and trials > 1:
+        raise ValueError(
+            "twice the epochs are tried with one setting of every method: leave out double_epochs "
+            "(--double-epochs), or the search"
+        )
     methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)
@@ -132,7 +144,14 @@ def compare(
     failures = [result for result in found if "error" in result]
     score, asked = _first_there(scores, results), _call(recipe, fusions, runs, trials, unimodal)
     judged = score, baseline, subject, test_share, asked, provenance(threads, device)
-    return Comparison(recipe, methods, results, skipped, failures, reused, *judged)
+    made = Comparison(recipe, methods, results, skipped, failures, reused, *judged)
+    if not double_epochs:
+        return made
+    same: dict[str, Any] = {"jobs": jobs, "threads": threads, "device": device}
+    same |= {"runs": runs, "metric": score.name, "unimodal": False, "progress": progress}
+    again = partial(compare, **same)
+    kept = None if output is None else Path(output) / TWICE
+    return replace(made, doubled=doubled(made, again, kept))
 
 
 def _demands(trials: int, drop_modality: bool, rare: Mapping[str, Any]) -> dict[str, Any]:

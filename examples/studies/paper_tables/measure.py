@@ -28,6 +28,7 @@ NOT_ASKED: Mapping[str, Any] = {  # of a comparison's arguments, those that a ta
     "drop_modality": False,
     "robustness": None,
     "diagnose": False,
+    "double_epochs": False,
 }
 
 

@@ -76,8 +76,8 @@ def compare_data(
             of the default, see `training.Training`; of every network alike.
         output: folder of the results; finished runs there are used again.
         progress: whether what was understood is said, and progress shown, on stderr.
-        **how: baseline, metric, unimodal, trials, drop_modality, robustness, diagnose, jobs,
-            threads and device, see `comparison.compare`.
+        **how: baseline, metric, unimodal, trials, drop_modality, robustness, diagnose,
+            double_epochs, jobs, threads and device, see `comparison.compare`.
 
     Returns:
         The comparison. In the output folder are its report, too, data.md (what was understood,

@@ -244,6 +244,13 @@ def add_judged(parser: argparse.ArgumentParser, baseline: str = "concat") -> Non
         "it, and whether it is as sure as it is right; takes passes, and no training",
     )
 
+    add(
+        "--double-epochs",
+        action="store_true",
+        help="train methods that the bound on epochs may have stopped again with twice as many, "
+        "and say whether validation gains by it",
+    )
+
 
 def add_how(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments that say how runs are made."""

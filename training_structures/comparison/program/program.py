@@ -164,6 +164,7 @@ def _compared(
             drop_modality=args.drop_modality,
             robustness=args.robustness,
             diagnose=args.diagnose,
+            double_epochs=args.double_epochs,
             analyse=analyse,
             jobs=None if args.cluster else args.jobs,
             threads=args.threads,

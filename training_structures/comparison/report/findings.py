@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from ..methods import Method
+from ..paired import Paired
 from ..recipe import Recipe, Score
 from .diagnoses import Diagnosed, diagnosed_rows
 from .robustness import Robust, robust_rows
@@ -40,6 +41,8 @@ class Findings:
         asked: what asked for it, as text for whoever wants to repeat it.
         made_by: versions and machine, see `store.provenance`.
         sections: more tables for the page.
+        doubled: what twice the epochs bring to methods that the bound on them may have stopped, see
+            `doubling.doubled`; None: that was not tried.
     """
 
     recipe: Recipe = field(compare=False)
@@ -55,6 +58,7 @@ class Findings:
     asked: str = field(compare=False)
     made_by: Mapping[str, Any] = field(compare=False)
     sections: Sequence[Section] = field(default=(), compare=False)
+    doubled: Mapping[str, Paired] | None = None
 
     def table(self) -> list[Row]:
         """Returns a row for each method, the best first.

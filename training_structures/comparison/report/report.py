@@ -236,7 +236,11 @@ def _says(found: Findings) -> list[str]:
     """Returns the verdict, and what it is worth."""
     said = [*verdict(found.table(), found.score, **_sides(found)), *chosen(found)]
     said += [*worth(found), *resolution(found), *advice(found)]
-    return [*said, *stopped(found.methods, found.results)]
+    return [*said, *_stopped(found)]
+
+
+def _stopped(found: Findings) -> list[str]:
+    return stopped(found.methods, found.results, found.score, found.doubled)
 
 
 def _sides(found: Findings) -> dict[str, str | None]:

@@ -35,7 +35,7 @@ def test_without_the_usual_baseline_that_is_said(found):
 
 
 def said(found):
-    return stopped(found.methods, found.results)
+    return stopped(found.methods, found.results, found.score)
 
 
 def test_methods_that_are_best_near_the_bound_in_over_a_fifth_of_the_runs_are_named(found):
@@ -57,7 +57,7 @@ def test_a_fifth_of_the_runs_is_not_over_a_fifth(found):
     (run,) = [r for r in found.results if r["method"] == "sum"][:1]
     for late, named in ((1, False), (2, True)):
         runs = [run | {"run": i, "best_epoch": 3 if i < late else 1} for i in range(5)]
-        assert bool(stopped(found.methods, runs)) == named
+        assert bool(stopped(found.methods, runs, found.score)) == named
 
 
 def test_a_schedule_over_the_epochs_is_best_at_its_end_by_design(found):
