@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .modalities import check_widths, finite, without_absent
+from .modalities import check_widths, class_labels, finite, without_absent
 
 _LARGE = 16.0  # from here on Stirling's series is exact to 2e-12
 
@@ -119,7 +119,7 @@ class EvidentialFusion(nn.Module):
                 "none; call train() and the module first"
             )
         log_alpha, present = self._last
-        labels = self._labels(truth, log_alpha.shape[:-2]).unsqueeze(-1)  # (..., 1)
+        labels = class_labels(truth, log_alpha.shape[:-2], self.num_classes).unsqueeze(-1)
         true = F.one_hot(labels, self.num_classes).bool()  # (..., 1, classes)
         log_true = (log_alpha * true).sum(-1)
         fit = _digamma(log_alpha.logsumexp(-1)) - _digamma(log_true)
@@ -128,21 +128,6 @@ class EvidentialFusion(nn.Module):
         if present is not None:
             loss = loss.masked_fill(F.pad(~present, (0, 1), value=False), 0)
         return loss.sum(-1).mean()
-
-    def _labels(self, truth: Tensor, leading: torch.Size) -> Tensor:
-        """Returns the truth as class indices of shape `leading`, if it can be."""
-        if truth.shape not in (leading, (*leading, 1)):
-            raise ValueError(
-                f"truth must have shape {tuple(leading)}, a class index for each sample of the "
-                f"last forward, got {tuple(truth.shape)}"
-            )
-        labels = truth.reshape(leading).long()
-        if ((labels < 0) | (labels >= self.num_classes)).any():
-            raise ValueError(
-                f"truth must hold class indices from 0 to {self.num_classes - 1}, got "
-                f"{labels.min().item()} to {labels.max().item()}"
-            )
-        return labels
 
     def __getstate__(self) -> dict[str, Any]:
         # the graph of the last forward can be neither copied nor pickled

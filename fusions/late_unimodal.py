@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .equilibrium import checks
-from .modalities import check_widths, finite, without_absent
+from .modalities import check_widths, class_labels, finite, without_absent
 
 
 def _squared(outputs: Tensor, truth: Tensor) -> Tensor:
@@ -145,18 +145,7 @@ class LateUnimodal(nn.Module):
                     f"of the last forward, got {tuple(truth.shape)}"
                 )
             return truth.reshape(*leading, self.outputs).to(outputs.dtype)
-        if truth.shape not in (leading, (*leading, 1)):
-            raise ValueError(
-                f"truth must have shape {tuple(leading)}, a class index for each sample of the "
-                f"last forward, got {tuple(truth.shape)}"
-            )
-        labels = truth.reshape(leading).long()
-        if ((labels < 0) | (labels >= self.outputs)).any():
-            raise ValueError(
-                f"truth must hold class indices from 0 to {self.outputs - 1}, got "
-                f"{labels.min().item()} to {labels.max().item()}"
-            )
-        return labels
+        return class_labels(truth, leading, self.outputs)
 
     def __getstate__(self) -> dict[str, Any]:
         # the graph of the last forward can be neither copied nor pickled

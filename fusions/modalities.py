@@ -1,4 +1,4 @@
-"""Checks of widths, tensors and absent modalities, for fusions of all kinds."""
+"""Checks of widths, tensors, labels and absent modalities, for fusions of all kinds."""
 
 from collections.abc import Iterable, Sequence
 
@@ -138,3 +138,23 @@ def in_products(x: Tensor) -> Tensor:
     device = x.device.type
     narrowed = autocast_enabled(device) and x.dtype != torch.float64
     return x.to(torch.get_autocast_dtype(device)) if narrowed else x
+
+
+def class_labels(truth: Tensor, leading: torch.Size, classes: int) -> Tensor:
+    """Returns a truth, (...) or (..., 1), as class indices of the last forward's shape `leading`.
+
+    Raises:
+        ValueError: for a truth that does not fit.
+    """
+    if truth.shape not in (leading, (*leading, 1)):
+        raise ValueError(
+            f"truth must have shape {tuple(leading)}, a class index for each sample of the "
+            f"last forward, got {tuple(truth.shape)}"
+        )
+    labels = truth.reshape(leading).long()
+    if ((labels < 0) | (labels >= classes)).any():
+        raise ValueError(
+            f"truth must hold class indices from 0 to {classes - 1}, got "
+            f"{labels.min().item()} to {labels.max().item()}"
+        )
+    return labels
