@@ -40,7 +40,9 @@ def test_all_fusions_that_take_sequences_take_it():
     assert all("sequences" in FUSIONS[name].features for name in takes)
 
 
-@pytest.mark.parametrize("name", ["ef_lstm", "late_transformer", "only text"])
+@pytest.mark.parametrize(
+    "name", ["ef_lstm", pytest.param("late_transformer", marks=pytest.mark.slow), "only text"]
+)
 def test_a_short_training_runs_end_to_end(monkeypatch, name):
     short = replace(recipe(steps=2, noise=0.5), epochs=1)
     method = single(short, "text") if name == "only text" else Method(name, short, FUSIONS[name])

@@ -16,7 +16,9 @@ ASKED = {"unimodal": True, "progress": False, "metric": "certainty"}
 
 
 def compared(tmp_path, **asked):
-    return compare(toy.recipe(epochs=2, resplit=True), {"sum": toy.Sum}, 6, output=tmp_path, **ASKED, **asked)
+    return compare(
+        toy.recipe(epochs=2, resplit=True), {"sum": toy.Sum}, 6, output=tmp_path, **ASKED, **asked
+    )
 
 
 @pytest.fixture(scope="module")
