@@ -31,7 +31,7 @@ class Pace(NamedTuple):
     rough: int = 0
 
 
-Residual = Callable[[Tensor, Tensor], Tensor]  # (z, f(z)) -> |f(z) - z| / |f(z)|, (..., batch)
+Residual = Callable[[Tensor, Tensor], Tensor]  # (z, f(z)) -> how far f(z) is from z, (..., batch)
 
 
 class FixedPointMap(Protocol):
@@ -39,7 +39,8 @@ class FixedPointMap(Protocol):
 
     Attributes:
         pace: the pace of its solves.
-        residual: `relative_residual`, or `normal_residual` where that will do.
+        residual: `relative_residual`, or `normal_residual` where that will do; of an adjoint
+            map its own.
         narrows: whether samples can leave.
         trace: intermediate results of the last evaluation, for `at`.
     """
@@ -169,7 +170,17 @@ class Adjoint:
     narrows = False  # a linearised map keeps its samples together
 
     def __init__(self, linear: Linearised, g: Tensor, f: FixedPointMap) -> None:
-        self._linear, self._g, self.pace, self.residual = linear, g, f.pace, f.residual
+        self._linear, self._g, self.pace = linear, g, f.pace
+        least = torch.finfo(g.dtype).tiny ** 0.4  # whose square is in range
+        self._size = torch.linalg.vector_norm(g, dim=-1).clamp_min(least)
+
+    def residual(self, u: Tensor, fu: Tensor) -> Tensor:
+        """Returns |f(u) - u| / |g|, as of any linear system: relative to its right-hand side.
+
+        Relative to f(u), an iterate that grows without end would seem to come near; of a solve
+        that does not converge it would be kept, and be a gradient of any size.
+        """
+        return torch.linalg.vector_norm(fu - u, dim=-1).div_(self._size)
 
     def start(self) -> Tensor:
         return self._g

@@ -182,3 +182,27 @@ def test_the_map_keeps_its_autocast_state_in_the_backward_pass():
     z.backward(torch.randn(3, 5))
     assert z.dtype == torch.float32
     assert set(dtypes) == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("growth", [1.5, 0.9])
+def test_what_does_not_converge_is_the_iterate_that_solves_best_and_not_one_that_has_grown(
+    double, growth
+):
+    weight = torch.randn(5, 5)
+    weight = growth * weight / torch.linalg.eigvals(weight).abs().max()
+    x, g, steps = torch.randn(3, 5).requires_grad_(), torch.randn(3, 5), 12
+    run = partial(solve_map, solver="picard", tol=0.0, max_steps=steps)
+
+    def make(*inputs):
+        return AutogradMap(lambda z, x, w: z @ w.T + x, torch.zeros_like(x), inputs)
+
+    z = implicit_fixed_point(make, (x, weight), solve=run, solve_adjoint=run)
+    (found,) = torch.autograd.grad(z, x, g)
+    iterates = [g]
+    for _ in range(steps):
+        iterates.append(iterates[-1] @ weight + g)
+    missing = [(b - a).norm(dim=1) for a, b in zip(iterates, iterates[1:], strict=False)]
+    best = torch.stack(missing).argmin(0)
+    expected = torch.stack([iterates[k][row] for row, k in enumerate(best)])
+    torch.testing.assert_close(found, expected)
+    assert (best.max() < steps - 1) == (growth > 1)
