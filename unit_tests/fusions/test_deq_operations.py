@@ -17,7 +17,7 @@ from deq_fusion.fusions.deq import DEQFusion
 from deq_fusion.fusions.equilibrium import SOLVERS
 from deq_fusion.fusions.equilibrium.fusion_map.gated import GatedMap
 from deq_fusion.fusions.equilibrium.fusion_map.residual import ResidualMap
-from deq_fusion.fusions.equilibrium.maps import normal_residual
+from deq_fusion.fusions.equilibrium.maps import Adjoint, normal_residual
 from unit_tests.fusions.deq_reference import arguments
 from unit_tests.fusions.equilibrium.fusion_map.oracle import bfloat16_products
 
@@ -159,6 +159,7 @@ def steps(most, shape, solver, backward, **options):
         ),  # asked at every step
         mock.patch.object(ResidualMap, "residual", staticmethod(far)),
         mock.patch.object(GatedMap, "residual", staticmethod(far)),
+        mock.patch.object(Adjoint, "residual", lambda _, u, fu: far(u, fu)),
     ):
         return training_step(0, shape, **options).operations.total()
 
