@@ -16,6 +16,7 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from deq_fusion.examples.studies.published_tables import FOLDER, Published, read_all
 from deq_fusion.examples.studies.tables import Bounded, Cell, Interval, Spread
+from deq_fusion.fusions.registry import FUSIONS
 
 TEMPLATES = FOLDER / "pages"
 ROOT = Path(__file__).resolve().parents[2]  # of the checkout
@@ -105,15 +106,18 @@ class Figures:
         *,
         lower: bool = False,
         besides: str = "linear only naive most",
+        fusions: bool = False,
     ) -> str:
         """Returns the row with the best mean of a column.
 
         Args:
             lower: whether less is better.
             besides: the beginnings of names that do not count: of floors and single modalities.
+            fusions: whether none but fusions of the registry count, and no systems.
         """
         table = self._published(name).table
         names = [row for row in table.row_names if not row.startswith(tuple(besides.split()))]
+        names = [row for row in names if row in FUSIONS] if fusions else names
         return (min if lower else max)(names, key=lambda row: self.value(name, row, column))
 
     def place(self, name: str, row: str, column: str, *, lower: bool = False) -> str:
