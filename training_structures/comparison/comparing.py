@@ -17,7 +17,7 @@ from ..event_log import Watch
 from ..workers import watched
 from .comparison import Comparison
 from .diagnoses.looking import check_diagnose, diagnosed
-from .doubling import doubled
+from .doubling import check_doubled, doubled
 from .identity.identities import Identities
 from .identity.reuse import Reuse
 from .methods import BASELINE, Method, gather
@@ -116,11 +116,8 @@ def compare(
         check_noise(recipe)
     if diagnose:
         check_diagnose(recipe)
-    if double_epochs and trials > 1:
-        raise ValueError(
-            "twice the epochs are tried with one setting of every method: leave out double_epochs "
-            "(--double-epochs), or the search"
-        )
+    if double_epochs:
+        check_doubled(trials)
     methods, skipped = gather(replace(recipe, refit=None), fusions, unimodal=unimodal)
     _check_fusions(fusions, methods, skipped, subject)
     baseline, scores = _known_baseline(baseline, methods), _scores(metric, recipe)

@@ -17,6 +17,15 @@ from .report.budget import at_the_bound
 from .report.table import difference
 
 
+def check_doubled(trials: int) -> None:
+    """Raises ValueError for a search, which has a setting of its own in every run."""
+    if trials > 1:
+        raise ValueError(
+            "twice the epochs are tried with one setting of every method: leave out double_epochs "
+            "(--double-epochs), or the search"
+        )
+
+
 def doubled(
     found: Comparison, again: Callable[..., Comparison], output: Path | None
 ) -> dict[str, Paired]:

@@ -31,6 +31,7 @@ from deq_fusion.examples.studies.candidates.depth import (
     SHALLOW,
     UNROLLED,
     Candidate,
+    Recorded,
     settled,
     shaped,
 )
@@ -44,7 +45,7 @@ SQUARINGS = 6  # of the bound on a norm: at d = 512 it is at most 2.5 % above it
 LARGEST_CONTRACTION = 0.99  # what is left to 1 is more than rounding takes
 
 
-class ContractiveFusion(Candidate):
+class ContractiveFusion(Recorded, Candidate):
     """Fuses modality features into the one equilibrium of a map that contracts by construction.
 
         z_i = n(ReLU(B_i h + b_i + x_i)),  h = ReLU(n(A_i z_i + a_i))
@@ -107,15 +108,6 @@ class ContractiveFusion(Candidate):
         self.update_bias = nn.Parameter(torch.zeros(dim))
         self.scale = nn.Parameter(torch.ones(dim))
         self.shift = nn.Parameter(torch.zeros(dim))
-        self._record: SolveRecord | None = None
-
-    @property
-    def info(self) -> SolveRecord | None:
-        """The record of the last forward's solves; None where nothing was solved."""
-        return self._record
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_record": None}
 
     def forward(self, features: Sequence[Tensor], *, present: Tensor | None = None) -> Tensor:
         """Maps features, a (..., d_i) tensor for each modality, to the fused one, (..., dim).

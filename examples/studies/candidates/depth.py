@@ -21,6 +21,20 @@ SOLVED, UNROLLED, SHALLOW = "solved", "unrolled", "shallow"
 STEPS = 4  # of a recurrence that is unrolled
 
 
+class Recorded(nn.Module):
+    """A module that keeps the record of its last solves, `_record`, for as long as it is in use."""
+
+    _record: SolveRecord | None = None
+
+    @property
+    def info(self) -> SolveRecord | None:
+        """The record of the last forward's solves; None where nothing was solved."""
+        return self._record
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_record": None}
+
+
 class Candidate(nn.Module):
     """A fusion around the map of DEQ fusion, `self.deq`, whose options it takes.
 

@@ -13,6 +13,7 @@ from deq_fusion.examples.studies.candidates.depth import (
     SHALLOW,
     UNROLLED,
     Candidate,
+    Recorded,
     settled,
     shaped,
     unimodal_states,
@@ -22,7 +23,7 @@ from deq_fusion.fusions.equilibrium import SolveRecord
 STRENGTH = 0.5  # of V s at the start, as a fraction of what is injected
 
 
-class GatedByOthers(Candidate):
+class GatedByOthers(Recorded, Candidate):
     """DEQ fusion with products of modalities in every step, in place of a gate on its own state.
 
         z = GN(ReLU(V s + v + x_fuse)),  s = sum_i (1 + W (sum_{k != i} z_k + z) + w) z_i
@@ -48,15 +49,6 @@ class GatedByOthers(Candidate):
         n = len(self.input_dims)
         # sum_i z_i has the spread sqrt(n), and W of a sum of n states sqrt(n / 2)
         self.scale = STRENGTH / math.sqrt(n * (1 + n / 2))
-        self._record: SolveRecord | None = None
-
-    @property
-    def info(self) -> SolveRecord | None:
-        """The record of the last forward's solves; None where nothing was solved."""
-        return self._record
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_record": None}
 
     def forward(self, features: Sequence[Tensor], *, present: Tensor | None = None) -> Tensor:
         """Maps features, a (..., d_i) tensor for each modality, to the fused one, (..., dim).
