@@ -18,9 +18,10 @@ MUCH = 0.7  # of the time for training; what takes more is no cheaper
 def advice(found: Findings) -> list[str]:
     """Returns what is worth trying, in a text; nothing of too few runs.
 
-    It stands on three things: which methods are within chance of the one that validation chooses,
-    and cheaper; whether fusions that let modalities interact are beyond chance better than those
-    that add them up; and whether every modality brings something. The latter two need diagnoses.
+    It stands on three things: which methods are on validation within chance of the one that is
+    chosen there, and cheaper; whether fusions that let modalities interact are beyond chance better
+    than those that add them up; and whether every modality brings something. The latter two need
+    diagnoses.
     """
     if len({result["run"] for result in found.results}) < MIN_RUNS:
         return []
@@ -33,12 +34,14 @@ def advice(found: Findings) -> list[str]:
 
 
 def _cheaper(found: Findings, best: str) -> list[str]:
-    """Returns the method that takes least to train among those within chance of the best."""
+    """Returns the method that takes least to train among those within chance of the best on
+    validation data, which alone may choose. Where runs are fresh splits, the correction is that of
+    the test part: the larger one, so that less is told from chance."""
     rows = {row.method: row for row in found.table() if row.kind != FLOOR}
-    own = runs_of(found, best)
+    own = _on_validation(found, best)
     tests: dict[str, Paired] = {}
     for name in rows.keys() - {best}:
-        test = difference(runs_of(found, name), own, found.score, found.test_share)
+        test = difference(_on_validation(found, name), own, found.score, found.test_share)
         if test is not None and test.p is not None:
             tests[name] = test
     adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
@@ -56,9 +59,16 @@ def _cheaper(found: Findings, best: str) -> list[str]:
     unit = " points" if found.score.percent else ""
     alone = ", and needs no fusion" if rows[cheapest].kind == SINGLE else ""
     return [
-        f"{cheapest} first: it is within chance of {best}, which validation chooses ({told}{unit}, "
-        f"p {p}), in {share:.0%} of the time{alone}."
+        f"{cheapest} first: on validation it is within chance of {best}, which is chosen there "
+        f"({told}{unit}, p {p}), in {share:.0%} of the time{alone}."
     ]
+
+
+def _on_validation(found: Findings, method: str) -> list[Mapping[str, Any]]:
+    """Returns a method's runs with their validation scores in the place of the scored part's."""
+    name = found.score.name
+    runs = [run for run in runs_of(found, method) if name in run.get("valid", {})]
+    return [{**run, "scores": run["valid"]} for run in runs]
 
 
 def _seconds(row: Row) -> float:
