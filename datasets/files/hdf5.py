@@ -338,7 +338,7 @@ class Rows:
             return read_rows(source, rows)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_source": None}
+        return self.__dict__ | {"_source": None, "_owner": 0}  # what is of this process alone
 
     def _open(self) -> np.ndarray | h5py.Dataset:
         # An open HDF5 file must not be shared with a forked process; arrays may.

@@ -19,7 +19,8 @@ def films(tmp_path):
     ids = [f"tt{n:07d}" for n in range(48)]
     with h5py.File(tmp_path / "multimodal_imdb.hdf5", "w") as file:
         file["features"] = (rng.normal(size=(48, 6)) + 3 * kind[:, None]).astype("f4")
-        file["vgg_features"] = (rng.random((48, 10)) + kind[:, None]).astype("f2")
+        posters = (rng.random((48, 10)) + kind[:, None]).astype("f2")
+        file.create_dataset("vgg_features", data=posters, chunks=(16, 10), compression="gzip")
         file["genres"] = np.stack([kind, 1 - kind], 1).astype("i1")
         file["imdb_ids"] = np.array(ids, dtype="S")
         file.attrs["splits"] = json.dumps({"train": 24, "dev": 12, "test": 12})

@@ -1,7 +1,11 @@
 """Every benchmark's recipe and scripts run end to end on small files of the real layout."""
 
 import json
+import os
 import pickle
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import h5py
@@ -202,6 +206,45 @@ def omics(tmp_path):
         for view in (1, 2, 3):
             np.savetxt(tmp_path / f"{view}_{part}.csv", rng.random((count, 5)), delimiter=",")
     return tmp_path
+
+
+DIGESTS = """
+import json, sys
+from deq_fusion.examples.compare_fusions import RECIPES
+from deq_fusion.training_structures.comparison.identity.data import data_digests
+def digests(name, folder, settings):
+    return data_digests(RECIPES[name](folder, **settings).loaders(0), "test")
+print(json.dumps([digests(*each) for each in json.loads(sys.argv[1])]))
+"""
+
+
+def test_data_are_the_same_in_another_process_and_copied(
+    tmp_path, raw_films, pictures, multibench_file, omics
+):
+    def digests(folder, seed):
+        sets = [
+            ("imdb", folder / "films", {}),
+            ("imdb", folder / "films", {"encoders": "resnet_bert"}),
+            ("vqa", folder / "questions", {}),
+            ("mosi", folder, {}),
+            ("brca", folder, {}),
+        ]
+        return subprocess.run(
+            [sys.executable, "-c", DIGESTS, json.dumps(sets, default=str)],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+
+    first = digests(tmp_path, "1")
+    copy = tmp_path.with_name(f"{tmp_path.name} copied")
+    shutil.copytree(tmp_path, copy, copy_function=shutil.copyfile)  # written now
+    assert digests(copy, "2") == first
+    with h5py.File(copy / "films" / "multimodal_imdb.hdf5", "a") as file:
+        file["vgg_features"][7, 3] += 1
+    changed = [a == b for a, b in zip(*map(json.loads, (digests(copy, "2"), first)), strict=True)]
+    assert changed == [False, True, True, True, True]
 
 
 def test_brca_scripts(omics):

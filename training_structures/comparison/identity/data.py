@@ -2,8 +2,9 @@
 
 Tensors in memory are digested whole: rows, order, labels, types. Of what a dataset reads only when
 it is asked, blocks of rows are digested, evenly spread, at most `BYTES` a part, besides all that it
-holds itself: labels and row numbers, say, and of files that it names by their `Path` the size and
-when they were written. So a few changed rows in a file that it names otherwise may not be seen.
+holds itself: labels and row numbers, say, and of files that it names by their `Path` the contents,
+1 GiB of them in all; of what is beyond the size and when they were written. So a few changed rows
+in a file that it names otherwise may not be seen, and a large file that was copied is another.
 Which rows are shuffled how is the run's number, and the code's.
 """
 

@@ -51,6 +51,7 @@ class Values:
     def __init__(self, code: Code, *, paths: bool = True, strict: bool = True) -> None:
         self.code, self.paths, self.strict = code, paths, strict
         self.used: set[tuple[Path, str]] = set()  # the definitions that were met
+        self._left = WEIGHTS
         self._open: dict[int, int] = {}
         self._done: dict[int, tuple[Any, bytes]] = {}  # keeps them alive, so that ids stay theirs
 
@@ -140,7 +141,9 @@ class Values:
         """Digests what is there, not its name."""
         if not self.strict and path.is_file():
             stat = path.stat()
-            return _hashed("file", f"{stat.st_size} {stat.st_mtime_ns}".encode())
+            self._left -= stat.st_size
+            said = _contents(path, stat.st_size, stat.st_mtime_ns) if self._left >= 0 else b""
+            return _hashed("file", said or f"{stat.st_size} {stat.st_mtime_ns}".encode())
         if not self.paths:
             return b""
         if not path.exists():
