@@ -92,7 +92,7 @@ def recipe(
     pictures = None if images else find_pictures(folder)
     label, chosen = _host(host, size, width)
     reading = {
-        "features": images and str(images),
+        "features": images and Path(images),
         "tokenise": tokenise or chosen.protocol,
         "words": vocabulary,
         "answers": vocabulary,
@@ -225,7 +225,7 @@ def load(data_dir: Path, reading: dict, run: int, modalities: Sequence[str]) -> 
     )
 
 
-def features_of(recipe: Recipe) -> str | None:
+def features_of(recipe: Recipe) -> Path | None:
     """Returns the file or folder of the image features that a recipe reads, if any."""
     return recipe.load.args[1]["features"]
 

@@ -1,12 +1,12 @@
 """Every benchmark's recipe and scripts run end to end on small files of the real layout."""
 
 import json
-import os
 import pickle
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -23,6 +23,7 @@ from deq_fusion.examples.vqa import train as vqa_train
 from deq_fusion.examples.vqa.recipe import recipe as vqa
 from deq_fusion.fusions.registry import FUSIONS
 from deq_fusion.training_structures.comparison import command_line
+from unit_tests.examples.told import told
 
 COLOURS = ["red", "blue", "green"]
 
@@ -208,43 +209,43 @@ def omics(tmp_path):
     return tmp_path
 
 
-DIGESTS = """
-import json, sys
-from deq_fusion.examples.compare_fusions import RECIPES
-from deq_fusion.training_structures.comparison.identity.data import data_digests
-def digests(name, folder, settings):
-    return data_digests(RECIPES[name](folder, **settings).loaders(0), "test")
-print(json.dumps([digests(*each) for each in json.loads(sys.argv[1])]))
-"""
-
-
-def test_data_are_the_same_in_another_process_and_copied(
-    tmp_path, raw_films, pictures, multibench_file, omics
-):
-    def digests(folder, seed):
-        sets = [
-            ("imdb", folder / "films", {}),
-            ("imdb", folder / "films", {"encoders": "resnet_bert"}),
-            ("vqa", folder / "questions", {}),
-            ("mosi", folder, {}),
-            ("brca", folder, {}),
-        ]
-        return subprocess.run(
-            [sys.executable, "-c", DIGESTS, json.dumps(sets, default=str)],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            check=True,
-            text=True,
-        ).stdout
-
-    first = digests(tmp_path, "1")
-    copy = tmp_path.with_name(f"{tmp_path.name} copied")
-    shutil.copytree(tmp_path, copy, copy_function=shutil.copyfile)  # written now
-    assert digests(copy, "2") == first
-    with h5py.File(copy / "films" / "multimodal_imdb.hdf5", "a") as file:
+@pytest.fixture
+def sets(tmp_path, raw_films, pictures, multibench_file, omics):
+    """Returns the sets below a folder, one of them changed; below it lies a copy, written now."""
+    shutil.copytree(raw_films, tmp_path / "changed")
+    with h5py.File(tmp_path / "changed" / "multimodal_imdb.hdf5", "a") as file:
         file["vgg_features"][7, 3] += 1
-    changed = [a == b for a, b in zip(*map(json.loads, (digests(copy, "2"), first)), strict=True)]
-    assert changed == [False, True, True, True, True]
+    copy, rest = copied(tmp_path), shutil.ignore_patterns("copied")
+    shutil.copytree(tmp_path, copy, copy_function=shutil.copyfile, ignore=rest)
+    raw = {"encoders": "resnet_bert"}
+    films = [("imdb", "films", {}), ("imdb", "changed", {}), ("imdb", "films", raw)]
+    return [*films, ("vqa", "questions", {}), ("mosi", "", {}), ("brca", "", {})]
+
+
+def copied(folder):
+    return folder / "copied" / folder.name
+
+
+def told_elsewhere(what, folder, sets):
+    """Returns what another process says of a copy."""
+    command = [sys.executable, "-m", "unit_tests.examples.told", what]
+    command += [copied(folder), json.dumps(sets)]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout)
+
+
+def test_data_are_the_same_in_another_process_and_copied(sets, tmp_path):
+    here = told("data", tmp_path, sets)
+    assert here[0] != here[1]
+    assert told_elsewhere("data", tmp_path, sets) == here
+
+
+@pytest.mark.slow
+def test_methods_are_the_same_in_another_process_and_for_copied_files(sets, tmp_path):
+    here = told("methods", tmp_path, sets)
+    assert all("deq" in methods for methods in here)
+    assert told_elsewhere("methods", tmp_path, sets) == here
 
 
 def test_brca_scripts(omics):
