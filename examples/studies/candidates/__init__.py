@@ -44,6 +44,9 @@ from deq_fusion.examples.studies.candidates.modality_dropout import (
 from deq_fusion.examples.studies.candidates.modality_dropout import (
     ModalityDropoutUnrolled as ModalityDropoutUnrolled,
 )
+from deq_fusion.examples.studies.candidates.plain import Plain as Plain
+from deq_fusion.examples.studies.candidates.plain import PlainShallow as PlainShallow
+from deq_fusion.examples.studies.candidates.plain import PlainUnrolled as PlainUnrolled
 from deq_fusion.examples.studies.candidates.reversible import Reversible as Reversible
 from deq_fusion.examples.studies.candidates.reversible import (
     ReversibleShallow as ReversibleShallow,
@@ -53,6 +56,7 @@ from deq_fusion.examples.studies.candidates.reversible import (
 )
 
 CANDIDATES = {
+    "plain": (Plain, PlainUnrolled, PlainShallow),
     "added_to_sum": (AddedToSum, AddedToSumUnrolled, AddedToSumShallow),
     "beside_features": (beside_features, beside_features_unrolled, beside_features_shallow),
     "gated_by_others": (GatedByOthers, GatedByOthersUnrolled, GatedByOthersShallow),

@@ -67,6 +67,13 @@ def z_of(reference, features, depth):
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("present", [None, PRESENT], ids=["all", "absent"])
 class TestFormulas:
+    def test_plain(self, depth, present):
+        fusion, reference, _ = made("plain", depth)
+        features, own = given(present)
+        expected = z_of(reference, own, depth)
+        got = fusion(features, present=present)[-len(expected) :]
+        torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-9)
+
     def test_added_to_sum(self, depth, present):
         fusion, reference, _ = made("added_to_sum", depth)
         features, own = given(present)
