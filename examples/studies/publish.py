@@ -20,14 +20,14 @@ from typing import Any
 from deq_fusion import __version__
 from deq_fusion.examples.studies.pages import rendered
 from deq_fusion.examples.studies.published_tables import FOLDER, Published, read_published
-from deq_fusion.examples.studies.score_tables import of_robust, of_rows
+from deq_fusion.examples.studies.score_tables import of_diagnosed, of_robust, of_rows
 from deq_fusion.examples.studies.tables import FILE, Table, read_tables
 from deq_fusion.training_structures.comparison.paired import MIN_RUNS
 from deq_fusion.training_structures.comparison.recipe import Score
 from deq_fusion.training_structures.comparison.report.table import make_rows
 from deq_fusion.training_structures.files import read_json, write_bytes
 
-SCORES, ROBUSTNESS = "scores", "robustness"  # tables of a comparison
+SCORES, ROBUSTNESS, DIAGNOSES = "scores", "robustness", "diagnoses"  # tables of a comparison
 PROGRAM = "python -m deq_fusion.examples.studies.publish"
 
 
@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         "--table",
         action="append",
         help="this one of a study's tables (default: all), or of a comparison's, `scores` (the "
-        "default) and `robustness`; repeatable",
+        "default), `robustness` and `diagnoses`; repeatable",
     )
     add.add_argument("--machine", help="it in plain words")
     add.add_argument(
@@ -158,8 +158,8 @@ def publish(
         name: of the published table; of several the beginning.
         command: what makes it; None: that of the table of this name in `there`.
         title: what it shows; None: likewise, or what the results say.
-        only: those of a study's tables to publish; None: all. Of a comparison's, `scores` and
-            `robustness`; None: the former.
+        only: those of a study's tables to publish; None: all. Of a comparison's, `scores`,
+            `robustness` and `diagnoses`; None: the first.
         there: where the published tables are.
 
     Raises:
@@ -216,6 +216,9 @@ def _compared(folder: Path, only: Sequence[str] | None) -> Found:
     if robust := content.get("robustness"):
         title = f"{content['title']}: robustness"
         tables[ROBUSTNESS] = of_robust(ROBUSTNESS, robust, scores[0], baseline, title=title)
+    if found := content.get("diagnoses"):
+        title = f"{content['title']}: what modalities bring"
+        tables[DIAGNOSES] = of_diagnosed(DIAGNOSES, found, scores[0], title=title)
     unknown = [key for key in only or () if key not in tables]
     if unknown:
         raise KeyError(f"there is no table {unknown[0]!r} in {folder}: {', '.join(tables)}")

@@ -118,6 +118,38 @@ def of_robust(
     return Table(name, columns, lines, title=title).filled()
 
 
+def of_diagnosed(
+    name: str, rows: Sequence[Mapping[str, Any]], score: Score, *, title: str = ""
+) -> Table:
+    """Returns what methods make of their modalities, of results.json's `diagnoses`.
+
+    Columns: method, what each modality brings to the score (Shapley values), the share of the
+    outputs that is interaction (InterSHAP), by how much a model is too sure, its calibration
+    error, its Brier score, and the temperature that would mend it. Those that are empty are left
+    out.
+    """
+    whose = list(dict.fromkeys(m for row in rows for m in row.get("brought", {})))
+    columns = [Column("method"), *(difference_column(score, f"from {m}") for m in whose)]
+    columns += [Column("interaction", ".1%"), Column("too sure by", "+.1%"), Column("ECE", ".1%")]
+    columns += [Column("Brier", ".3f"), Column("temperature", ".2f")]
+    lines: list[list[Cell]] = []
+    for row in rows:
+        brought, calibrated = row.get("brought", {}), row.get("calibration", {})
+        line: list[Cell] = [row["method"], *(_around(brought.get(m)) for m in whose)]
+        line += [_around(row.get("interaction")), _around(calibrated.get("surplus"))]
+        line += [_around(calibrated.get("ece"))]
+        lines.append([*line, *(_mean(calibrated.get(of)) for of in ("brier", "temperature"))])
+    return Table(name, columns, lines, title=title).filled()
+
+
+def _around(value: Mapping[str, float] | None) -> Bounded | None:
+    return None if value is None else Bounded(value["mean"], value["low"], value["high"])
+
+
+def _mean(value: Mapping[str, float] | None) -> float | None:
+    return None if value is None else value["mean"]
+
+
 def _bounded(test: Mapping[str, float] | None) -> Bounded | None:
     return None if test is None else Bounded(test["difference"], test["low"], test["high"])
 

@@ -144,6 +144,26 @@ def test_a_comparisons_robustness_is_published_where_asked(folder, tmp_path):
         list(publish(folder, "robust", **asked))
 
 
+def test_a_comparisons_diagnoses_are_published_where_asked(folder, tmp_path):
+    value = {"mean": 0.5, "sd": 0.125, "low": 0.25, "high": 0.75}
+    rows = [{"method": "mine", "brought": {"a": value, "b": value}, "interaction": value}]
+    calibration = {name: value for name in ("surplus", "ece", "brier", "temperature")}
+    rows.append({"method": "late", "calibration": calibration, "reliability": []})
+    target = with_runs(folder, tmp_path, lambda content: content.update(diagnoses=rows))
+    asked = {"command": ["it"], "there": tmp_path, "only": ["diagnoses"]}
+    (found,) = publish(target, "told", **asked)
+    around = {"from a": "+50.0 [+25.0, +75.0]", "from b": "+50.0 [+25.0, +75.0]"}
+    sure = {"too sure by": "+50.0 [+25.0, +75.0]", "ECE": "50.0 [25.0, 75.0]"}
+    for method, expected in (
+        ("mine", {**around, "interaction": "50.0 [25.0, 75.0]"}),
+        ("late", {**sure, "Brier": "0.500", "temperature": "0.50"}),
+    ):
+        shown = {
+            column.name: found.table.text(method, column.name) for column in found.table.columns
+        }
+        assert {k: v for k, v in shown.items() if v} == {"method": method, **expected}
+
+
 def test_what_is_of_no_commit_or_failed_is_refused(folder, tmp_path):
     def made_at(commit):
         def change(content):
