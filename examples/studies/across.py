@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> Summary:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     told = summary(played, args.margin / 100)
-    picture = {"across": draw(played, args.margin / 100)}
+    picture = {"across": draw(told.tables[0], args.margin / 100)}
     there = write_all(args.output, "across", told, picture, command=[*PROGRAM.split(), *argv])
     print(f"{told}\n\n{there}")
     return told
@@ -246,32 +246,34 @@ def _tally(played: Sequence[Match], margin: float) -> Table:
     return Table("tally", columns, lines, 2, "Over all sets")
 
 
-def draw(played: Sequence[Match], margin: float) -> "Figure":
-    """Returns the differences with their intervals, set by set, a panel for each opponent and
-    method; the grey band is the margin."""
-    pairs = list(dict.fromkeys(each.where[1:] for each in played))
-    sets = list(dict.fromkeys(each.where[0] for each in played))
+def draw(tests: Table, margin: float) -> "Figure":
+    """Returns the differences of the table `across` with their intervals, set by set, a panel for
+    each method and opponent; the grey band is the margin."""
+    names = [column.name for column in tests.columns]
+    rows = [dict(zip(names, row, strict=True)) for row in tests.rows]
+    pairs = list(dict.fromkeys((row["method"], row["against"]) for row in rows))
+    sets = list(dict.fromkeys(str(row["set"]) for row in rows))
     figure, panels = make_figure(len(pairs), 0.6 + 0.2 * len(sets), sharex=True)
     for axes, pair in zip(panels, pairs, strict=True):
         axes.axvspan(-100 * margin, 0, color="0.92", zorder=0)
         axes.axvline(0, color="black", linewidth=0.8)
-        for at, each in enumerate(each for each in played if each.where[1:] == pair):
-            _point(axes, at, each)
+        for row in rows:
+            if (row["method"], row["against"]) == pair:
+                told = row.get("outcome") in (WIN, LOSS)
+                _point(axes, sets.index(str(row["set"])), row["difference"], told=told)
         axes.set_yticks(range(len(sets)), sets, fontsize=7)
         axes.set_ylim(len(sets) - 0.5, -0.5)
         axes.set_title(f"{pair[0]} minus {pair[1]}", fontsize=9, loc="left")
-    told = "points (above 0: better), with 95 % intervals\ndiamond: beyond chance; band: the margin"
-    panels[-1].set_xlabel(told, fontsize=8)
+    key = "points (above 0: better), with 95 % intervals\ndiamond: beyond chance; band: the margin"
+    panels[-1].set_xlabel(key, fontsize=8)
     return figure
 
 
-def _point(axes: Any, at: int, each: Match) -> None:
-    told = each.outcome in (WIN, LOSS)
+def _point(axes: Any, at: int, difference: Any, *, told: bool) -> None:
     ink = {"color": "#d55e00" if told else "#0072b2", "linewidth": 1.5}
-    test = each.test
-    if math.isfinite(test.low):
-        axes.plot([100 * test.low, 100 * test.high], [at, at], **ink)
-    axes.plot(100 * test.difference, at, marker="D" if told else "o", markersize=4, **ink)
+    if difference.low is not None:
+        axes.plot([100 * difference.low, 100 * difference.high], [at, at], **ink)
+    axes.plot(100 * difference.value, at, marker="D" if told else "o", markersize=4, **ink)
 
 
 if __name__ == "__main__":

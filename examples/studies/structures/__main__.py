@@ -5,6 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from deq_fusion.examples.studies.output import Summary, write_all
 from deq_fusion.examples.studies.structures.draw import draw
@@ -63,10 +64,9 @@ def main(argv: Sequence[str] | None = None) -> Summary | None:
         key: carry_out(parser, own, command=command, subject="deq") for key, own in asked.items()
     }
     told = summary(found)
-    how = {"threads": args.threads, "device": args.device}
-    there = write_all(
-        output, "structures", told, draw(found), command=[*PROGRAM.split(), *argv], **how
-    )
+    how: dict[str, Any] = {"threads": args.threads, "device": args.device}
+    how |= {"command": [*PROGRAM.split(), *argv]}
+    there = write_all(output, "structures", told, draw(told.tables[0]), **how)
     print(f"\n{told}\n\n{there}; and a folder for each set")
     exit_if_failed(*found.values())
     return told

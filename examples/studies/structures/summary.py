@@ -23,13 +23,17 @@ def reached(found: Found) -> dict[tuple[int, str], dict[str, float]]:
     Returns:
         (samples, set) -> method -> share, below 0 of one that is worse than a coin.
     """
-    shares: dict[tuple[int, str], dict[str, float]] = {}
-    for key, comparison in found.items():
-        mean = {row.method: row.scores[comparison.score.name].mean for row in comparison.table()}
-        best = mean.get(CEILING, COIN) - COIN
-        if best > 0.01:
-            shares[key] = {method: (value - COIN) / best for method, value in mean.items()}
-    return shares
+    means = {
+        key: {row.method: row.scores[comparison.score.name].mean for row in comparison.table()}
+        for key, comparison in found.items()
+    }
+    return {key: shares for key, mean in means.items() if (shares := of_reachable(mean))}
+
+
+def of_reachable(means: Mapping[str, float]) -> dict[str, float]:
+    """Returns method -> what it reaches on a set, see `reached`, of method -> accuracy."""
+    best = means.get(CEILING, COIN) - COIN
+    return {m: (value - COIN) / best for m, value in means.items()} if best > 0.01 else {}
 
 
 def in_order(found: Found) -> list[str]:
