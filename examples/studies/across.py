@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROGRAM = "python -m deq_fusion.examples.studies.across"
+MARGIN = 2.0  # points
 MOST = 10_000  # runs that are looked at
 WIN, TIE, LOSS = "win", "tie", "loss"
 NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
@@ -136,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "--against", default=["concat"], help="their opponents (default: concat)", **names
     )
     parser.add_argument(
-        "--margin", type=float, default=2.0, help="of non-inferiority, points (default: 2)"
+        "--margin", type=float, default=MARGIN, help="of non-inferiority, points (default: 2)"
     )
     parser.add_argument(
         "--output", type=Path, default=Path("results", "across"), help="(default: results/across)"

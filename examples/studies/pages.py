@@ -24,7 +24,7 @@ START, END = "<!-- results -->", "<!-- /results -->"
 MADE = "<!-- Made by `make results` from examples/studies/published: do not edit it here. -->\n\n"
 WIDTH = 100  # of a line
 TIE = "\0"  # a space at which no line breaks
-FREE = "|", "```", "#", "<", "    "  # how lines begin that are left as they are
+FREE = "|", "```", "#", "<", "!", "    "  # how lines begin that are left as they are
 ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth".split()
 
 
@@ -57,6 +57,17 @@ class Figures:
         own = {row: mark for row, mark in found.marks().items() if row in part.row_names}
         tests = f"{found.tests[0].upper()}{found.tests[1:]}. " if found.tests else ""
         return f"{part.markdown(own)}\n\n<small>{tests}{found.origin()}</small>"
+
+    def picture(self, name: str, table: str, what: str) -> str:
+        """Returns a picture of `pictures.PICTURES`, with where its table comes from below it.
+
+        Args:
+            name: of the picture.
+            table: that it shows.
+            what: it in words, for who cannot see it.
+        """
+        self.shown.add(table)
+        return f"![{what}](pictures/{name}.svg)\n\n<small>{self._published(table).origin()}</small>"
 
     def commands(self, *names: str) -> str:
         """Returns the commands that make tables, each once, as a block of code."""

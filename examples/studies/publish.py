@@ -19,7 +19,13 @@ from typing import Any
 
 from deq_fusion import __version__
 from deq_fusion.examples.studies.pages import rendered
-from deq_fusion.examples.studies.published_tables import FOLDER, Published, read_published
+from deq_fusion.examples.studies.pictures import DRAWN, draw, stale
+from deq_fusion.examples.studies.published_tables import (
+    FOLDER,
+    Published,
+    read_all,
+    read_published,
+)
 from deq_fusion.examples.studies.score_tables import of_diagnosed, of_robust, of_rows
 from deq_fusion.examples.studies.tables import FILE, Table, read_tables
 from deq_fusion.training_structures.comparison.paired import MIN_RUNS
@@ -74,11 +80,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def write_pages() -> None:
-    """Writes every page that differs from what the published tables render to."""
+    """Writes every page and picture that differs from what the published tables render to."""
     for path, text in rendered().items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             write_bytes(path, text.encode())
             print(path)
+    tables = read_all()
+    for name in stale(tables, DRAWN):
+        print(draw(name, tables, DRAWN))
 
 
 def _add(args: argparse.Namespace) -> None:

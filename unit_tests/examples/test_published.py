@@ -19,6 +19,7 @@ from deq_fusion.examples.studies.pages import (
     _folded,
     rendered,
 )
+from deq_fusion.examples.studies.pictures import DRAWN, draw, stale
 from deq_fusion.examples.studies.published_tables import read_all
 from deq_fusion.examples.studies.tables import Column, Spread, Table
 from deq_fusion.fusions.registry import FUSIONS
@@ -31,6 +32,22 @@ def test_pages_are_what_the_published_tables_render_to():
         lines = unified_diff(there.splitlines(), text.splitlines(), "there", "rendered", n=0)
         difference = "\n".join(islice(lines, 40))
         assert there == text, f"{path} differs; `make results` writes it:\n{difference}"
+
+
+def test_pictures_show_the_published_tables():
+    assert stale(read_all(), DRAWN) == [], "`make results` draws them"
+
+
+def test_a_picture_of_other_numbers_is_drawn_anew(tmp_path):
+    pytest.importorskip("matplotlib")
+    columns = [Column("samples", ",.0f"), Column("method"), Column("additive", ".1%")]
+    rows = [[80, "bayes", Spread(0.9, 0.0)], [80, "deq", Spread(0.7, 0.1)]]
+    of = {"structures": published(Table("structures", columns, rows, 2))}
+    assert stale(of, tmp_path) == ["structures"]
+    text = draw("structures", of, tmp_path).read_text(encoding="utf-8")
+    assert "<svg" in text and stale(of, tmp_path) == []
+    rows[1][2] = Spread(0.7, 0.2)
+    assert stale({"structures": published(Table("structures", columns, rows, 2))}, tmp_path)
 
 
 def test_there_is_a_page_for_every_template_and_no_other():
@@ -164,6 +181,8 @@ def test_figures_are_looked_up(figures):
     assert figures.commands("grows", "small") == "```\nmake bench\n```"
     assert figures.rows_with("small", "no") == ["raw, no|gate", "raw, none"]
     assert "| raw | none † | failed |" in figures.table("small", rows=["raw, none"])
+    shown = figures.picture("field", "grows", "a field")
+    assert shown.startswith("![a field](pictures/field.svg)\n\n<small>Measured at")
     assert not figures.has("other") and figures.number() == 2 and figures.old() == 0
     with pytest.raises(KeyError, match="there is no published table 'other'"):
         figures.cell("other", "1", "mae")
