@@ -36,24 +36,17 @@ class FilmRows(Dataset):
     """Films of a file; `rows[[3, 1]]` is the batch [x_1, ..., x_M, genres], all float32.
 
     Args:
-        path: the file.
         rows: the films, by their rows in the file.
-        names: datasets of the modalities.
-        memory: bytes of a compressed dataset that are read whole, see `hdf5.Rows`.
+        views: a dataset of the file for each modality, which parts of it may share.
+        labels: the dataset of the genres.
 
     Attributes:
         widths: features a film, a number for each modality.
         genres: (films, genres) float32, 0 or 1.
     """
 
-    def __init__(
-        self, path: str | Path, rows: range, *, names: Sequence[str], memory: int = MEMORY
-    ):
-        self.rows = rows
-        self.views = [Rows(path, name, memory=memory) for name in names]
-        labels = Rows(path, GENRES, memory=memory)
-        for view in self.views:
-            _check_view(view, len(labels))
+    def __init__(self, rows: range, views: Sequence[Rows], labels: Rows) -> None:
+        self.rows, self.views = rows, list(views)
         self.widths = tuple(math.prod(view.shape[1:]) for view in self.views)
         self.genres = _read_genres(labels, rows)
 
@@ -156,10 +149,12 @@ def get_dataloader(
     workers = workers if num_workers is None else num_workers
     options: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     fixed = {**options, "shuffle": False}
-    train, valid, test = (
-        FilmRows(path, rows, names=[datasets[key] for key in chosen], memory=memory)
-        for rows in read_contents(path, splits=splits).parts
-    )
+    parts = read_contents(path, splits=splits).parts
+    labels = Rows(path, GENRES, memory=memory)
+    views = [Rows(path, datasets[key], memory=memory) for key in chosen]
+    for view in views:
+        _check_view(view, len(labels))
+    train, valid, test = (FilmRows(rows, views, labels) for rows in parts)
     loaders = make_loader(train, shuffle=train_shuffle, **options), make_loader(valid, **fixed)
     if plain:
         return *loaders, make_loader(test, **fixed)
@@ -193,7 +188,7 @@ def _check_view(view: Rows, films: int) -> None:
             f"{name} is as wide as it is long, {films}: its rows are taken for the films; "
             "transpose it if these are its columns",
             UserWarning,
-            stacklevel=4,
+            stacklevel=3,
         )
 
 
