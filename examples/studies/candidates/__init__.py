@@ -8,19 +8,18 @@
 `CANDIDATES` has them all: a candidate, then the same map unrolled, then the same parameters
 without recurrence.
 
-How one may become the default, fixed before any of them was scored on a set whole:
+How one may become the default, fixed before they were compared:
 
-1. Every candidate is trained as `deq` on ROSMAP, BRCA, CMU-MOSI, the films and TCGA's three cohorts,
-   and scored on validation parts alone (`--part valid --first-run 100`, runs that no result on test
-   has). `examples.studies.across` tests it against concatenation, all sets and candidates one
-   family.
+1. Every candidate is trained as `deq` is, on ROSMAP, BRCA, CMU-MOSI, the films and TCGA's three
+   cohorts, and scored on their validation parts alone (`--part valid --first-run 100`: runs that no
+   result on test has). `examples.studies.across` tests them against concatenation, all sets and
+   candidates one family.
 2. Of those that are nowhere below concatenation beyond chance, the one with the highest mean
-   difference over the sets is taken, if that is above the mean difference of `plain`, which is
-   DEQ fusion as it is.
-3. That one is scored on the test parts, once, of runs 0 to 19 (0 to 5 on sets with a fixed split),
-   again by `across`. It becomes the default if it is non-inferior by 2 points on every set, or
-   undecided there with the runs that it would take; nowhere below beyond chance; and above on one
-   set. Else the default stays as it is.
+   difference over the sets is taken, if that is above the one of `plain`, DEQ fusion as it is.
+3. That one is scored on the test parts, once: runs 0 to 19, or 0 to 5 where the split is fixed. It
+   becomes the default if it is non-inferior by 2 points on every set, or undecided there, with the
+   runs that it would take; nowhere below beyond chance; and above on one set. Else the default
+   stays as it is.
 """
 
 from deq_fusion.examples.studies.candidates.added import AddedToSum as AddedToSum
