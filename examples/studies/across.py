@@ -51,7 +51,7 @@ NON_INFERIOR, INFERIOR, UNDECIDED = "non-inferior", "inferior", "undecided"
 
 @dataclass(frozen=True)
 class Scored:
-    """What a comparison found on a set.
+    """The scores of a comparison, on one set.
 
     Attributes:
         score: the one that is compared.

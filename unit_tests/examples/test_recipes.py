@@ -235,6 +235,7 @@ def told_elsewhere(what, folder, sets):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_data_are_the_same_in_another_process_and_copied(sets, tmp_path):
     here = told("data", tmp_path, sets)
     assert here[0] != here[1]

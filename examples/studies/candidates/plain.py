@@ -8,13 +8,7 @@ from deq_fusion.examples.studies.candidates.depth import SHALLOW, UNROLLED, Cand
 
 
 class Plain(Candidate):
-    """DEQ fusion itself.
-
-    Args:
-        input_dims: width of each modality's features.
-        dim: width of the fused feature.
-        options: of `DEQFusion`.
-    """
+    """DEQ fusion itself, with the arguments of `Candidate`."""
 
     def forward(self, features: Sequence[Tensor], *, present: Tensor | None = None) -> Tensor:
         """Maps features, a (..., d_i) tensor for each modality, to the fused one, (..., dim).

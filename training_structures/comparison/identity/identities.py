@@ -48,7 +48,8 @@ class Identities:
         self._analyse, self._search, self._robustness = analyse, search, robustness
         self._diagnose = diagnose
         self._code = Code()
-        self._data: dict[tuple[Any, ...], dict[str, str]] = {}
+        # with what loads them, which keeps its id its own
+        self._data: dict[tuple[Any, ...], tuple[Any, dict[str, str]]] = {}
 
     def of(self, method: Method) -> dict[str, dict[str, str]]:
         """Returns `versions`, `given` (what decides its runs -> digest), and `files` (of the code
@@ -101,8 +102,8 @@ class Identities:
         key = id(recipe.load), *recipe.modalities, run
         if key not in self._data:
             with seeded(run):
-                self._data[key] = data_digests(recipe.loaders(run), recipe.part)
-        return self._data[key]
+                self._data[key] = recipe.load, data_digests(recipe.loaders(run), recipe.part)
+        return self._data[key][1]
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 
 from deq_fusion.training_structures.comparison.identity.code import Code
 from deq_fusion.training_structures.comparison.identity.data import data_digests
+from deq_fusion.training_structures.comparison.identity.identities import Identities
 from deq_fusion.training_structures.comparison.identity.values import Unidentified, Values
+from deq_fusion.training_structures.comparison.single_run import run_floor, run_fusion
 from unit_tests.training_structures.comparison import toy
 
 
@@ -80,6 +82,16 @@ def test_the_digest_of_data_draws_no_number():
 def test_the_test_part_is_left_alone_where_it_is_not_scored():
     loaders = made("tensors", torch.randn(4, 2), torch.arange(4))[:2]
     assert data_digests([*loaders, None], "valid").keys() == {"train", "valid"}
+
+
+def test_the_data_of_recipes_that_come_and_go_are_told_apart():
+    identities, found = Identities(run_fusion, run_floor), set()
+    for value in range(20):  # a recipe that is gone may leave its place in memory to the next
+        rows = torch.full((4, 2), float(value))
+        loaders = made("tensors", rows, torch.arange(4))
+        recipe = toy.recipe(load=lambda run, modalities, loaders=loaders: loaders)
+        found.add(identities.data(recipe, 0)["train"])
+    assert len(found) == 20
 
 
 def digest(value, **options):
