@@ -1,11 +1,10 @@
 """Advice on these data: which methods are worth trying, and why, as far as the runs have shown."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from ..methods import FLOOR, FUSION, SINGLE
-from ..paired import MIN_RUNS, Paired, holm
+from ..paired import MIN_RUNS, Paired
 from .choice import choose
 from .findings import Findings
 from .table import LEVEL, Row, difference, difference_cells
@@ -35,8 +34,9 @@ def advice(found: Findings) -> list[str]:
 
 def _cheaper(found: Findings, best: str) -> list[str]:
     """Returns the method that takes least to train among those within chance of the best on
-    validation data, which alone may choose. Where runs are fresh splits, the correction is that of
-    the test part: the larger one, so that less is told from chance."""
+    validation data, which alone may choose. Every test stands by itself: corrected for their
+    number, more would look alike. Where runs are fresh splits, the correction is that of the test
+    part."""
     rows = {row.method: row for row in found.table() if row.kind != FLOOR}
     own = _on_validation(found, best)
     tests: dict[str, Paired] = {}
@@ -44,10 +44,9 @@ def _cheaper(found: Findings, best: str) -> list[str]:
         test = difference(_on_validation(found, name), own, found.score, found.test_share)
         if test is not None and test.p is not None:
             tests[name] = test
-    adjusted = dict(zip(tests, holm([test.p for test in tests.values()]), strict=True))
-    alike = [name for name, p in adjusted.items() if p is not None and p >= LEVEL]
-    if not adjusted:
+    if not tests:
         return []
+    alike = [name for name, test in tests.items() if test.p is not None and test.p >= LEVEL]
     mine = rows[best].costs["seconds"]
     cheapest = min(alike, key=lambda name: (_seconds(rows[name]), name), default=None)
     if cheapest is None or not mine or _seconds(rows[cheapest]) > MUCH * mine:
@@ -55,12 +54,12 @@ def _cheaper(found: Findings, best: str) -> list[str]:
             f"{best}, which validation chooses; nothing that is cheaper is within chance of it."
         ]
     share = _seconds(rows[cheapest]) / mine
-    told, p = difference_cells(replace(tests[cheapest], p=adjusted[cheapest]), found.score)
+    told, p = difference_cells(tests[cheapest], found.score)
     unit = " points" if found.score.percent else ""
     alone = ", and needs no fusion" if rows[cheapest].kind == SINGLE else ""
     return [
         f"{cheapest} first: on validation it is within chance of {best}, which is chosen there "
-        f"({told}{unit}, p {p}), in {share:.0%} of the time{alone}."
+        f"({told}{unit}, p {p} by itself), in {share:.0%} of the time{alone}."
     ]
 
 

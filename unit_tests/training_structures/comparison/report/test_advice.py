@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from deq_fusion.training_structures.comparison.methods import FLOOR, FUSION, SINGLE, Method
 from deq_fusion.training_structures.comparison.recipe import Score
@@ -72,6 +73,22 @@ def test_where_all_that_is_cheaper_is_worse_the_choice_stands():
     assert said.endswith(
         "big, which validation chooses; nothing that is cheaper is within chance of it."
     )
+
+
+def test_other_methods_do_not_make_one_that_is_worse_look_alike(monkeypatch):
+    monkeypatch.setitem(SECONDS, "far", 9.0)  # it is alike, and no cheaper
+
+    def p_of(name, mean):
+        own, big = (
+            [run_of(n, run, m)["valid"]["it"] for run in range(8)]
+            for n, m in ((name, mean), ("big", MEANS["big"]))
+        )
+        return stats.ttest_rel(own, big).pvalue
+
+    mean = next(m for m in np.arange(MEANS["big"], 0, -0.0005) if p_of("small", m) < 0.04)
+    assert 0.025 < p_of("small", mean) < p_of("far", MEANS["big"])  # Holm's doubles the former
+    (said,) = advice(found({"big": MEANS["big"], "small": mean, "far": MEANS["big"]}))
+    assert said.endswith("nothing that is cheaper is within chance of it.")
 
 
 def test_a_single_modality_that_does_needs_no_fusion_and_floors_are_no_methods():
