@@ -248,6 +248,7 @@ def test_a_killed_run_ends_as_the_undisturbed_one(name, tmp_path, monkeypatch):
     assert found["scores"] == expected["scores"] and found["curve"] == expected["curve"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NEWER)
 def test_by_the_protocol_it_learns_and_may_be_without_a_modality(name):
     found = run_fusion(method(name, small(epochs=10), {}), 3, drop_modality=True)
