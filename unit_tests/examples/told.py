@@ -1,4 +1,7 @@
-"""The digests of runs, as a process tells them: `python -m unit_tests.examples.told data|methods FOLDER SETS`."""
+"""The digests of runs, as a process tells them.
+
+python -m unit_tests.examples.told data|methods FOLDER SETS
+"""
 
 import json
 import sys
